@@ -1,1 +1,10 @@
-//! placeholder, replaced in the first commits
+//! RocketMQ on the wire: frames, headers, codes, typed requests and replies, message encoding.
+//!
+//! From bytes to meaning a request passes [`frame`] (where it begins and ends), [`header`] (code, request id and
+//! extra fields, borrowed from the frame), [`request`] (one typed struct per code). On its way out it passes
+//! [`command`]. [`message`] is what producers send and consumers get: the stored layout, properties, ids, tags.
+
+pub mod code;
+pub mod command;
+pub mod frame;
+pub mod header;

@@ -60,6 +60,11 @@ impl Facts {
         Self::from_answers(roots, path, probed, answers)
     }
 
+    /// Whether a bound on locked memory applies to this process, so that registered buffers must be kept small.
+    pub fn memlock_limited(&self) -> bool {
+        !self.limits.memlock_exempt && self.limits.memlock.soft.is_some()
+    }
+
     /// Everything but the system calls, so that tests can answer for the kernel.
     pub(crate) fn from_answers(
         roots: &Roots,

@@ -179,7 +179,7 @@ fn bare_metal_shows_nodes_siblings_and_the_disk_below_a_partition() {
     assert_eq!(facts.cpus.isolated.to_string(), "2-3");
     assert_eq!(facts.kernel.virtualised_by, None);
     assert_eq!((facts.limits.cpu_quota, facts.memory.cgroup_limit_bytes), (None, None));
-    assert!(facts.limits.memlock_exempt);
+    assert!(facts.limits.memlock_exempt && !facts.memlock_limited());
 
     assert_eq!(facts.data.file_system.as_ref().unwrap().kind, "xfs");
     let disk = facts.data.device.as_ref().unwrap();
@@ -246,7 +246,7 @@ fn root_in_a_container_of_its_own_users_is_not_exempt_from_memlock() {
     let mut machine = container();
     machine.answers.memlock = Limit { soft: Some(64 << 10), hard: None };
     let facts = machine.collect();
-    assert!(!facts.limits.memlock_exempt);
+    assert!(!facts.limits.memlock_exempt && facts.memlock_limited());
     assert_eq!(
         requirements(&facts, NEEDS),
         Err(Unmet::Memlock { found_bytes: 64 << 10, needed_bytes: 64 << 20 })
@@ -382,6 +382,8 @@ fn without_sys_the_facts_that_stand_there_are_absent_and_the_rest_holds() {
     let facts = Machine::new().collect();
     assert_eq!(facts.cpus.online, facts.cpus.allowed);
     assert_eq!((facts.cpus.smt_active, facts.kernel.clock_source.as_deref()), (None, None));
+    // Without capabilities, but also without a limit.
+    assert!(!facts.memlock_limited());
     assert_eq!(facts.data.device, None);
     assert_eq!(requirements(&facts, NEEDS), Ok(()));
 }

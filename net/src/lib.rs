@@ -4,7 +4,9 @@
 //! extra fields, borrowed from the frame), [`request`] (one typed struct per code). On its way out it passes
 //! [`command`]. [`message`] is what producers send and consumers get: the stored layout, properties, ids, tags.
 
+pub mod client;
 pub mod code;
 pub mod command;
 pub mod frame;
 pub mod header;
+pub mod io;

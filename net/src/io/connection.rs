@@ -1,0 +1,285 @@
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::fmt;
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use bytes::{Buf, BytesMut};
+use futures_lite::future;
+
+use super::chunk::Chunk;
+use super::signal::Signal;
+use super::socket::{RECV_BYTES_MIN, Socket};
+use crate::frame::{self, FrameError, RawFrame};
+
+/// Receive buffers begin small, for most connections only heartbeat, and double while receives fill them.
+const RECV_BYTES_FIRST: usize = 8 * 1024;
+const RECV_BYTES_MAX: usize = 256 * 1024;
+
+/// Frames handled before other tasks get their turn: with small frames well below 500 µs of work.
+const FRAMES_PER_TURN: usize = 64;
+
+/// Unsent bytes above which no more requests are read from a peer: it must take its replies first.
+const OUTBOX_PAUSE_BYTES: usize = 8 * 1024 * 1024;
+
+/// Unsent bytes above which the peer is given up. Reached only by replies and pushes to a peer that reads nothing,
+/// since its own requests stop counting at [`OUTBOX_PAUSE_BYTES`].
+const OUTBOX_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Slices of one vectored send.
+const SLICES_PER_SEND: usize = 64;
+
+/// Names a connection for as long as the process lives. Never reused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConnectionId(pub u64);
+
+impl fmt::Display for ConnectionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "c{}", self.0)
+    }
+}
+
+/// What receives the frames of connections. All calls come from the executor's thread and must not block it.
+pub trait Service: 'static {
+    /// A whole frame has arrived. Called in the order of arrival.
+    fn on_frame(&self, connection: &Rc<Connection>, frame: RawFrame);
+    /// The frames of one receive are all delivered: the moment to start what they have in common.
+    fn on_turn_end(&self) {}
+    /// The connection is over, for whatever reason; called exactly once, after the last frame.
+    fn on_closed(&self, connection: &Rc<Connection>);
+}
+
+/// One TCP connection: an out-queue that replies and pushes go to, and its end.
+///
+/// Sending only queues; [`serve`] writes whatever has gathered with one vectored send.
+#[derive(Debug)]
+pub struct Connection {
+    id: ConnectionId,
+    socket: Socket,
+    outbox: RefCell<Outbox>,
+    /// Raised when the out-queue is no longer empty, or the connection was closed.
+    unsent: Signal,
+    /// Raised when the out-queue has shrunk.
+    drained: Signal,
+    closed: Cell<Option<CloseReason>>,
+    last_active: Cell<Instant>,
+}
+
+/// Why a connection ended, for its one log line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum CloseReason {
+    Local(&'static str),
+    OutboxFull,
+}
+
+#[derive(Debug, Default)]
+struct Outbox {
+    chunks: VecDeque<Chunk>,
+    /// Headers and small bodies encoded since the last whole chunk: many replies, one slice.
+    tail: BytesMut,
+    /// All bytes not yet taken by the kernel, including those the writer holds.
+    bytes: usize,
+}
+
+impl Outbox {
+    fn seal_tail(&mut self) {
+        if !self.tail.is_empty() {
+            self.chunks.push_back(Chunk::Bytes(self.tail.split().freeze()));
+        }
+    }
+}
+
+impl Connection {
+    pub fn new(id: ConnectionId, socket: Socket) -> Rc<Self> {
+        Rc::new(Connection {
+            id,
+            socket,
+            outbox: RefCell::default(),
+            unsent: Signal::default(),
+            drained: Signal::default(),
+            closed: Cell::new(None),
+            last_active: Cell::new(Instant::now()),
+        })
+    }
+
+    pub fn id(&self) -> ConnectionId {
+        self.id
+    }
+
+    pub fn peer(&self) -> SocketAddr {
+        self.socket.peer()
+    }
+
+    /// The address the peer reached us at.
+    pub fn local(&self) -> SocketAddr {
+        self.socket.local()
+    }
+
+    /// Time since the last byte in either direction.
+    pub fn idle_for(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.last_active.get())
+    }
+
+    pub fn is_closed(&self) -> bool {
+        self.closed.get().is_some()
+    }
+
+    /// Queues a frame: what `encode` appends, then `body`. On a closed connection both are dropped.
+    ///
+    /// A frame that `encode` refuses is not queued. A peer that lets [`OUTBOX_BYTES_MAX`] gather is disconnected.
+    pub fn send(
+        &self,
+        encode: impl FnOnce(&mut BytesMut) -> Result<(), FrameError>,
+        body: impl IntoIterator<Item = Chunk>,
+    ) -> Result<(), FrameError> {
+        if self.is_closed() {
+            return Ok(());
+        }
+        let mut outbox = self.outbox.borrow_mut();
+        let before = outbox.tail.len();
+        encode(&mut outbox.tail)?;
+        outbox.bytes += outbox.tail.len() - before;
+        for chunk in body {
+            if !chunk.is_empty() {
+                outbox.seal_tail();
+                outbox.bytes += chunk.len();
+                outbox.chunks.push_back(chunk);
+            }
+        }
+        if outbox.bytes > OUTBOX_BYTES_MAX {
+            self.closed.set(Some(CloseReason::OutboxFull));
+        }
+        drop(outbox);
+        self.unsent.raise();
+        Ok(())
+    }
+
+    /// Ends the connection; what is still unsent is dropped. `reason` appears in its log line.
+    pub fn close(&self, reason: &'static str) {
+        if !self.is_closed() {
+            self.closed.set(Some(CloseReason::Local(reason)));
+            self.unsent.raise();
+        }
+    }
+
+    async fn read_frames(self: &Rc<Self>, service: &impl Service) -> Result<(), ConnectionEnd> {
+        let mut buffer = BytesMut::new();
+        let mut receive_bytes = RECV_BYTES_FIRST;
+        loop {
+            while self.outbox.borrow().bytes > OUTBOX_PAUSE_BYTES {
+                self.drained.wait().await;
+            }
+            if buffer.capacity() - buffer.len() < RECV_BYTES_MIN {
+                let whole_frame = frame::bytes_missing(&buffer)?;
+                buffer.reserve(receive_bytes.max(whole_frame));
+            }
+            let spare = buffer.capacity() - buffer.len();
+            let received = self.socket.receive(&mut buffer).await?;
+            if received == 0 {
+                return Err(ConnectionEnd::Peer { unfinished: buffer.len() });
+            }
+            self.last_active.set(Instant::now());
+            if received == spare {
+                receive_bytes = (receive_bytes * 2).min(RECV_BYTES_MAX);
+            }
+            let mut frames = 0;
+            while let Some(frame) = frame::split_frame(&mut buffer)? {
+                service.on_frame(self, frame);
+                frames += 1;
+                if frames % FRAMES_PER_TURN == 0 {
+                    service.on_turn_end();
+                    future::yield_now().await;
+                }
+            }
+            service.on_turn_end();
+        }
+    }
+
+    async fn write_chunks(&self) -> Result<(), ConnectionEnd> {
+        let mut sending: VecDeque<Chunk> = VecDeque::new();
+        loop {
+            if let Some(reason) = self.closed.get() {
+                return Err(ConnectionEnd::Closed(reason));
+            }
+            if sending.is_empty() {
+                let mut outbox = self.outbox.borrow_mut();
+                outbox.seal_tail();
+                std::mem::swap(&mut sending, &mut outbox.chunks);
+            }
+            if sending.is_empty() {
+                self.unsent.wait().await;
+                continue;
+            }
+            let mut sent = {
+                let mut slices = [IoSlice::new(&[]); SLICES_PER_SEND];
+                let count = sending.len().min(SLICES_PER_SEND);
+                for (slice, chunk) in slices.iter_mut().zip(&sending) {
+                    *slice = IoSlice::new(chunk.as_slice());
+                }
+                self.socket.send_vectored(&slices[..count]).await?
+            };
+            self.last_active.set(Instant::now());
+            self.outbox.borrow_mut().bytes -= sent;
+            self.drained.raise();
+            while sent > 0 {
+                let front = sending.front_mut().expect("not more was sent than was queued");
+                if sent < front.len() {
+                    advance(front, sent);
+                    break;
+                }
+                sent -= front.len();
+                sending.pop_front();
+            }
+        }
+    }
+}
+
+fn advance(chunk: &mut Chunk, sent: usize) {
+    match chunk {
+        Chunk::Bytes(bytes) => bytes.advance(sent),
+        Chunk::Shared { range, .. } => range.start += sent,
+    }
+}
+
+/// Runs a connection to its end: frames to `service`, the out-queue to the socket.
+///
+/// A malformed frame, an I/O error or the peer's end ends this connection only, with one log line if it was not
+/// the ordinary end.
+pub async fn serve<S: Service>(connection: Rc<Connection>, service: Rc<S>) {
+    // One task for both directions: replies queued while frames are read leave in the same poll.
+    let result = future::or(connection.read_frames(&*service), connection.write_chunks()).await;
+    connection.close("connection over");
+    connection.socket.shutdown();
+    match result.expect_err("both directions run until the connection ends") {
+        ConnectionEnd::Peer { unfinished: 0 } => {}
+        end => {
+            tracing::info!(connection = %connection.id, peer = %connection.peer(), "connection closed: {end}")
+        }
+    }
+    service.on_closed(&connection);
+}
+
+#[derive(Debug, thiserror::Error)]
+enum ConnectionEnd {
+    #[error("the peer left in the middle of a frame, after {unfinished} bytes of it")]
+    Peer { unfinished: usize },
+    #[error("malformed frame: {0}")]
+    Frame(#[from] FrameError),
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    #[error("{0}")]
+    Closed(CloseReason),
+}
+
+impl fmt::Display for CloseReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            CloseReason::Local(reason) => f.write_str(reason),
+            CloseReason::OutboxFull => {
+                write!(f, "the peer does not read: more than {OUTBOX_BYTES_MAX} bytes wait for it")
+            }
+        }
+    }
+}

@@ -1,0 +1,29 @@
+//! Sockets on a glommio executor, driven by one epoll instance per executor.
+//!
+//! glommio's own stream costs more wake-ups than it must and offers neither a wait for writability that other
+//! calls can share nor a place for `sendfile`. So sockets here are raw and non-blocking, one [`driver`] task per
+//! executor learns which are ready, and everything above it is ordinary futures.
+//!
+//!     listener ── accepts ──▶ connection ── frames ──▶ Service (the broker's shard, the NameServer, a client)
+//!                                │  ▲
+//!                     out-queue of chunks, one vectored send for many replies
+//!                                │  │ readiness
+//!                             socket ◀── driver (epoll)
+//!
+//! Nothing here knows a request code; frames are split by [`crate::frame`] and handed up whole.
+
+mod chunk;
+mod connection;
+mod driver;
+mod listener;
+mod server;
+mod signal;
+mod socket;
+
+pub use chunk::Chunk;
+pub use connection::{Connection, ConnectionId, Service, serve};
+pub use driver::{Driver, DriverConfig};
+pub use listener::Listener;
+pub use server::{Server, ServerLimits};
+pub use signal::Signal;
+pub use socket::{RECV_BYTES_MIN, Socket};

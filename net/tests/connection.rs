@@ -1,0 +1,185 @@
+//! Real sockets on a real executor: frames through a server and back through a client.
+
+use std::cell::RefCell;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use apogee_net::client::{CallError, RemotingClient};
+use apogee_net::code::{RequestCode, ResponseCode};
+use apogee_net::command::{ReplyHead, encode_reply};
+use apogee_net::frame::{HeaderEncoding, RawFrame};
+use apogee_net::header::{ExtWriter, Header, WriteExt};
+use apogee_net::io::{
+    Chunk, Connection, ConnectionId, Driver, DriverConfig, Listener, Server, ServerLimits, Service,
+};
+use bytes::Bytes;
+use glommio::LocalExecutorBuilder;
+
+const WITHIN: Duration = Duration::from_secs(5);
+
+/// Answers every request with its own body; code 13 is never answered.
+#[derive(Default)]
+struct Echo {
+    closed: RefCell<Vec<ConnectionId>>,
+}
+
+struct NoExt;
+
+impl WriteExt for NoExt {
+    fn write_ext(&self, _: &mut ExtWriter<'_>) {}
+}
+
+const SILENT: RequestCode = RequestCode(13);
+
+impl Service for Echo {
+    fn on_frame(&self, connection: &Rc<Connection>, frame: RawFrame) {
+        let header = Header::decode(frame.encoding, &frame.header).unwrap();
+        if RequestCode(header.code) == SILENT {
+            return;
+        }
+        let head =
+            ReplyHead { code: ResponseCode::SUCCESS, opaque: header.opaque, remark: None, ext: &NoExt };
+        let body_len = frame.body.len();
+        connection
+            .send(|out| encode_reply(out, frame.encoding, &head, body_len), [Chunk::from(frame.body.clone())])
+            .unwrap();
+    }
+
+    fn on_closed(&self, connection: &Rc<Connection>) {
+        self.closed.borrow_mut().push(connection.id());
+    }
+}
+
+fn with_echo_server<F: Future<Output = ()>>(
+    spin: Duration,
+    test: impl FnOnce(SocketAddr, Rc<Server>, Rc<Echo>) -> F + Send + 'static,
+) {
+    LocalExecutorBuilder::default()
+        .spawn(move || async move {
+            Driver::start(DriverConfig { spin });
+            let listener = Listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+            let address = listener.local();
+            let server = Server::new(ServerLimits::default());
+            let echo = Rc::new(Echo::default());
+            let accepting = glommio::spawn_local(server.clone().accept(listener, echo.clone()));
+            test(address, server, echo).await;
+            accepting.cancel().await;
+        })
+        .unwrap()
+        .join()
+        .unwrap();
+}
+
+async fn eventually(mut met: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !met() {
+        assert!(started.elapsed() < WITHIN, "not met within {WITHIN:?}");
+        glommio::timer::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+fn body(len: usize, seed: usize) -> Bytes {
+    (0..len).map(|i| (i * 31 + seed) as u8).collect::<Vec<_>>().into()
+}
+
+async fn echoes_all_sizes(address: SocketAddr) {
+    for encoding in [HeaderEncoding::Json, HeaderEncoding::RocketMq] {
+        let client = RemotingClient::connect_with(address, WITHIN, encoding, Box::new(|_| {})).await.unwrap();
+        for len in [0, 1, 4095, 65_536, 1 << 20, 8 << 20] {
+            let sent = body(len, len);
+            let reply =
+                client.call(RequestCode(1), &NoExt, [Chunk::from(sent.clone())], WITHIN).await.unwrap();
+            assert_eq!(reply.code(), ResponseCode::SUCCESS);
+            assert_eq!(*reply.body(), sent);
+        }
+    }
+}
+
+#[test]
+fn bodies_of_all_sizes_come_back() {
+    with_echo_server(Duration::ZERO, |address, _, _| echoes_all_sizes(address));
+}
+
+#[test]
+fn a_spinning_driver_serves_as_well() {
+    with_echo_server(Duration::from_micros(200), |address, _, _| echoes_all_sizes(address));
+}
+
+#[test]
+fn thousands_of_pipelined_requests_are_all_answered() {
+    with_echo_server(Duration::ZERO, |address, _, _| async move {
+        let client = RemotingClient::connect(address, WITHIN).await.unwrap();
+        let calls: Vec<_> = (0..5000)
+            .map(|i| client.call(RequestCode(1), &NoExt, [Chunk::from(body(700, i))], WITHIN))
+            .collect();
+        for (i, call) in calls.into_iter().enumerate() {
+            assert_eq!(*call.await.unwrap().body(), body(700, i));
+        }
+    });
+}
+
+#[test]
+fn a_missing_reply_is_a_timeout_and_a_lost_connection_ends_all_calls() {
+    with_echo_server(Duration::ZERO, |address, server, _| async move {
+        let client = RemotingClient::connect(address, WITHIN).await.unwrap();
+        let short = Duration::from_millis(60);
+        assert_eq!(client.call(SILENT, &NoExt, [], short).await.unwrap_err(), CallError::Timeout(short));
+        let waiting = client.call(SILENT, &NoExt, [], WITHIN);
+        eventually(|| server.connection_count() == 1).await;
+        server.connection(ConnectionId(1)).unwrap().close("test");
+        assert_eq!(waiting.await.unwrap_err(), CallError::Closed);
+        assert_eq!(client.call(RequestCode(1), &NoExt, [], WITHIN).await.unwrap_err(), CallError::Closed);
+    });
+}
+
+#[test]
+fn a_malformed_frame_closes_its_own_connection_only() {
+    with_echo_server(Duration::ZERO, |address, server, echo| async move {
+        let client = RemotingClient::connect(address, WITHIN).await.unwrap();
+        let mut hostile = TcpStream::connect(address).unwrap();
+        eventually(|| server.connection_count() == 2).await;
+        hostile.write_all(&[0x16, 0x03, 0x01, 0xff, 0xff, 0xff, 0xff, 0xff]).unwrap();
+        eventually(|| server.connection_count() == 1).await;
+        assert_eq!(*echo.closed.borrow(), [ConnectionId(2)]);
+        assert_eq!(hostile.read(&mut [0; 8]).unwrap(), 0);
+        client.call(RequestCode(1), &NoExt, [], WITHIN).await.unwrap();
+    });
+}
+
+#[test]
+fn a_connection_beyond_the_limit_is_refused() {
+    LocalExecutorBuilder::default()
+        .spawn(|| async {
+            Driver::start(DriverConfig::default());
+            let listener = Listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+            let address = listener.local();
+            let server = Server::new(ServerLimits { connections_max: 1, ..ServerLimits::default() });
+            let accepting = glommio::spawn_local(server.clone().accept(listener, Rc::new(Echo::default())));
+            let first = RemotingClient::connect(address, WITHIN).await.unwrap();
+            first.call(RequestCode(1), &NoExt, [], WITHIN).await.unwrap();
+            let second = RemotingClient::connect(address, WITHIN).await.unwrap();
+            assert_eq!(second.call(RequestCode(1), &NoExt, [], WITHIN).await.unwrap_err(), CallError::Closed);
+            first.call(RequestCode(1), &NoExt, [], WITHIN).await.unwrap();
+            accepting.cancel().await;
+        })
+        .unwrap()
+        .join()
+        .unwrap();
+}
+
+#[test]
+fn nobody_listening_is_an_error_at_once() {
+    LocalExecutorBuilder::default()
+        .spawn(|| async {
+            Driver::start(DriverConfig::default());
+            // Bound and dropped: a port that was free a moment ago.
+            let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+            let error = RemotingClient::connect(address, WITHIN).await.unwrap_err();
+            assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused);
+        })
+        .unwrap()
+        .join()
+        .unwrap();
+}

@@ -2,8 +2,10 @@
 //!
 //! From bytes to meaning a request passes [`frame`] (where it begins and ends), [`header`] (code, request id and
 //! extra fields, borrowed from the frame), [`request`] (one typed struct per code). On its way out it passes
-//! [`command`]. [`message`] is what producers send and consumers get: the stored layout, properties, ids, tags.
+//! [`command`]. [`body`] is the JSON behind some headers. [`message`] is what producers send and consumers get: the
+//! stored layout, properties, ids, tags.
 
+pub mod body;
 pub mod client;
 pub mod code;
 pub mod command;

@@ -1,0 +1,50 @@
+//! Bodies of requests and replies: RocketMQ's JSON, declared as Rust structs.
+//!
+//! Each body can be read ([`parse`]) and written ([`to_fastjson`], for routes also [`to_standard_json`]). What
+//! fastjson does differently from JSON is in [`fastjson`] alone; see the README of this folder.
+
+mod client;
+mod cluster;
+mod connection;
+mod data_version;
+pub mod fastjson;
+mod heartbeat;
+mod kv_table;
+mod list;
+mod lock;
+mod message_queue;
+mod register;
+mod route;
+mod stats;
+mod subscription_group;
+#[cfg(test)]
+mod tests;
+mod topic_config;
+
+pub use client::CheckClientRequestBody;
+pub use cluster::{BrokerMemberGroup, ClusterInfo, GetBrokerMemberGroupResponseBody};
+pub use connection::{Connection, ConsumerConnection, ProducerConnection, ProducerInfo, ProducerTableInfo};
+pub use data_version::DataVersion;
+pub use fastjson::{
+    BodyError, BodyProblem, FromFastjson, RawValue, ToFastjson, parse, to_fastjson, to_standard_json,
+};
+pub use heartbeat::{
+    ConsumeFromWhere, ConsumeType, ConsumerData, HeartbeatData, MessageModel, ProducerData, SubscriptionData,
+};
+pub use kv_table::KvTable;
+pub use list::{GroupList, TopicList};
+pub use lock::{
+    GetConsumerListByGroupResponseBody, LockBatchRequestBody, LockBatchResponseBody, UnlockBatchRequestBody,
+};
+pub use message_queue::MessageQueue;
+pub use register::{INFLATED_BYTES_MAX, RegisterBodyError, RegisterBrokerBody};
+pub use route::{BrokerAddrs, BrokerData, QueueData, TopicQueueMappingInfo, TopicRouteData};
+pub use stats::{ConsumeStats, ConsumeStatsList, OffsetWrapper, TopicOffset, TopicStatsTable};
+pub use subscription_group::{
+    GroupRetryPolicy, GroupRetryPolicyType, SubscriptionGroupConfig, SubscriptionGroupList,
+    SubscriptionGroupWrapper,
+};
+pub use topic_config::{
+    CreateTopicListRequestBody, TopicConfig, TopicConfigAndMappingSerializeWrapper,
+    TopicConfigSerializeWrapper, TopicFilterType, perm,
+};

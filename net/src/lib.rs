@@ -9,6 +9,8 @@ pub mod body;
 pub mod client;
 pub mod code;
 pub mod command;
+pub mod flags;
 pub mod frame;
 pub mod header;
 pub mod io;
+pub mod request;

@@ -1,0 +1,26 @@
+//! Requests and replies as types: what Java calls custom headers.
+//!
+//! Each is declared once, field by field with its wire name, and from that is read out of [`ExtFields`] in one pass
+//! and written back. Names and required fields follow RocketMQ's header classes; unknown fields are ignored.
+//!
+//! [`ExtFields`]: crate::header::ExtFields
+
+#[macro_use]
+mod typed;
+
+mod admin;
+mod client;
+mod nameserver;
+mod offset;
+mod pull;
+mod send;
+#[cfg(test)]
+mod tests;
+
+pub use admin::*;
+pub use client::*;
+pub use nameserver::*;
+pub use offset::*;
+pub use pull::*;
+pub use send::*;
+pub use typed::{Field, FieldError, TypedHeader};

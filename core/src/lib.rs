@@ -1,1 +1,7 @@
-//! placeholder, replaced in the first commits
+//! Apogee: a RocketMQ-compatible broker, one shard per core.
+//!
+//! Decisions (shards, the NameServer) are plain state machines that take requests, completions and the time, and
+//! return actions; what touches clocks, sockets, files and threads drives them.
+
+pub mod config;
+pub mod service;

@@ -10,7 +10,7 @@ use apogee_net::client::{CallError, RemotingClient};
 use apogee_net::code::{RequestCode, ResponseCode};
 use apogee_net::command::{ReplyHead, encode_reply};
 use apogee_net::frame::{HeaderEncoding, RawFrame};
-use apogee_net::header::{ExtWriter, Header, WriteExt};
+use apogee_net::header::{Header, NoExt};
 use apogee_net::io::{
     Chunk, Connection, ConnectionId, Driver, DriverConfig, Listener, Server, ServerLimits, Service,
 };
@@ -23,12 +23,6 @@ const WITHIN: Duration = Duration::from_secs(5);
 #[derive(Default)]
 struct Echo {
     closed: RefCell<Vec<ConnectionId>>,
-}
-
-struct NoExt;
-
-impl WriteExt for NoExt {
-    fn write_ext(&self, _: &mut ExtWriter<'_>) {}
 }
 
 const SILENT: RequestCode = RequestCode(13);

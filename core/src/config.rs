@@ -1,0 +1,319 @@
+//! What a process is told: one struct per role, read from the command line or a TOML file.
+//!
+//! Unknown keys and values out of bounds are refused by name. RocketMQ's own property names are accepted as
+//! aliases where the meaning is the same, so that a `broker.conf` reads familiar.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail, ensure};
+use serde::Deserialize;
+
+/// Where RocketMQ's NameServer listens.
+pub const NAMESRV_PORT: u16 = 9876;
+
+/// Where RocketMQ's broker listens; shard 0 here.
+pub const BROKER_PORT: u16 = 10911;
+
+/// Distance between the ports of two shards: `port - 2` is the clients' VIP channel and `port + 1` replication.
+pub const PORT_STRIDE: u16 = 10;
+
+const MIB: u64 = 1024 * 1024;
+
+/// A NameServer.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "snake_case")]
+pub struct NamesrvConfig {
+    /// Address to bind.
+    pub listen: IpAddr,
+    /// Port to bind. Default 9876.
+    #[serde(alias = "listenPort")]
+    pub port: u16,
+    /// Directory of the KV configuration, the only thing a NameServer keeps.
+    pub data_dir: PathBuf,
+}
+
+impl Default for NamesrvConfig {
+    fn default() -> Self {
+        NamesrvConfig {
+            listen: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            port: NAMESRV_PORT,
+            data_dir: PathBuf::from("apogee-data"),
+        }
+    }
+}
+
+impl NamesrvConfig {
+    pub fn address(&self) -> SocketAddr {
+        SocketAddr::new(self.listen, self.port)
+    }
+}
+
+/// A node of brokers: one per shard.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "snake_case")]
+pub struct BrokerConfig {
+    /// Cluster the node belongs to.
+    #[serde(alias = "brokerClusterName")]
+    pub cluster: String,
+    /// Name of the broker group; shard `k` is the broker `<group>-<k>`.
+    #[serde(alias = "brokerName")]
+    pub group: String,
+    /// NameServers, each `host:port`; also as one string separated by `;`.
+    #[serde(alias = "namesrvAddr", deserialize_with = "addresses")]
+    pub namesrv: Vec<SocketAddr>,
+    /// Address to bind.
+    pub listen: IpAddr,
+    /// Address that clients are told. Needed when `listen` is unspecified (0.0.0.0).
+    #[serde(alias = "brokerIP1")]
+    pub advertise: Option<IpAddr>,
+    /// Port of shard 0; shard `k` listens 10·k above it.
+    #[serde(alias = "listenPort")]
+    pub base_port: u16,
+    #[serde(alias = "storePathRootDir")]
+    pub data_dir: PathBuf,
+    /// CPUs that run shards, one executor pinned to each. Empty: every CPU this process may use.
+    #[serde(deserialize_with = "cpus")]
+    pub cpus: Vec<usize>,
+    /// Shards of a new data directory; an existing one keeps its number. Default: one per CPU.
+    pub shards: Option<u16>,
+    /// What an acknowledgement of a send promises.
+    #[serde(alias = "flushDiskType")]
+    pub durability: Durability,
+    /// Size of a log segment. Multiple of 4 KiB, 16 MiB to 4 GiB. Default 1 GiB: few files, and space is still
+    /// freed in useful steps. Every shard holds two from the start.
+    #[serde(alias = "mappedFileSizeCommitLog")]
+    pub segment_bytes: u64,
+    /// Memory per shard that keeps the newest messages for tailing consumers. 1 MiB and more.
+    pub tail_cache_bytes: u64,
+    /// Disk space that is never used: new segments are refused below it.
+    pub disk_reserve_bytes: u64,
+    /// Create topics when a producer names an unknown one.
+    #[serde(alias = "autoCreateTopicEnable")]
+    pub auto_create_topic: bool,
+    /// Create consumer groups when a consumer names an unknown one.
+    #[serde(alias = "autoCreateSubscriptionGroup")]
+    pub auto_create_group: bool,
+    /// Largest message body. Up to 8 MiB; RocketMQ's clients refuse more than 4 MiB by default.
+    #[serde(alias = "maxMessageSize")]
+    pub message_bytes_max: u32,
+    /// How long an idle executor keeps polling before it sleeps, in microseconds. Zero sleeps at once; more trades
+    /// CPU time for latency on cores that nothing else uses.
+    pub spin_us: u64,
+}
+
+/// RocketMQ's `flushDiskType`, with stronger promises.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Durability {
+    /// Acknowledged after the sync: survives loss of power.
+    #[serde(alias = "SYNC_FLUSH")]
+    Sync,
+    /// Acknowledged after the direct write: survives a crash of the process.
+    #[serde(alias = "ASYNC_FLUSH")]
+    Async,
+}
+
+impl Default for BrokerConfig {
+    fn default() -> Self {
+        BrokerConfig {
+            cluster: "DefaultCluster".into(),
+            group: "broker-a".into(),
+            namesrv: vec![SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), NAMESRV_PORT)],
+            listen: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            advertise: None,
+            base_port: BROKER_PORT,
+            data_dir: PathBuf::from("apogee-data"),
+            cpus: Vec::new(),
+            shards: None,
+            durability: Durability::Sync,
+            segment_bytes: 1024 * MIB,
+            tail_cache_bytes: 64 * MIB,
+            disk_reserve_bytes: 1024 * MIB,
+            auto_create_topic: true,
+            auto_create_group: true,
+            message_bytes_max: 4 * MIB as u32,
+            spin_us: 0,
+        }
+    }
+}
+
+impl BrokerConfig {
+    /// Refuses what cannot work, naming the key, what was found and what is possible.
+    pub fn validate(&self) -> anyhow::Result<()> {
+        for (key, name) in [("cluster", &self.cluster), ("group", &self.group)] {
+            let legal = !name.is_empty()
+                && name.len() <= NAME_BYTES_MAX
+                && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
+            ensure!(
+                legal,
+                "{key} = {name:?}: expected 1 to {NAME_BYTES_MAX} letters, digits, '-' or '_' (it becomes a topic name)"
+            );
+        }
+        ensure!(
+            !self.namesrv.is_empty(),
+            "namesrv is empty: a broker without a NameServer is found by no client"
+        );
+        between("segment_bytes", self.segment_bytes, 16 * MIB, 4096 * MIB)?;
+        ensure!(
+            self.segment_bytes.is_multiple_of(4096),
+            "segment_bytes = {}: not a multiple of 4096",
+            self.segment_bytes
+        );
+        between("tail_cache_bytes", self.tail_cache_bytes, MIB, 1024 * 1024 * MIB)?;
+        between("message_bytes_max", u64::from(self.message_bytes_max), 1024, 8 * MIB)?;
+        if let Some(shards) = self.shards {
+            between("shards", u64::from(shards), 1, u64::from(SHARDS_MAX))?;
+        }
+        between("base_port", u64::from(self.base_port), 1024, 65_000)?;
+        between("spin_us", self.spin_us, 0, 10_000)?;
+        self.advertised_ip().map(|_| ())
+    }
+
+    /// The address clients are sent to; it also stands in every stored message.
+    pub fn advertised_ip(&self) -> anyhow::Result<IpAddr> {
+        match self.advertise {
+            Some(ip) if ip.is_unspecified() => bail!("advertise = {ip}: no client can connect to that"),
+            Some(ip) => Ok(ip),
+            None if self.listen.is_unspecified() => bail!(
+                "listen = {} needs advertise (brokerIP1): the address under which clients reach this node",
+                self.listen
+            ),
+            None => Ok(self.listen),
+        }
+    }
+
+    /// Port of shard `shard`.
+    pub fn port(&self, shard: u16) -> anyhow::Result<u16> {
+        PORT_STRIDE
+            .checked_mul(shard)
+            .and_then(|distance| self.base_port.checked_add(distance))
+            .with_context(|| format!("base_port = {}: no port left for shard {shard}", self.base_port))
+    }
+}
+
+const NAME_BYTES_MAX: usize = 100;
+
+/// More shards than any machine has cores; ports and directories are numbered by them.
+pub const SHARDS_MAX: u16 = 1024;
+
+fn between(key: &str, found: u64, min: u64, max: u64) -> anyhow::Result<()> {
+    ensure!((min..=max).contains(&found), "{key} = {found}: expected {min} to {max}");
+    Ok(())
+}
+
+/// Reads a role's configuration file.
+pub fn read_file<T: serde::de::DeserializeOwned>(path: &Path) -> anyhow::Result<T> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    toml::from_str(&text).with_context(|| format!("{} is not a valid configuration", path.display()))
+}
+
+/// `host:port` addresses separated by `;` or `,`, as RocketMQ writes them.
+pub fn parse_addresses(text: &str) -> anyhow::Result<Vec<SocketAddr>> {
+    use std::net::ToSocketAddrs;
+    text.split([';', ','])
+        .map(str::trim)
+        .filter(|part| !part.is_empty())
+        .map(|part| {
+            part.to_socket_addrs()
+                .with_context(|| format!("{part:?} is not a reachable host:port"))?
+                .next()
+                .with_context(|| format!("{part:?} has no address"))
+        })
+        .collect()
+}
+
+/// CPU numbers and ranges, as in `0-3,8`.
+pub fn parse_cpus(text: &str) -> anyhow::Result<Vec<usize>> {
+    let mut cpus = Vec::new();
+    for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let number = |text: &str| {
+            text.trim().parse::<usize>().with_context(|| format!("{part:?} is not a CPU or a range"))
+        };
+        let (first, last) = (number(first)?, number(last)?);
+        ensure!(first <= last && last < 4096, "{part:?} is not a range of CPUs");
+        cpus.extend(first..=last);
+    }
+    let mut seen = std::collections::HashSet::new();
+    cpus.retain(|cpu| seen.insert(*cpu));
+    Ok(cpus)
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum OneOrMany<T> {
+    Text(String),
+    Many(Vec<T>),
+}
+
+fn addresses<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<SocketAddr>, D::Error> {
+    let text = match OneOrMany::<String>::deserialize(deserializer)? {
+        OneOrMany::Text(text) => text,
+        OneOrMany::Many(parts) => parts.join(";"),
+    };
+    parse_addresses(&text).map_err(|error| serde::de::Error::custom(format!("{error:#}")))
+}
+
+fn cpus<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<usize>, D::Error> {
+    match OneOrMany::<usize>::deserialize(deserializer)? {
+        OneOrMany::Text(text) => {
+            parse_cpus(&text).map_err(|error| serde::de::Error::custom(format!("{error:#}")))
+        }
+        OneOrMany::Many(cpus) => Ok(cpus),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_in_rocketmq_words_reads_as_ours() {
+        let config: BrokerConfig = toml::from_str(
+            r#"
+            brokerClusterName = "c"
+            brokerName = "b"
+            namesrvAddr = "127.0.0.1:9876;127.0.0.1:9877"
+            brokerIP1 = "10.0.0.7"
+            listenPort = 20911
+            flushDiskType = "ASYNC_FLUSH"
+            autoCreateTopicEnable = false
+            cpus = "0-2,5"
+            "#,
+        )
+        .unwrap();
+        assert_eq!(config.cluster, "c");
+        assert_eq!(config.namesrv.len(), 2);
+        assert_eq!(config.advertised_ip().unwrap().to_string(), "10.0.0.7");
+        assert_eq!(config.durability, Durability::Async);
+        assert_eq!(config.cpus, [0, 1, 2, 5]);
+        assert!(!config.auto_create_topic);
+        assert_eq!(config.port(3).unwrap(), 20941);
+        config.validate().unwrap();
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_by_name() {
+        let error = toml::from_str::<BrokerConfig>("flushDiskTyp = \"SYNC_FLUSH\"").unwrap_err();
+        assert!(error.to_string().contains("flushDiskTyp"), "{error}");
+    }
+
+    #[test]
+    fn bounds_are_named_with_what_was_found() {
+        let local = BrokerConfig { listen: IpAddr::V4(Ipv4Addr::LOCALHOST), ..BrokerConfig::default() };
+        local.validate().unwrap();
+        let refused = |config: BrokerConfig| config.validate().unwrap_err().to_string();
+        assert!(refused(BrokerConfig { segment_bytes: 5, ..local.clone() }).contains("segment_bytes = 5"));
+        assert!(refused(BrokerConfig { group: "a b".into(), ..local.clone() }).contains("group = \"a b\""));
+        assert!(refused(BrokerConfig { shards: Some(0), ..local.clone() }).contains("shards = 0"));
+        assert!(refused(BrokerConfig::default()).contains("advertise"));
+    }
+
+    #[test]
+    fn cpu_lists_take_ranges_and_refuse_nonsense() {
+        assert_eq!(parse_cpus("0-3,2, 8").unwrap(), [0, 1, 2, 3, 8]);
+        assert!(parse_cpus("3-1").is_err());
+        assert!(parse_cpus("a").is_err());
+    }
+}

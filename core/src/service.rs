@@ -1,0 +1,132 @@
+//! What a request handler gets and gives, the same for the broker's shards and the NameServer.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::net::SocketAddr;
+
+use apogee_net::code::{RequestCode, ResponseCode};
+use apogee_net::command::{ReplyHead, encode_reply};
+use apogee_net::frame::{FrameError, HeaderEncoding, RawFrame};
+use apogee_net::header::{ExtWriter, Header, HeaderError, WriteExt};
+use apogee_net::io::{Chunk, Connection, ConnectionId};
+use bytes::Bytes;
+use smallvec::SmallVec;
+
+/// A decoded request, its texts borrowed from its frame.
+#[derive(Debug)]
+pub struct Request<'a> {
+    pub connection: ConnectionId,
+    pub peer: SocketAddr,
+    pub header: Header<'a>,
+    pub body: &'a Bytes,
+    encoding: HeaderEncoding,
+}
+
+impl<'a> Request<'a> {
+    pub fn decode(
+        connection: ConnectionId,
+        peer: SocketAddr,
+        frame: &'a RawFrame,
+    ) -> Result<Self, HeaderError> {
+        let header = Header::decode(frame.encoding, &frame.header)?;
+        Ok(Request { connection, peer, header, body: &frame.body, encoding: frame.encoding })
+    }
+
+    pub fn code(&self) -> RequestCode {
+        RequestCode(self.header.code)
+    }
+
+    /// Where the answer goes. None for a oneway request, which is never answered, not even with an error.
+    pub fn reply_to(&self) -> Option<ReplyTo> {
+        (!self.header.is_oneway()).then_some(ReplyTo {
+            connection: self.connection,
+            opaque: self.header.opaque,
+            encoding: self.encoding,
+        })
+    }
+}
+
+/// The address of an answer that may come later. A reply is written in its request's encoding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReplyTo {
+    pub connection: ConnectionId,
+    pub opaque: i32,
+    pub encoding: HeaderEncoding,
+}
+
+/// An answer: code, remark for people, extra fields, body.
+pub struct Reply {
+    pub code: ResponseCode,
+    pub remark: Option<Cow<'static, str>>,
+    pub ext: ReplyExt,
+    pub body: SmallVec<[Chunk; 2]>,
+}
+
+/// The extra fields of a reply.
+pub enum ReplyExt {
+    None,
+    Some(Box<dyn WriteExt>),
+}
+
+impl WriteExt for ReplyExt {
+    fn write_ext(&self, writer: &mut ExtWriter<'_>) {
+        match self {
+            ReplyExt::None => {}
+            ReplyExt::Some(ext) => ext.write_ext(writer),
+        }
+    }
+}
+
+impl Reply {
+    pub fn success() -> Self {
+        Self::new(ResponseCode::SUCCESS)
+    }
+
+    pub fn new(code: ResponseCode) -> Self {
+        Reply { code, remark: None, ext: ReplyExt::None, body: SmallVec::new() }
+    }
+
+    pub fn error(code: ResponseCode, remark: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(code).with_remark(remark)
+    }
+
+    /// The answer to a request code nobody handles, in RocketMQ's words (`NettyRemotingAbstract`).
+    pub fn not_supported(code: RequestCode) -> Self {
+        Self::error(
+            ResponseCode::REQUEST_CODE_NOT_SUPPORTED,
+            format!(" request type {} not supported", code.0),
+        )
+    }
+
+    #[must_use]
+    pub fn with_remark(mut self, remark: impl Into<Cow<'static, str>>) -> Self {
+        self.remark = Some(remark.into());
+        self
+    }
+
+    #[must_use]
+    pub fn with_ext(mut self, ext: impl WriteExt + 'static) -> Self {
+        self.ext = ReplyExt::Some(Box::new(ext));
+        self
+    }
+
+    #[must_use]
+    pub fn with_body(mut self, body: impl Into<Bytes>) -> Self {
+        self.body.push(Chunk::Bytes(body.into()));
+        self
+    }
+
+    /// Queues the reply on the connection its request came from.
+    pub fn send(self, to: ReplyTo, connection: &Connection) -> Result<(), FrameError> {
+        let body_len = self.body.iter().map(Chunk::len).sum();
+        let head =
+            ReplyHead { code: self.code, opaque: to.opaque, remark: self.remark.as_deref(), ext: &self.ext };
+        connection.send(|out| encode_reply(out, to.encoding, &head, body_len), self.body)
+    }
+}
+
+impl fmt::Debug for Reply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Reply({}, {:?}, body {:?})", self.code, self.remark, self.body)
+    }
+}

@@ -13,4 +13,5 @@ pub mod flags;
 pub mod frame;
 pub mod header;
 pub mod io;
+pub mod message;
 pub mod request;

@@ -1,1 +1,18 @@
-//! placeholder, replaced in the first commits
+//! Open-loop load generator for any RocketMQ-compatible broker.
+//!
+//! Decisions are plain and stand apart from what drives them; `README.md` names the file to read first.
+
+pub mod assignment;
+pub mod clock;
+pub mod failure;
+pub mod figures;
+pub mod latency;
+pub mod ledger;
+pub mod live;
+pub mod pace;
+pub mod payload;
+pub mod report;
+pub mod schedule;
+pub mod settings;
+pub mod stop;
+pub mod tally;

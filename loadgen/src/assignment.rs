@@ -1,0 +1,114 @@
+//! Which thread and which connection serves which queue.
+//!
+//! Streams are numbered queue by queue over the brokers, so that consecutive messages of the plan go to different
+//! brokers, as a stock producer's do. A queue has one thread and one connection for the whole run: messages of one
+//! queue keep their order, and its consumer lives on the same thread as its producer.
+
+use crate::schedule::StreamId;
+
+/// One queue of the topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueueTarget {
+    pub stream: StreamId,
+    /// Index into the run's list of brokers.
+    pub broker: usize,
+    pub queue_id: i32,
+}
+
+/// All queues of a run, in the order of their streams.
+pub fn number_streams(brokers: usize, queues_per_broker: u32) -> Vec<QueueTarget> {
+    let queues = (0..queues_per_broker).flat_map(|queue| (0..brokers).map(move |broker| (queue, broker)));
+    queues
+        .enumerate()
+        .map(|(stream, (queue, broker))| QueueTarget {
+            stream: StreamId(u32::try_from(stream).expect("queues of a run")),
+            broker,
+            queue_id: i32::try_from(queue).expect("bounded by QUEUES_PER_BROKER_MAX"),
+        })
+        .collect()
+}
+
+/// Deals the queues to threads; a thread without any is left out.
+///
+/// Whole brokers go to one thread where there are enough of them (a connection fewer); otherwise a broker's queues are
+/// divided among the threads that serve it.
+pub fn deal_to_threads(targets: &[QueueTarget], brokers: usize, threads: usize) -> Vec<Vec<QueueTarget>> {
+    assert!(threads > 0);
+    let mut dealt = vec![Vec::new(); threads];
+    for target in targets {
+        // Threads serving this broker: broker, broker + brokers, broker + 2 * brokers, … below `threads`.
+        let serving = threads.saturating_sub(target.broker).div_ceil(brokers).max(1);
+        let turn = target.queue_id as usize % serving;
+        dealt[(target.broker + turn * brokers) % threads].push(*target);
+    }
+    dealt.retain(|part| !part.is_empty());
+    dealt
+}
+
+/// Deals one thread's queues of one broker to its connections there; at most one connection per queue.
+pub fn deal_to_connections(queues: &[QueueTarget], connections: usize) -> Vec<Vec<QueueTarget>> {
+    let mut dealt = vec![Vec::new(); connections.min(queues.len())];
+    for (at, target) in queues.iter().enumerate() {
+        dealt[at % connections].push(*target);
+    }
+    dealt
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn brokers_of(part: &[QueueTarget]) -> Vec<usize> {
+        let mut brokers: Vec<_> = part.iter().map(|target| target.broker).collect();
+        brokers.sort_unstable();
+        brokers.dedup();
+        brokers
+    }
+
+    #[test]
+    fn consecutive_streams_are_on_different_brokers() {
+        let targets = number_streams(2, 2);
+        let placed: Vec<_> = targets.iter().map(|t| (t.stream.0, t.broker, t.queue_id)).collect();
+        assert_eq!(placed, [(0, 0, 0), (1, 1, 0), (2, 0, 1), (3, 1, 1)]);
+    }
+
+    #[test]
+    fn with_enough_brokers_each_has_one_thread() {
+        let dealt = deal_to_threads(&number_streams(4, 8), 4, 2);
+        assert_eq!(dealt.iter().map(|part| brokers_of(part)).collect::<Vec<_>>(), [vec![0, 2], vec![1, 3]]);
+    }
+
+    #[test]
+    fn with_few_brokers_their_queues_are_divided() {
+        let dealt = deal_to_threads(&number_streams(1, 8), 1, 4);
+        assert_eq!(dealt.iter().map(Vec::len).collect::<Vec<_>>(), [2, 2, 2, 2]);
+    }
+
+    #[test]
+    fn connections_share_the_queues_and_none_is_idle() {
+        let queues = number_streams(1, 3);
+        assert_eq!(deal_to_connections(&queues, 2).iter().map(Vec::len).collect::<Vec<_>>(), [2, 1]);
+        assert_eq!(deal_to_connections(&queues, 9).len(), 3);
+    }
+
+    proptest! {
+        #[test]
+        fn every_queue_is_dealt_once_and_in_stream_order(
+            brokers in 1usize..6, queues in 1u32..9, threads in 1usize..12, connections in 1usize..5,
+        ) {
+            let targets = number_streams(brokers, queues);
+            let dealt = deal_to_threads(&targets, brokers, threads);
+            prop_assert!(dealt.len() <= threads);
+            for part in &dealt {
+                prop_assert!(part.windows(2).all(|pair| pair[0].stream < pair[1].stream));
+                let connected: usize = deal_to_connections(part, connections).iter().map(Vec::len).sum();
+                prop_assert_eq!(connected, part.len());
+            }
+            let mut all: Vec<_> = dealt.concat();
+            all.sort_by_key(|target| target.stream);
+            prop_assert_eq!(all, targets);
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! How late the generator itself was, and whether that taints what it reports.
+
+use serde::Serialize;
+
+use crate::latency::Summary;
+
+/// The generator's share of a reported latency above which the report says so.
+const SHARE_MAX: f64 = 0.1;
+
+/// Lateness of sends against the plan.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Scheduling {
+    pub lateness: Summary,
+    /// Set when the lateness is not small against the publish latency: the generator was part of what it measured.
+    pub warning: Option<String>,
+}
+
+impl Scheduling {
+    /// Compares like with like: the first percentile, from the middle outwards, at which lateness exceeds its share.
+    pub fn judge(lateness: &Summary, publish: &Summary) -> Scheduling {
+        let pairs = [
+            ("p50", lateness.p50_us, publish.p50_us),
+            ("p90", lateness.p90_us, publish.p90_us),
+            ("p99", lateness.p99_us, publish.p99_us),
+            ("p99.9", lateness.p999_us, publish.p999_us),
+            ("p99.99", lateness.p9999_us, publish.p9999_us),
+            ("max", lateness.max_us, publish.max_us),
+        ];
+        let warning = pairs.into_iter().find_map(|(name, late, published)| {
+            let (late, published) = (late?, published?);
+            (late > published * SHARE_MAX).then(|| {
+                format!(
+                    "the generator was late itself: its {name} lateness of {late} µs is {:.0} % of the publish {name} \
+                     ({published} µs). From there on read \"from actual send\", or give it a CPU of its own (--pin).",
+                    late / published * 100.0
+                )
+            })
+        });
+        Scheduling { lateness: *lateness, warning }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn summary(p50: f64, p99: f64, max: f64) -> Summary {
+        Summary {
+            p50_us: Some(p50),
+            p99_us: Some(p99),
+            max_us: Some(max),
+            count: 5_000,
+            ..Summary::default()
+        }
+    }
+
+    #[test]
+    fn small_lateness_is_no_matter() {
+        assert_eq!(
+            Scheduling::judge(&summary(2.0, 9.0, 400.0), &summary(200.0, 900.0, 5_000.0)).warning,
+            None
+        );
+    }
+
+    #[test]
+    fn the_first_tainted_percentile_is_named() {
+        let scheduling = Scheduling::judge(&summary(2.0, 450.0, 900.0), &summary(200.0, 900.0, 5_000.0));
+        let warning = scheduling.warning.unwrap();
+        assert!(warning.contains("p99 lateness of 450 µs is 50 % of the publish p99 (900 µs)"), "{warning}");
+    }
+
+    #[test]
+    fn percentiles_without_samples_are_not_compared() {
+        assert_eq!(Scheduling::judge(&Summary::default(), &summary(1.0, 1.0, 1.0)).warning, None);
+    }
+}

@@ -1,0 +1,113 @@
+use super::*;
+use crate::failure::Failure;
+use crate::latency::Latency;
+
+fn settings() -> RunSettings {
+    RunSettings {
+        namesrv: vec!["127.0.0.1:9876".into()],
+        load: Load::Open { rate: 5_000 },
+        size_bytes: 1024,
+        duration: Duration::from_secs(2),
+        warmup: Duration::from_millis(500),
+        topic: "apogee-loadgen".into(),
+        queues_per_broker: 4,
+        threads: 1,
+        cpus: Some(vec![1]),
+        connections: 1,
+        brokers: None,
+        consume: true,
+        in_flight_max: 1_000,
+        send_timeout: Duration::from_secs(3),
+        drain_timeout: Duration::from_secs(10),
+    }
+}
+
+fn surroundings() -> Surroundings {
+    Surroundings {
+        run_id: "4d2".into(),
+        brokers: vec!["broker-a-0".into(), "broker-a-1".into()],
+        queues: 8,
+        threads: 1,
+        connections: 2,
+    }
+}
+
+/// Latencies of 1, 2, 3, … µs.
+fn rising(count: u64) -> Latency {
+    let mut latency = Latency::new();
+    (1..=count).for_each(|micros| latency.record(Duration::from_micros(micros)));
+    latency
+}
+
+fn measured() -> Measurements {
+    let mut measured = Measurements::default();
+    measured.publish.from_due = rising(10_000);
+    measured.publish.from_sent = rising(10_000);
+    measured.end_to_end.from_due = rising(1_000);
+    measured.acked_in_window = 10_000;
+    measured.received_in_window = 1_000;
+    measured.ledger =
+        LedgerTotals { sent: 10_000, acked: 10_000, received: 1_000, lost: 9_000, ..Default::default() };
+    measured.publish_failures.record(Failure::TimedOut, None);
+    measured
+}
+
+fn report() -> Report {
+    Report::new(&settings(), &surroundings(), &measured(), Duration::from_secs(2), false)
+}
+
+#[test]
+fn the_json_has_the_promised_members() {
+    let json = serde_json::to_value(report()).unwrap();
+    for member in ["sent", "acked", "received", "lost", "duplicated", "out_of_order", "corrupted"] {
+        assert!(json["ledger"][member].is_u64(), "ledger.{member}");
+    }
+    for distribution in ["publish", "e2e"] {
+        for member in ["p50_us", "p90_us", "p99_us", "max_us"] {
+            assert!(json[distribution][member].is_f64(), "{distribution}.{member}");
+        }
+        assert!(json[distribution]["count"].is_u64());
+    }
+    assert_eq!(json["configuration"]["rate"], 5_000);
+    assert_eq!(json["configuration"]["size"], 1_024);
+    assert_eq!(json["configuration"]["duration_s"], 2.0);
+    assert!(json["configuration"]["version"].is_string());
+    assert_eq!(json["throughput"]["published_per_s"], 5_000.0);
+    assert_eq!(json["errors"]["publish"]["timed out"]["count"], 1);
+    assert_eq!(json["faults"][0], "9000 acknowledged messages were not received");
+}
+
+#[test]
+fn percentiles_without_enough_samples_are_null_and_read_na() {
+    let json = serde_json::to_value(report()).unwrap();
+    assert!(json["publish"]["p999_us"].is_f64() && json["publish"]["p9999_us"].is_null());
+    assert!(json["e2e"]["p99_us"].is_f64() && json["e2e"]["p999_us"].is_null());
+    let text = report().text();
+    let publish = text.lines().find(|line| line.starts_with("publish")).unwrap();
+    let words: Vec<_> = publish.split_whitespace().collect();
+    assert_eq!(words, ["publish", "5,001", "9,003", "9,904", "9,994", "n/a", "10,000", "10,000"]);
+}
+
+#[test]
+fn the_text_names_load_target_errors_and_faults() {
+    let text = report().text();
+    for part in [
+        "open loop, 5,000 msg/s planned, 1,024 B each, 2s after 500ms of warm-up",
+        "8 queues on broker-a-0, broker-a-1",
+        "1 thread on CPU 1, 2 connections",
+        "published 5,000 msg/s (4.9 MiB/s), received 500 msg/s (0.5 MiB/s)",
+        "1 x publish timed out",
+        "lost 9,000, duplicated 0, out of order 0, corrupted 0",
+        "FAULT       9000 acknowledged messages were not received",
+    ] {
+        assert!(text.contains(part), "'{part}' is missing in\n{text}");
+    }
+}
+
+#[test]
+fn a_closed_loop_is_named_and_has_no_plan_to_be_late_against() {
+    let settings = RunSettings { load: Load::Closed { depth: 16 }, consume: false, ..settings() };
+    let text = Report::new(&settings, &surroundings(), &measured(), Duration::from_secs(2), false).text();
+    assert!(text.contains("closed loop, 16 in flight per connection"), "{text}");
+    assert!(!text.contains("lateness") && !text.contains("end to end"), "{text}");
+}

@@ -1,0 +1,183 @@
+//! The report for people.
+
+use std::fmt::Write;
+
+use super::Report;
+use crate::failure::Failures;
+use crate::figures::{count, micros, per_second};
+use crate::latency::Summary;
+
+const COLUMNS: [&str; 7] = ["p50", "p90", "p99", "p99.9", "p99.99", "max", "samples"];
+const LABEL_CHARS: usize = 22;
+const COLUMN_CHARS: usize = 10;
+
+pub(super) fn render(report: &Report) -> String {
+    let mut out = String::new();
+    heading(&mut out, report);
+    out.push('\n');
+    latencies(&mut out, report);
+    out.push('\n');
+    outcome(&mut out, report);
+    out
+}
+
+fn heading(out: &mut String, report: &Report) {
+    let run = &report.configuration;
+    let load = match (run.rate, run.depth) {
+        (Some(rate), _) => format!("open loop, {} msg/s planned", count(rate)),
+        (None, Some(depth)) => format!("closed loop, {depth} in flight per connection"),
+        (None, None) => run.load.to_owned(),
+    };
+    line(
+        out,
+        "load",
+        format_args!(
+            "{load}, {} B each, {:?} after {:?} of warm-up",
+            count(run.size as u64),
+            run.duration,
+            run.warmup
+        ),
+    );
+    let brokers = match &run.brokers[..] {
+        [first, .., last] if run.brokers.len() > 4 => {
+            format!("{} brokers, {first} to {last}", run.brokers.len())
+        }
+        brokers => brokers.join(", "),
+    };
+    line(
+        out,
+        "target",
+        format_args!("topic {}, {} queues on {brokers} (NameServer {})", run.topic, run.queues, run.namesrv),
+    );
+    let cpus = match &run.cpus {
+        Some(cpus) => format!(
+            " on CPU {}",
+            cpus[..run.threads].iter().map(usize::to_string).collect::<Vec<_>>().join(", ")
+        ),
+        None => String::new(),
+    };
+    line(
+        out,
+        "generator",
+        format_args!(
+            "apogee-loadgen {}, run {}, {} thread{}{cpus}, {} connection{}",
+            run.version,
+            run.run_id,
+            run.threads,
+            plural(run.threads),
+            run.connections,
+            plural(run.connections),
+        ),
+    );
+    if report.interrupted {
+        line(out, "", format_args!("ended early by the user"));
+    }
+}
+
+fn latencies(out: &mut String, report: &Report) {
+    let _ = write!(out, "{:<LABEL_CHARS$}", "latency, µs");
+    for column in COLUMNS {
+        let _ = write!(out, "{column:>COLUMN_CHARS$}");
+    }
+    out.push('\n');
+    row(out, "publish", &report.publish);
+    row(out, "  from actual send", &report.publish_from_sent);
+    if report.configuration.consume {
+        row(out, "end to end", &report.e2e);
+        row(out, "  from actual send", &report.e2e_from_sent);
+    }
+    if report.configuration.rate.is_some() {
+        row(out, "generator's lateness", &report.scheduling.lateness);
+    }
+    if let Some(warning) = &report.scheduling.warning {
+        let _ = writeln!(out, "note: {warning}");
+    }
+}
+
+fn outcome(out: &mut String, report: &Report) {
+    let through = &report.throughput;
+    let mut throughput = format!(
+        "published {} ({:.1} MiB/s)",
+        per_second(through.published_per_s),
+        through.published_mib_per_s
+    );
+    if report.configuration.consume {
+        let _ = write!(
+            throughput,
+            ", received {} ({:.1} MiB/s)",
+            per_second(through.received_per_s),
+            through.received_mib_per_s
+        );
+    }
+    line(out, "throughput", format_args!("{throughput}"));
+
+    if report.errors.total == 0 {
+        line(out, "errors", format_args!("none"));
+    } else {
+        line(out, "errors", format_args!("{}", count(report.errors.total)));
+        failures(out, "publish", &report.errors.publish);
+        failures(out, "consume", &report.errors.consume);
+        if report.errors.unsent > 0 {
+            line(out, "", format_args!("{} planned messages were never sent", count(report.errors.unsent)));
+        }
+    }
+
+    let books = &report.ledger;
+    line(
+        out,
+        "ledger",
+        format_args!(
+            "sent {}, acknowledged {}, received {}",
+            count(books.sent),
+            count(books.acked),
+            count(books.received),
+        ),
+    );
+    line(
+        out,
+        "",
+        format_args!(
+            "lost {}, duplicated {}, out of order {}, corrupted {}",
+            count(books.lost),
+            count(books.duplicated),
+            count(books.out_of_order),
+            count(books.corrupted),
+        ),
+    );
+    let aside = [
+        (books.unacked, "without acknowledgement and not received"),
+        (books.received_unacked, "received although not acknowledged"),
+        (books.foreign, "messages of others in the topic"),
+    ];
+    for (number, what) in aside.into_iter().filter(|(number, _)| *number > 0) {
+        line(out, "", format_args!("{} {what}", count(number)));
+    }
+    for fault in &report.faults {
+        line(out, "FAULT", format_args!("{fault}"));
+    }
+}
+
+fn failures(out: &mut String, what: &str, failures: &Failures) {
+    for (failure, counted) in failures.iter() {
+        let remark = counted.remark.as_ref().map(|remark| format!(": {remark}")).unwrap_or_default();
+        line(out, "", format_args!("{} x {what} {failure}{remark}", count(counted.count)));
+    }
+}
+
+fn line(out: &mut String, label: &str, text: std::fmt::Arguments<'_>) {
+    let _ = writeln!(out, "{label:<12}{text}");
+}
+
+fn row(out: &mut String, label: &str, summary: &Summary) {
+    let _ = write!(out, "{label:<LABEL_CHARS$}");
+    let values =
+        [summary.p50_us, summary.p90_us, summary.p99_us, summary.p999_us, summary.p9999_us, summary.max_us];
+    for value in values {
+        let _ = write!(out, "{:>COLUMN_CHARS$}", micros(value));
+    }
+    let _ = writeln!(out, "{:>COLUMN_CHARS$}", count(summary.count));
+}
+
+fn plural(number: usize) -> &'static str {
+    if number == 1 { "" } else { "s" }
+}

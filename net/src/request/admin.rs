@@ -1,3 +1,5 @@
+use std::borrow::Cow;
+
 use crate::flags::Perm;
 
 headers! {
@@ -64,6 +66,6 @@ headers! {
     /// Reply to GET_BROKER_CONFIG (26); the configuration is the body.
     GetBrokerConfigReply<'a> {
         /// A `DataVersion` as JSON.
-        version: &'a str = "version",
+        version: Cow<'a, str> = "version",
     }
 }

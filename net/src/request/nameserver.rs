@@ -1,3 +1,5 @@
+use std::borrow::Cow;
+
 headers! {
     /// REGISTER_BROKER (103): a broker and its topics. The NameServer forgets it when this connection closes.
     RegisterBrokerRequest<'a> {
@@ -21,8 +23,8 @@ headers! {
 
     /// Both only for brokers other than the master.
     RegisterBrokerReply<'a> {
-        ha_server_addr: Option<&'a str> = "haServerAddr",
-        master_addr: Option<&'a str> = "masterAddr",
+        ha_server_addr: Option<Cow<'a, str>> = "haServerAddr",
+        master_addr: Option<Cow<'a, str>> = "masterAddr",
     }
 
     /// UNREGISTER_BROKER (104).
@@ -88,7 +90,7 @@ headers! {
     }
 
     GetKvConfigReply<'a> {
-        value: Option<&'a str> = "value",
+        value: Option<Cow<'a, str>> = "value",
     }
 
     /// DELETE_KV_CONFIG (102).

@@ -1,3 +1,5 @@
+use std::borrow::Cow;
+
 use crate::flags::MessageSysFlag;
 
 headers! {
@@ -38,16 +40,16 @@ headers! {
     /// Clients read the required fields and the last two unchecked.
     SendMessageReply<'a> {
         /// Offset message id; of a batch, all of them separated by commas.
-        msg_id: &'a str = "msgId",
+        msg_id: Cow<'a, str> = "msgId",
         queue_id: i32 = "queueId",
         /// Of a batch, the first message's.
         queue_offset: i64 = "queueOffset",
         /// The message's unique key.
-        transaction_id: Option<&'a str> = "transactionId",
+        transaction_id: Option<Cow<'a, str>> = "transactionId",
         /// Tells the client that the batch was stored as one message.
-        batch_uniq_id: Option<&'a str> = "batchUniqId",
-        recall_handle: Option<&'a str> = "recallHandle",
-        region: Option<&'a str> = "MSG_REGION",
+        batch_uniq_id: Option<Cow<'a, str>> = "batchUniqId",
+        recall_handle: Option<Cow<'a, str>> = "recallHandle",
+        region: Option<Cow<'a, str>> = "MSG_REGION",
         trace_on: Option<bool> = "TRACE_ON",
     }
 }

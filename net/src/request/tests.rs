@@ -68,13 +68,13 @@ fn a_send_reply_is_read_as_java_wrote_it() {
     assert_eq!(
         reply,
         SendMessageReply {
-            msg_id: "7F00000100002A9F0000000000000000",
+            msg_id: "7F00000100002A9F0000000000000000".into(),
             queue_id: 1,
             queue_offset: 0,
-            transaction_id: Some("7F000001000118B4AAC2000000000000"),
+            transaction_id: Some("7F000001000118B4AAC2000000000000".into()),
             batch_uniq_id: None,
             recall_handle: None,
-            region: Some("DefaultRegion"),
+            region: Some("DefaultRegion".into()),
             trace_on: Some(true),
         }
     );
@@ -161,8 +161,8 @@ proptest! {
             forbidden_type: bools[0].then_some(ints[1]),
         };
         for encoding in [HeaderEncoding::Json, HeaderEncoding::RocketMq] {
-            over_the_wire(encoding, &send, |header| assert_eq!(SendMessageRequest::decode(&header.ext), Ok(send)));
-            over_the_wire(encoding, &pulled, |header| assert_eq!(PullMessageReply::decode(&header.ext), Ok(pulled)));
+            over_the_wire(encoding, &send, |header| assert_eq!(SendMessageRequest::decode(&header.ext).as_ref(), Ok(&send)));
+            over_the_wire(encoding, &pulled, |header| assert_eq!(PullMessageReply::decode(&header.ext).as_ref(), Ok(&pulled)));
         }
     }
 }

@@ -1,3 +1,5 @@
+use std::borrow::Cow;
+
 use crate::flags::{MessageSysFlag, Perm, PullSysFlag};
 use crate::header::{ExtFields, ExtWriter};
 
@@ -36,6 +38,19 @@ impl<'a> Field<'a> for &'a str {
 
     fn parse(text: &'a str) -> Option<Self> {
         Some(text)
+    }
+
+    fn write(&self, name: &str, fields: &mut ExtWriter<'_>) {
+        fields.str(name, self);
+    }
+}
+
+/// For replies, which often outlive what they were made of.
+impl<'a> Field<'a> for Cow<'a, str> {
+    const EXPECTED: &'static str = "a text";
+
+    fn parse(text: &'a str) -> Option<Self> {
+        Some(Cow::Borrowed(text))
     }
 
     fn write(&self, name: &str, fields: &mut ExtWriter<'_>) {
@@ -140,7 +155,7 @@ pub(super) fn missing<'a, T: Field<'a>>(header: &'static str, field: &'static st
 /// ```text
 ///     /// CODE (number): what it asks.
 ///     Name<'a> {                                  // <'a> if a field borrows text
-///         topic: &'a str = "topic",               // must be there
+///         topic: &'a str = "topic",               // must be there (in replies: Cow<'a, str>)
 ///         perm: Option<i32> = "perm",             // may be left out
 ///         order: bool = "order" else false,       // has a default
 ///         queue: i32 = "e" | "queueId",           // read under either name, written under the first
@@ -154,7 +169,7 @@ macro_rules! headers {
         }
     )*) => {$(
         $(#[$meta])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[derive(Clone, Debug, PartialEq, Eq)]
         pub struct $name $(<$life>)? {
             $($(#[$note])* pub $field: $type,)*
         }

@@ -1,1 +1,35 @@
-//! placeholder, replaced in the first commits
+//! A commit log on disk: batches, segments, group commit, index, tail cache, recovery.
+//!
+//! Decisions are plain structs without I/O ([`CommitLog`], [`recover`]); [`driver`] carries them out on glommio and
+//! `sim` (feature `sim`) on a disk in memory that fails by seed. Records are opaque.
+
+mod aligned;
+mod batches;
+mod config;
+mod disk;
+pub mod driver;
+pub mod format;
+mod index;
+mod log;
+mod record;
+mod recovery;
+mod segment;
+#[cfg(any(test, feature = "sim"))]
+pub mod sim;
+mod tail_cache;
+mod types;
+
+pub use aligned::AlignedBuffer;
+pub use config::{ConfigError, Durability, LogConfig};
+pub use disk::{Buffer, Completion, DiskError, DiskOp, FileRun, OpId, SegmentInfo};
+pub use index::{IndexEntry, TimeBound};
+pub use log::{
+    AppendRefused, CommitLog, Committed, FailedAppends, FailureCause, Located, Marks, MemoryRun, Placed,
+    Poison, ReadLimits, ReadPlan, Run, Staged,
+};
+pub use record::{Append, Place, Record};
+pub use recovery::{
+    Cut, CutCause, Recovered, RecoveredRecord, RecoveryError, RecoveryReport, SegmentSource, recover,
+};
+pub use segment::{parse_segment_file_name, segment_file_name};
+pub use types::{BatchIndex, GroupId, LogOffset, NodeId, QueueKey, QueueOffset, Term, Ticket};

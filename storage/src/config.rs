@@ -1,0 +1,111 @@
+//! Settings of one log. Given once, at the opening; wrong values are refused by name.
+
+use crate::format::{BATCH_BYTES_LIMIT, BLOCK_LEN};
+use crate::types::{GroupId, NodeId};
+
+/// Greatest write window there is: recovery relies on it to know how far behind its end a log may have been written.
+pub(crate) const WRITE_WINDOW_BYTES_LIMIT: u64 = 64 << 20;
+
+/// When an append counts as committed: visible to readers and ready to be acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// After its batch was synced: survives loss of power.
+    Sync,
+    /// After its batch was written past the page cache: survives the process. Syncs follow in the background, at
+    /// most `sync_interval_ms` apart while there is something to sync.
+    Async { sync_interval_ms: u32 },
+}
+
+#[derive(Clone, Debug)]
+pub struct LogConfig {
+    /// Stands in every batch; a log of another group is refused.
+    pub group: GroupId,
+    /// This node, named in the batches it seals.
+    pub node: NodeId,
+    pub durability: Durability,
+    /// Size of a new segment. Multiple of 4 KiB, at least `batch_bytes_max`, at most 4 GiB; segments that exist
+    /// keep theirs. Default 1 GiB: few files, and retention still frees space in useful steps.
+    pub segment_bytes: u64,
+    /// Segments made ready ahead of the one written to; 1 to 16. Default 1.
+    pub segments_ahead: u32,
+    /// A batch takes no further appends once it would grow past this. Default 256 KiB: larger writes gain little
+    /// bandwidth and delay the next batch.
+    pub batch_bytes_target: u32,
+    /// What one call of `stage` may need with header, directory and padding; a call above `batch_bytes_target` gets
+    /// a batch of its own. Default 8 MiB, at most 16 MiB.
+    pub batch_bytes_max: u32,
+    /// Batches sealed and not yet committed, at most; 1 to 64. Default 2: one is written while another is synced.
+    pub batches_in_flight_max: u32,
+    /// Sealed bytes that are not yet durable, at most, except that one batch is always let through. Default 32 MiB, at most
+    /// 64 MiB.
+    pub write_window_bytes: u64,
+    /// Bytes staged and not yet sealed, at most; beyond it appends are refused as busy. Default 32 MiB.
+    pub staged_bytes_max: u64,
+    /// Memory for the newest batches, kept as the buffers that were written. Default 64 MiB.
+    pub tail_cache_bytes: u64,
+    /// Index entries over all queues (24 bytes each), at most; beyond it appends are refused. Default 50 million.
+    pub index_entries_max: u64,
+    /// Queues the log has heard of, at most; an append to a further one is refused. Default 1 million.
+    pub queues_max: u32,
+    /// Pause before a failed preparation of a segment is tried again. Default 1 s.
+    pub prepare_retry_ms: u32,
+}
+
+impl LogConfig {
+    /// The defaults, for the given group and node.
+    #[must_use]
+    pub fn new(group: GroupId, node: NodeId) -> LogConfig {
+        LogConfig {
+            group,
+            node,
+            durability: Durability::Sync,
+            segment_bytes: 1 << 30,
+            segments_ahead: 1,
+            batch_bytes_target: 256 << 10,
+            batch_bytes_max: 8 << 20,
+            batches_in_flight_max: 2,
+            write_window_bytes: 32 << 20,
+            staged_bytes_max: 32 << 20,
+            tail_cache_bytes: 64 << 20,
+            index_entries_max: 50_000_000,
+            queues_max: 1_000_000,
+            prepare_retry_ms: 1000,
+        }
+    }
+
+    /// Refuses values that the log cannot work with.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let block = BLOCK_LEN as u64;
+        let batch_max = u64::from(self.batch_bytes_max);
+        let rules: [(&'static str, u64, u64, u64); 11] = [
+            ("segment_bytes", self.segment_bytes, batch_max.max(block), 4 << 30),
+            ("segments_ahead", self.segments_ahead.into(), 1, 16),
+            ("batch_bytes_target", self.batch_bytes_target.into(), block, batch_max),
+            ("batch_bytes_max", batch_max, block, BATCH_BYTES_LIMIT.into()),
+            ("batches_in_flight_max", self.batches_in_flight_max.into(), 1, 64),
+            ("write_window_bytes", self.write_window_bytes, block, WRITE_WINDOW_BYTES_LIMIT),
+            ("staged_bytes_max", self.staged_bytes_max, batch_max, 4 << 30),
+            ("tail_cache_bytes", self.tail_cache_bytes, 0, 1 << 40),
+            ("index_entries_max", self.index_entries_max, 1, u64::from(u32::MAX)),
+            ("queues_max", self.queues_max.into(), 1, 1 << 24),
+            ("prepare_retry_ms", self.prepare_retry_ms.into(), 1, 3_600_000),
+        ];
+        for (name, value, min, max) in rules {
+            if value < min || value > max {
+                return Err(ConfigError::OutOfBounds { name, value, min, max });
+            }
+        }
+        if !self.segment_bytes.is_multiple_of(block) {
+            return Err(ConfigError::NotAligned { name: "segment_bytes", value: self.segment_bytes });
+        }
+        Ok(())
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    #[error("{name} is {value}; it must lie between {min} and {max}")]
+    OutOfBounds { name: &'static str, value: u64, min: u64, max: u64 },
+    #[error("{name} is {value}; it must be a multiple of {BLOCK_LEN}")]
+    NotAligned { name: &'static str, value: u64 },
+}

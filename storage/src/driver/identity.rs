@@ -1,0 +1,118 @@
+//! Which shard a directory belongs to: a small text file, written once when the directory is made.
+
+use std::fmt::Write as _;
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::path::Path;
+
+use crate::types::{GroupId, NodeId};
+
+/// Version of the directory as a whole: its files, their names and formats.
+const DIRECTORY_FORMAT: u32 = 1;
+const FILE_NAME: &str = "identity";
+/// An identity file is a handful of short lines; a longer one is none.
+const FILE_BYTES_MAX: u64 = 4096;
+
+/// Whom the data of a directory belongs to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    pub cluster: String,
+    /// Name of the group of nodes.
+    pub group: String,
+    pub shard: u32,
+    pub node: NodeId,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    #[error("{path}: {error}")]
+    Io { path: String, error: io::Error },
+    #[error("{path} is not an identity file: {what}")]
+    Unreadable { path: String, what: String },
+    #[error("{path}: directory format {found}; this program knows format {DIRECTORY_FORMAT} only")]
+    Format { path: String, found: u32 },
+    #[error("{path}: the data belongs to {field} {found}, not to {expected}")]
+    Mismatch { path: String, field: &'static str, found: String, expected: String },
+    #[error(
+        "{field} {value:?} cannot be part of an identity: it is empty, too long or has control characters"
+    )]
+    Name { field: &'static str, value: String },
+}
+
+impl Identity {
+    /// The number that stands for cluster, group and shard in each batch: the 64-bit FNV-1a hash of the three.
+    #[must_use]
+    pub fn group_id(&self) -> GroupId {
+        let text = format!("{}\0{}\0{}", self.cluster, self.group, self.shard);
+        let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
+        });
+        GroupId(hash)
+    }
+
+    fn fields(&self) -> [(&'static str, String); 4] {
+        [
+            ("cluster", self.cluster.clone()),
+            ("group", self.group.clone()),
+            ("shard", self.shard.to_string()),
+            ("node", self.node.to_string()),
+        ]
+    }
+
+    /// Compares with what the directory says, or writes it if the directory is new.
+    pub(super) fn claim(&self, directory: &Path) -> Result<(), IdentityError> {
+        for (field, value) in self.fields() {
+            if value.is_empty() || value.len() > 255 || value.chars().any(char::is_control) {
+                return Err(IdentityError::Name { field, value });
+            }
+        }
+        let path = directory.join(FILE_NAME);
+        let io = |error| IdentityError::Io { path: path.display().to_string(), error };
+        match fs::metadata(&path) {
+            Ok(file) if file.len() > FILE_BYTES_MAX => {
+                let (path, what) = (path.display().to_string(), format!("it has {} bytes", file.len()));
+                Err(IdentityError::Unreadable { path, what })
+            }
+            Ok(_) => self.compare(&path.display().to_string(), &fs::read(&path).map_err(io)?),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => self.write(directory).map_err(io),
+            Err(error) => Err(io(error)),
+        }
+    }
+
+    fn compare(&self, path: &str, bytes: &[u8]) -> Result<(), IdentityError> {
+        let path = path.to_owned();
+        let unreadable = |what: String| IdentityError::Unreadable { path: path.clone(), what };
+        let text = str::from_utf8(bytes).map_err(|_| unreadable("it is not text".to_owned()))?;
+        let mut lines = text.lines();
+        let mut value = |field: &'static str| {
+            let line = lines.next().unwrap_or_default();
+            let value = line.strip_prefix(field).and_then(|rest| rest.strip_prefix(": "));
+            value.map(str::to_owned).ok_or_else(|| unreadable(format!("{field} expected, found {line:?}")))
+        };
+        let format = value("format")?;
+        let format: u32 = format.parse().map_err(|_| unreadable(format!("format is {format:?}")))?;
+        if format != DIRECTORY_FORMAT {
+            return Err(IdentityError::Format { path: path.clone(), found: format });
+        }
+        for (field, expected) in self.fields() {
+            let found = value(field)?;
+            if found != expected {
+                return Err(IdentityError::Mismatch { path: path.clone(), field, found, expected });
+            }
+        }
+        Ok(())
+    }
+
+    fn write(&self, directory: &Path) -> io::Result<()> {
+        let mut text = format!("format: {DIRECTORY_FORMAT}\n");
+        for (field, value) in self.fields() {
+            writeln!(text, "{field}: {value}").expect("writing to a string");
+        }
+        let unfinished = directory.join("identity.tmp");
+        let mut file = File::create(&unfinished)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&unfinished, directory.join(FILE_NAME))?;
+        File::open(directory)?.sync_all()
+    }
+}

@@ -1,0 +1,543 @@
+//! The commit log of one shard.
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use smallvec::SmallVec;
+
+use super::marks::Marks;
+use super::pipeline::{
+    Committed, FailedAppends, FailureCause, Flight, Pipeline, Placed, Poison, SealedRecord,
+};
+use super::staging::{AppendRefused, Staged, StagedRecord, Staging};
+use crate::batches::Batches;
+use crate::config::{ConfigError, Durability, LogConfig};
+use crate::disk::{Buffer, Completion, DiskError, DiskOp, OpId, SegmentInfo};
+use crate::format::{BatchFields, BatchKind, BatchLayout, BatchWriter, KEY_HASHES_MAX, NewEntry};
+use crate::index::{IndexEntry, Queues};
+use crate::record::{Append, Record};
+use crate::recovery::Recovered;
+use crate::segment::{Placement, Segments};
+use crate::tail_cache::TailCache;
+use crate::types::{BatchIndex, LogOffset, QueueKey, QueueOffset, Term, Ticket};
+
+/// What a log is opened with, as recovery found it.
+#[derive(Debug)]
+pub(crate) struct Restored {
+    pub(crate) segments: Vec<SegmentInfo>,
+    pub(crate) end: LogOffset,
+    pub(crate) last_index: BatchIndex,
+    pub(crate) last_term: Term,
+    /// Of all batches on the disk, those left behind the end included.
+    pub(crate) greatest_term: Term,
+    pub(crate) last_store_time_ms: i64,
+    pub(crate) queues: Queues,
+    pub(crate) batches: Batches,
+}
+
+/// Batches, index and tail of one shard's log, as decisions only.
+///
+/// The order of calls, by one owner:
+///
+/// 1. [`stage`](CommitLog::stage) any number of appends;
+/// 2. drain [`poll_op`](CommitLog::poll_op) and hand each operation to the disk;
+/// 3. give each answer to [`on_completion`](CommitLog::on_completion), then drain
+///    [`take_committed`](CommitLog::take_committed) and [`take_failed`](CommitLog::take_failed), then again 2;
+/// 4. when nothing happens until [`wake_at_ms`](CommitLog::wake_at_ms), again 2.
+///
+/// An append is committed at most once and in the order of tickets; each ticket ends in exactly one of
+/// `take_committed` and `take_failed`, unless the process ends first.
+#[derive(Debug)]
+pub struct CommitLog<B, R> {
+    pub(super) config: LogConfig,
+    term: Term,
+    pub(super) segments: Segments,
+    pub(super) queues: Queues,
+    pub(super) batches: Batches,
+    pub(super) tail_cache: TailCache<B>,
+    staging: Staging<R>,
+    pipeline: Pipeline<B>,
+    marks: Marks,
+    last_index: BatchIndex,
+    last_term: Term,
+    last_store_time_ms: i64,
+    durable_index: BatchIndex,
+    next_op: u64,
+    next_ticket: Ticket,
+    /// Index entries that uncommitted records will need.
+    uncommitted_entries: u64,
+    committed: VecDeque<Committed>,
+    failed: VecDeque<FailedAppends>,
+    poison: Option<Poison>,
+    /// Staged records wait for a segment that could not be made.
+    out_of_space: bool,
+    sync_due_at_ms: Option<i64>,
+    sync_asked: bool,
+}
+
+impl<B: Buffer, R: Record> CommitLog<B, R> {
+    /// Opens what recovery found. `term` stands in the batches sealed from now on and is greater than that of every
+    /// batch on the disk ([`Recovered::next_term`]): that is what tells new batches from those that an earlier life
+    /// left behind the end.
+    ///
+    /// # Panics
+    /// If `term` is not greater.
+    pub fn open(config: LogConfig, recovered: Recovered, term: Term) -> Result<CommitLog<B, R>, ConfigError> {
+        config.validate()?;
+        let restored = recovered.restored;
+        assert!(term > restored.greatest_term, "term {term} after {}", restored.greatest_term);
+        Ok(CommitLog {
+            term,
+            segments: Segments::new(restored.segments, restored.end, &config),
+            queues: restored.queues,
+            batches: restored.batches,
+            tail_cache: TailCache::new(config.tail_cache_bytes),
+            staging: Staging::new(),
+            pipeline: Pipeline::new(),
+            marks: Marks::all_at(restored.end),
+            last_index: restored.last_index,
+            last_term: restored.last_term,
+            last_store_time_ms: restored.last_store_time_ms,
+            durable_index: restored.last_index,
+            next_op: 0,
+            next_ticket: Ticket(0),
+            uncommitted_entries: 0,
+            committed: Default::default(),
+            failed: Default::default(),
+            poison: None,
+            out_of_space: false,
+            sync_due_at_ms: None,
+            sync_asked: false,
+            config,
+        })
+    }
+
+    /// Takes records in, by reference. All of one call land in one batch, those of one queue one behind the other.
+    ///
+    /// Promises nothing about durability: that is said by [`take_committed`](CommitLog::take_committed). When
+    /// refused, nothing of the call was taken.
+    ///
+    /// # Panics
+    /// If `appends` is empty.
+    pub fn stage(&mut self, appends: impl IntoIterator<Item = Append<R>>) -> Result<Staged, AppendRefused> {
+        self.check_open()?;
+        let mut layout = BatchLayout::default();
+        let mut group: SmallVec<[StagedRecord<R>; 1]> = SmallVec::new();
+        let mut entries = 0;
+        for append in appends {
+            let Append { queue, tag_hash, key_hashes, record } = append;
+            if key_hashes.len() > KEY_HASHES_MAX {
+                return Err(AppendRefused::TooManyKeys { found: key_hashes.len(), limit: KEY_HASHES_MAX });
+            }
+            let size = record.encoded_len();
+            layout.add(size, key_hashes.len());
+            let (bytes, limit) = (layout.batch_len() as u64, u64::from(self.config.batch_bytes_max));
+            if bytes > limit {
+                return Err(AppendRefused::TooLarge { bytes, limit });
+            }
+            entries += u64::from(queue != QueueKey::CONTROL);
+            let slot = self.queues.slot_or_refuse(queue, self.config.queues_max)?;
+            let queue_offset = QueueOffset(0);
+            group.push(StagedRecord { slot, queue_offset, tag_hash, size, key_hashes, record });
+        }
+        assert!(!group.is_empty(), "a call of stage without appends");
+        self.check_room(&layout, entries)?;
+
+        let first_ticket = self.next_ticket;
+        for staged in &mut group {
+            let state = self.queues.at(staged.slot);
+            staged.queue_offset = state.tail;
+            state.tail = state.tail.next();
+        }
+        let count = group.len() as u32;
+        let first_queue_offset = group[0].queue_offset;
+        self.next_ticket = first_ticket.plus(count.into());
+        self.uncommitted_entries += entries;
+        self.staging.push_group(layout, group);
+        Ok(Staged { first_ticket, count, first_queue_offset })
+    }
+
+    fn check_open(&self) -> Result<(), AppendRefused> {
+        if let Some(poison) = &self.poison {
+            return Err(AppendRefused::Poisoned(poison.clone()));
+        }
+        match self.segments.failure() {
+            Some(error) if self.out_of_space => Err(AppendRefused::NoSpace(error.clone())),
+            _ => Ok(()),
+        }
+    }
+
+    fn check_room(&self, layout: &BatchLayout, entries: u64) -> Result<(), AppendRefused> {
+        let staged_bytes = self.staging.bytes();
+        let limit = self.config.staged_bytes_max;
+        if staged_bytes + layout.content_len() as u64 > limit {
+            return Err(AppendRefused::Busy { staged_bytes, limit });
+        }
+        let limit = self.config.index_entries_max;
+        let known = self.queues.entries() + self.uncommitted_entries;
+        if known + entries > limit {
+            return Err(AppendRefused::IndexFull { entries: known, limit });
+        }
+        Ok(())
+    }
+
+    /// What the disk shall do next, if anything; to be called until it gives nothing. `alloc` gives a buffer of at
+    /// least the length asked for, aligned for direct I/O; its content does not matter.
+    pub fn poll_op(&mut self, now_ms: i64, alloc: impl FnOnce(usize) -> B) -> Option<DiskOp<B>> {
+        if self.poison.is_some() {
+            return None;
+        }
+        if self.sync_is_due(now_ms) {
+            return Some(self.start_sync());
+        }
+        if let Some(write) = self.seal(now_ms, alloc) {
+            return Some(write);
+        }
+        self.segments.poll_prepare(now_ms).map(|segment| DiskOp::Prepare { segment })
+    }
+
+    /// When [`poll_op`](CommitLog::poll_op) may have something to do by the passing of time alone.
+    #[must_use]
+    pub fn wake_at_ms(&self) -> Option<i64> {
+        if self.poison.is_some() {
+            return None;
+        }
+        let sync = self.sync_due_at_ms.filter(|_| self.pipeline.sync_is_possible());
+        [sync, self.segments.retry_at_ms()].into_iter().flatten().min()
+    }
+
+    /// Asks for a sync of all that is staged or on its way, whatever the durability mode; for an orderly stop.
+    /// Done when [`is_idle`](CommitLog::is_idle).
+    pub fn ask_sync(&mut self) {
+        self.sync_asked = !self.is_idle();
+    }
+
+    /// Nothing is staged, on its way or waiting to be synced.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.staging.is_empty() && self.pipeline.is_empty()
+    }
+
+    fn sync_is_due(&mut self, now_ms: i64) -> bool {
+        if !self.pipeline.sync_is_possible() {
+            return false;
+        }
+        let Durability::Async { sync_interval_ms } = self.config.durability else { return true };
+        if self.sync_asked || self.pipeline.undurable_bytes() >= self.config.write_window_bytes / 2 {
+            return true;
+        }
+        // The minimum keeps a clock that was set back from stretching the pause.
+        let latest = now_ms.saturating_add(sync_interval_ms.into());
+        let due_at_ms = self.sync_due_at_ms.unwrap_or(latest).min(latest);
+        self.sync_due_at_ms = Some(due_at_ms);
+        now_ms >= due_at_ms
+    }
+
+    fn start_sync(&mut self) -> DiskOp<B> {
+        let id = self.next_op_id();
+        self.sync_due_at_ms = None;
+        DiskOp::Sync { id, segments: self.pipeline.start_sync(id) }
+    }
+
+    fn next_op_id(&mut self) -> OpId {
+        self.next_op += 1;
+        OpId(self.next_op)
+    }
+
+    /// Makes a batch of what is staged, if the pipeline lets it through and its segment is there.
+    fn seal(&mut self, now_ms: i64, alloc: impl FnOnce(usize) -> B) -> Option<DiskOp<B>> {
+        if self.pipeline.uncommitted() >= self.config.batches_in_flight_max as usize {
+            return None;
+        }
+        let (layout, groups) = self.staging.next_batch(self.config.batch_bytes_target as usize)?;
+        let batch_len = layout.batch_len();
+        let on_the_way = self.pipeline.undurable_bytes();
+        if on_the_way > 0 && on_the_way + batch_len as u64 > self.config.write_window_bytes {
+            return None;
+        }
+        let Some(placement) = self.segments.place(batch_len as u64) else {
+            self.refuse_staged_without_space();
+            return None;
+        };
+        self.segments.take(placement, batch_len as u64);
+        Some(self.seal_at(placement, layout, groups, now_ms, alloc(batch_len)))
+    }
+
+    /// Staged records wait for a segment on its way, and fail once it cannot be made.
+    fn refuse_staged_without_space(&mut self) {
+        let Some(error) = self.segments.failure().cloned() else { return };
+        self.out_of_space = true;
+        let records = self.staging.take_all();
+        let count = records.len() as u64;
+        // Nothing staged was sealed, so these are the newest records of their queues: taken back last to first,
+        // each leaves its queue's tail where it was before.
+        for staged in records.iter().rev() {
+            let state = self.queues.at(staged.slot);
+            assert_eq!(
+                state.tail,
+                staged.queue_offset.next(),
+                "staged records are the newest of their queues"
+            );
+            state.tail = staged.queue_offset;
+            self.uncommitted_entries -= u64::from(state.key != QueueKey::CONTROL);
+        }
+        let first_ticket = Ticket(self.next_ticket.0 - count);
+        self.failed.push_back(FailedAppends { first_ticket, count, cause: FailureCause::NoSpace(error) });
+    }
+
+    fn seal_at(
+        &mut self,
+        placement: Placement,
+        layout: BatchLayout,
+        groups: usize,
+        now_ms: i64,
+        mut buffer: B,
+    ) -> DiskOp<B> {
+        let first_ticket = Ticket(self.next_ticket.0 - self.staging.len() as u64);
+        let records = self.staging.take(groups);
+        let index = self.last_index.next();
+        let (order, queues) = self.group_by_queue(index, &records);
+        let store_time_ms = self.last_store_time_ms.max(now_ms);
+        let base = placement.base_offset();
+        let fields = BatchFields {
+            kind: BatchKind::Records,
+            group: self.config.group,
+            leader: self.config.node,
+            term: self.term,
+            index,
+            prev_term: self.last_term,
+            base_offset: base,
+            commit_hint: self.durable_index,
+            store_time_ms,
+        };
+        let mut log_offsets = vec![LogOffset(0); records.len()];
+        let mut writer = BatchWriter::new(buffer.as_mut(), layout, fields);
+        for nth in order {
+            let staged = &records[nth as usize];
+            let entry = NewEntry {
+                queue: self.queues.at(staged.slot).key,
+                queue_offset: staged.queue_offset,
+                tag_hash: staged.tag_hash,
+                key_hashes: &staged.key_hashes,
+                size: staged.size,
+            };
+            log_offsets[nth as usize] = writer.push(entry, |place, out| staged.record.encode(place, out));
+        }
+        writer.finish();
+
+        let sealed = records.iter().zip(log_offsets).map(|(staged, log_offset)| SealedRecord {
+            slot: staged.slot,
+            queue_offset: staged.queue_offset,
+            entry: IndexEntry { log_offset, store_time_ms, size: staged.size, tag_hash: staged.tag_hash },
+        });
+        let records = sealed.collect();
+        let (buffer, len) = (Rc::new(buffer), layout.batch_len() as u32);
+        let write = self.next_op_id();
+        let op = DiskOp::Write {
+            id: write,
+            segment: placement.segment,
+            position: placement.position,
+            buffer: Rc::clone(&buffer),
+            len,
+        };
+        let segment = placement.segment;
+        let written = false;
+        let flight = Flight {
+            index,
+            base,
+            len,
+            segment,
+            buffer,
+            write,
+            written,
+            first_ticket,
+            store_time_ms,
+            records,
+            queues,
+        };
+        let appended = flight.end();
+        self.pipeline.push(flight);
+        self.last_index = index;
+        self.last_term = self.term;
+        self.last_store_time_ms = store_time_ms;
+        self.marks.advance(Marks { appended, ..self.marks });
+        op
+    }
+
+    /// The order on disk: queue by queue in the order of their first record, each queue's records as staged.
+    fn group_by_queue(
+        &mut self,
+        index: BatchIndex,
+        records: &[StagedRecord<R>],
+    ) -> (Vec<u32>, Vec<QueueKey>) {
+        let mut queues = Vec::new();
+        let mut counts: Vec<u32> = Vec::new();
+        let mut group_of = Vec::with_capacity(records.len());
+        for staged in records {
+            let state = self.queues.at(staged.slot);
+            if state.group_of_batch.0 != index.0 {
+                state.group_of_batch = (index.0, queues.len() as u32);
+                queues.push(state.key);
+                counts.push(0);
+            }
+            let group = state.group_of_batch.1;
+            counts[group as usize] += 1;
+            group_of.push(group);
+        }
+        let mut next_of_group = counts;
+        let mut begin = 0;
+        for count in &mut next_of_group {
+            begin += std::mem::replace(count, begin);
+        }
+        let mut order = vec![0; records.len()];
+        for (nth, group) in group_of.into_iter().enumerate() {
+            let at = &mut next_of_group[group as usize];
+            order[*at as usize] = nth as u32;
+            *at += 1;
+        }
+        (order, queues)
+    }
+
+    /// Takes the answer to any operation.
+    pub fn on_completion(&mut self, completion: Completion) {
+        match completion {
+            Completion::Written { id, result } => self.on_written(id, result),
+            Completion::Synced { id, result } => self.on_synced(id, result),
+            Completion::Prepared { base, result } => self.on_prepared(base, result),
+        }
+    }
+
+    /// After a failure the log is poisoned: it goes on answering reads and takes no append until it is recovered.
+    pub fn on_written(&mut self, id: OpId, result: Result<(), DiskError>) {
+        if self.poison.is_some() {
+            return;
+        }
+        if let Err(error) = result {
+            return self.poison("write", error);
+        }
+        self.pipeline.on_written(id);
+        let written = self.pipeline.written_end().unwrap_or(self.marks.written);
+        self.marks.advance(Marks { written, ..self.marks });
+        if matches!(self.config.durability, Durability::Async { .. }) {
+            self.commit(self.pipeline.written_batches());
+        }
+    }
+
+    /// After a failure the log is poisoned, as after a failed write: what a failed sync left is unknown.
+    pub fn on_synced(&mut self, id: OpId, result: Result<(), DiskError>) {
+        if self.poison.is_some() {
+            return;
+        }
+        if let Err(error) = result {
+            return self.poison("sync", error);
+        }
+        let batches = self.pipeline.on_synced(id);
+        self.commit(batches);
+        if let Some((index, durable)) = self.pipeline.retire(batches) {
+            self.durable_index = index;
+            self.marks.advance(Marks { durable, ..self.marks });
+        }
+        if self.is_idle() {
+            self.sync_asked = false;
+        }
+    }
+
+    /// A failure refuses what needs the segment, and is tried again by itself.
+    pub fn on_prepared(&mut self, base: LogOffset, result: Result<(), DiskError>) {
+        if result.is_ok() {
+            self.out_of_space = false;
+        }
+        self.segments.on_prepared(base, result);
+    }
+
+    /// Makes the first `batches` on their way visible.
+    fn commit(&mut self, batches: usize) {
+        while let Some(flight) = self.pipeline.commit_next(batches) {
+            let mut places = Vec::with_capacity(flight.records.len());
+            for SealedRecord { slot, queue_offset, entry } in std::mem::take(&mut flight.records) {
+                self.queues.publish(slot, queue_offset, entry);
+                self.uncommitted_entries -= u64::from(self.queues.at(slot).key != QueueKey::CONTROL);
+                places.push(Placed { log_offset: entry.log_offset, queue_offset });
+            }
+            self.batches.push(flight.base, flight.len);
+            self.tail_cache.push(flight.base, flight.len, Rc::clone(&flight.buffer));
+            self.marks.advance(Marks { committed: flight.end(), ..self.marks });
+            self.committed.push_back(Committed {
+                index: flight.index,
+                first_ticket: flight.first_ticket,
+                places,
+                store_time_ms: flight.store_time_ms,
+                queues: std::mem::take(&mut flight.queues),
+                batch_bytes: flight.len,
+            });
+        }
+    }
+
+    fn poison(&mut self, operation: &'static str, error: DiskError) {
+        let poison = Poison { operation, error };
+        let on_the_way = self.pipeline.uncommitted_records();
+        let count = on_the_way + self.staging.len() as u64;
+        if count > 0 {
+            let first_ticket = Ticket(self.next_ticket.0 - count);
+            let cause = FailureCause::Poisoned(poison.clone());
+            self.failed.push_back(FailedAppends { first_ticket, count, cause });
+        }
+        self.staging.take_all();
+        self.poison = Some(poison);
+    }
+
+    /// The next batch that became visible, in the order of tickets. It is durable as the durability mode says.
+    pub fn take_committed(&mut self) -> Option<Committed> {
+        self.committed.pop_front()
+    }
+
+    /// The next appends that failed after they had been taken in.
+    pub fn take_failed(&mut self) -> Option<FailedAppends> {
+        self.failed.pop_front()
+    }
+
+    /// Why no appends are taken any more, if so.
+    #[must_use]
+    pub fn poisoned(&self) -> Option<&Poison> {
+        self.poison.as_ref()
+    }
+
+    #[must_use]
+    pub fn config(&self) -> &LogConfig {
+        &self.config
+    }
+
+    #[must_use]
+    pub fn marks(&self) -> Marks {
+        self.marks
+    }
+
+    /// Of the newest sealed batch; 0 before the first.
+    #[must_use]
+    pub fn last_index(&self) -> BatchIndex {
+        self.last_index
+    }
+
+    #[must_use]
+    pub fn term(&self) -> Term {
+        self.term
+    }
+
+    /// Bytes staged and not yet sealed.
+    #[must_use]
+    pub fn staged_bytes(&self) -> u64 {
+        self.staging.bytes()
+    }
+
+    /// Index entries over all queues.
+    #[must_use]
+    pub fn index_entries(&self) -> u64 {
+        self.queues.entries()
+    }
+
+    /// Bytes of batches kept in memory for readers.
+    #[must_use]
+    pub fn tail_cache_bytes(&self) -> u64 {
+        self.tail_cache.bytes()
+    }
+}

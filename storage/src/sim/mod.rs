@@ -1,0 +1,8 @@
+//! A disk in memory that does what a real one may do, by seed: finishes operations in any order, fails them, and at
+//! a crash keeps any part of what was not synced. For tests of this crate and of those above it.
+
+mod disk;
+mod rng;
+
+pub use disk::{SECTOR_LEN, SimDisk};
+pub use rng::Rng;

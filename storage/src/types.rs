@@ -1,0 +1,90 @@
+//! The numbers of the log, one type each, so that bytes, messages and batches cannot be swapped.
+
+use std::fmt;
+
+macro_rules! number {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(pub u64);
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+    };
+}
+
+number! {
+    /// A byte of the whole log, counted over all segments from its very first byte.
+    LogOffset
+}
+number! {
+    /// A record's place in its queue: 0 for the first record the queue ever had.
+    QueueOffset
+}
+number! {
+    /// A queue as the log knows it: an opaque number that the layer above chooses.
+    QueueKey
+}
+number! {
+    /// The number of a leadership, Raft's. Without a group it grows by one at each opening of the log.
+    Term
+}
+number! {
+    /// A batch's number in the log, dense, 1 for the first batch.
+    BatchIndex
+}
+number! {
+    /// Names one staged record until it is committed or failed; grows by one per record within one process.
+    Ticket
+}
+number! {
+    /// The replication group (without replicas: the shard) that a log belongs to. Stands in each batch header.
+    GroupId
+}
+number! {
+    /// The node that sealed a batch.
+    NodeId
+}
+
+impl LogOffset {
+    #[must_use]
+    pub fn plus(self, bytes: u64) -> LogOffset {
+        LogOffset(self.0 + bytes)
+    }
+}
+
+impl QueueOffset {
+    #[must_use]
+    pub fn next(self) -> QueueOffset {
+        QueueOffset(self.0 + 1)
+    }
+}
+
+impl QueueKey {
+    /// Control records of the layer above: given back by recovery in log order, counted, but not indexed.
+    pub const CONTROL: QueueKey = QueueKey(u64::MAX);
+}
+
+impl Term {
+    #[must_use]
+    pub fn next(self) -> Term {
+        Term(self.0 + 1)
+    }
+}
+
+impl BatchIndex {
+    #[must_use]
+    pub fn next(self) -> BatchIndex {
+        BatchIndex(self.0 + 1)
+    }
+}
+
+impl Ticket {
+    #[must_use]
+    pub fn plus(self, records: u64) -> Ticket {
+        Ticket(self.0 + records)
+    }
+}

@@ -27,7 +27,8 @@ pub struct Header<'a> {
 impl<'a> Header<'a> {
     /// Decodes the header part of a frame. Absent members take Java's defaults: zero, or none.
     ///
-    /// Allocates only if unescaped texts outgrow their inline space, or for an escaped remark.
+    /// Allocates only if unescaped texts outgrow their inline space, for an escaped remark, and to repair texts that
+    /// are not UTF-8.
     pub fn decode(encoding: HeaderEncoding, bytes: &'a [u8]) -> Result<Self, HeaderError> {
         match encoding {
             HeaderEncoding::Json => json::decode(bytes),
@@ -42,6 +43,13 @@ impl<'a> Header<'a> {
     /// A oneway request is never answered, not even with an error.
     pub fn is_oneway(&self) -> bool {
         self.flag & FLAG_ONEWAY != 0
+    }
+
+    /// The same header, borrowing nothing.
+    pub(super) fn detached<'b>(self) -> Header<'b> {
+        let Self { code, language, version, opaque, flag, remark, ext } = self;
+        let remark = remark.map(|remark| Cow::Owned(remark.into_owned()));
+        Header { code, language, version, opaque, flag, remark, ext: ext.detached() }
     }
 
     pub(super) fn empty() -> Self {
@@ -62,8 +70,6 @@ impl<'a> Header<'a> {
 pub enum HeaderError {
     #[error("JSON header: {0}")]
     Json(#[from] serde_json::Error),
-    #[error("header is not UTF-8: {0}")]
-    NotUtf8(#[from] std::str::Utf8Error),
     #[error("binary header: {field} of {found} bytes, expected at most the {room} that are left")]
     Truncated { field: &'static str, found: usize, room: usize },
     #[error("binary header: length of {field} is {found}, expected zero or more")]

@@ -82,6 +82,17 @@ impl<'a> ExtFields<'a> {
         write(&mut |piece| self.unescaped.extend_from_slice(piece.as_bytes()));
         Text::Unescaped { at: at as u32, len: (self.unescaped.len() - at) as u32 }
     }
+
+    /// The same fields, borrowing nothing.
+    pub(super) fn detached<'b>(&self) -> ExtFields<'b> {
+        let mut detached = ExtFields::default();
+        for (name, value) in self.iter() {
+            let name = detached.unescaped(|push| push(name));
+            let value = detached.unescaped(|push| push(value));
+            detached.pairs.push((name, value));
+        }
+        detached
+    }
 }
 
 impl fmt::Debug for ExtFields<'_> {

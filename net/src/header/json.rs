@@ -20,7 +20,14 @@ use super::ext_writer::{HeaderWriter, VERSION};
 use super::{ExtFields, Header, HeaderError, Language};
 
 pub(super) fn decode(bytes: &[u8]) -> Result<Header<'_>, HeaderError> {
-    let text = std::str::from_utf8(bytes)?;
+    match std::str::from_utf8(bytes) {
+        Ok(text) => decode_text(text),
+        // C++ clients send whatever their users' strings hold. Repaired as Java does (`new String(bytes, UTF_8)`).
+        Err(_) => Ok(decode_text(&String::from_utf8_lossy(bytes))?.detached()),
+    }
+}
+
+fn decode_text(text: &str) -> Result<Header<'_>, HeaderError> {
     let mut deserializer = serde_json::Deserializer::from_str(text);
     let header = deserializer.deserialize_map(HeaderVisitor)?;
     deserializer.end()?;

@@ -1,0 +1,5 @@
+//! One RocketMQ broker: every decision it takes, as plain values.
+
+pub mod attributes;
+pub mod control;
+pub mod topics;

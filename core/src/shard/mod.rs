@@ -2,4 +2,5 @@
 
 pub mod attributes;
 pub mod control;
+pub mod offsets;
 pub mod topics;

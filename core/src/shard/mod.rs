@@ -3,4 +3,5 @@
 pub mod attributes;
 pub mod control;
 pub mod offsets;
+pub mod parked;
 pub mod topics;

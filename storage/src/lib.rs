@@ -24,8 +24,8 @@ pub use config::{ConfigError, Durability, LogConfig};
 pub use disk::{Buffer, Completion, DiskError, DiskOp, FileRun, OpId, SegmentInfo};
 pub use index::{IndexEntry, TimeBound};
 pub use log::{
-    AppendRefused, CommitLog, Committed, FailedAppends, FailureCause, Located, Marks, MemoryRun, Placed,
-    Poison, ReadLimits, ReadPlan, Run, Staged,
+    AppendRefused, CommitLog, Committed, FailedAppends, FailureCause, Grown, Located, Marks, MemoryRun,
+    Placed, Poison, ReadLimits, ReadPlan, Run, Staged,
 };
 pub use record::{Append, Place, Record};
 pub use recovery::{

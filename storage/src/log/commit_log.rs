@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 
 use super::marks::Marks;
 use super::pipeline::{
-    Committed, FailedAppends, FailureCause, Flight, Pipeline, Placed, Poison, SealedRecord,
+    Committed, FailedAppends, FailureCause, Flight, Grown, Pipeline, Placed, Poison, SealedRecord,
 };
 use super::staging::{AppendRefused, Staged, StagedRecord, Staging};
 use crate::batches::Batches;
@@ -365,11 +365,7 @@ impl<B: Buffer, R: Record> CommitLog<B, R> {
     }
 
     /// The order on disk: queue by queue in the order of their first record, each queue's records as staged.
-    fn group_by_queue(
-        &mut self,
-        index: BatchIndex,
-        records: &[StagedRecord<R>],
-    ) -> (Vec<u32>, Vec<QueueKey>) {
+    fn group_by_queue(&mut self, index: BatchIndex, records: &[StagedRecord<R>]) -> (Vec<u32>, Vec<Grown>) {
         let mut queues = Vec::new();
         let mut counts: Vec<u32> = Vec::new();
         let mut group_of = Vec::with_capacity(records.len());
@@ -377,7 +373,7 @@ impl<B: Buffer, R: Record> CommitLog<B, R> {
             let state = self.queues.at(staged.slot);
             if state.group_of_batch.0 != index.0 {
                 state.group_of_batch = (index.0, queues.len() as u32);
-                queues.push(state.key);
+                queues.push(Grown { queue: state.key, from: staged.queue_offset });
                 counts.push(0);
             }
             let group = state.group_of_batch.1;

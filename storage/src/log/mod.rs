@@ -11,7 +11,7 @@ mod tests;
 
 pub use commit_log::CommitLog;
 pub use marks::Marks;
-pub use pipeline::{Committed, FailedAppends, FailureCause, Placed, Poison};
+pub use pipeline::{Committed, FailedAppends, FailureCause, Grown, Placed, Poison};
 pub use read::{Located, MemoryRun, ReadLimits, ReadPlan, Run};
 pub use staging::{AppendRefused, Staged};
 

@@ -21,6 +21,14 @@ pub struct Placed {
     pub queue_offset: QueueOffset,
 }
 
+/// A queue that got records from one batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Grown {
+    pub queue: QueueKey,
+    /// Offset of the first of them.
+    pub from: QueueOffset,
+}
+
 /// A batch became visible: its appends may be acknowledged and its queues' readers woken.
 #[derive(Clone, Debug)]
 pub struct Committed {
@@ -31,7 +39,7 @@ pub struct Committed {
     pub places: Vec<Placed>,
     pub store_time_ms: i64,
     /// The queues that grew, each once.
-    pub queues: Vec<QueueKey>,
+    pub queues: Vec<Grown>,
     /// Bytes of the batch on disk.
     pub batch_bytes: u32,
 }
@@ -82,7 +90,7 @@ pub(crate) struct Flight<B> {
     pub(crate) first_ticket: Ticket,
     pub(crate) store_time_ms: i64,
     pub(crate) records: Vec<SealedRecord>,
-    pub(crate) queues: Vec<QueueKey>,
+    pub(crate) queues: Vec<Grown>,
 }
 
 impl<B> Flight<B> {

@@ -1,0 +1,66 @@
+use std::fmt;
+
+use apogee_net::code::RequestCode;
+use apogee_net::header::WriteExt;
+use apogee_net::io::{Chunk, ConnectionId};
+use apogee_storage::{Buffer, FileRun, MemoryRun, Run};
+use smallvec::SmallVec;
+
+use crate::service::{Reply, ReplyTo};
+
+/// What a shard wants done. The order matters only among the replies and pushes of one connection.
+#[derive(Debug)]
+pub enum Action {
+    Reply {
+        to: ReplyTo,
+        reply: Reply,
+    },
+    /// Fetch what is not in memory, in order, then send the reply with all of it as its body.
+    Read {
+        to: ReplyTo,
+        reply: Reply,
+        runs: SmallVec<[Fetch; 4]>,
+    },
+    /// Send a oneway request to a client, if it is still connected.
+    Push {
+        to: ConnectionId,
+        push: Push,
+    },
+    Close {
+        connection: ConnectionId,
+        reason: &'static str,
+    },
+    /// Tell every NameServer what changed since it was told last; once all have answered or failed to, reply.
+    Register {
+        then: Option<(ReplyTo, Reply)>,
+    },
+}
+
+/// A piece of a reply's body: already in memory, or to be read from a segment.
+#[derive(Debug)]
+pub enum Fetch {
+    Here(Chunk),
+    File(FileRun),
+}
+
+impl<B: Buffer + 'static> From<Run<B>> for Fetch {
+    fn from(run: Run<B>) -> Self {
+        match run {
+            Run::Memory(MemoryRun { buffer, range }) => Fetch::Here(Chunk::shared(buffer, range)),
+            Run::File(run) => Fetch::File(run),
+        }
+    }
+}
+
+/// A oneway request from the broker to a client.
+pub struct Push {
+    pub code: RequestCode,
+    pub ext: Box<dyn WriteExt>,
+    pub body: SmallVec<[Chunk; 2]>,
+}
+
+impl fmt::Debug for Push {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Push({}, body {:?})", self.code, self.body)
+    }
+}

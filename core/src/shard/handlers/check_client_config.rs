@@ -1,0 +1,17 @@
+//! CHECK_CLIENT_CONFIG (46): may a consumer filter like this? Asked at its start for filters that are not tags.
+
+use apogee_net::body::{CheckClientRequestBody, parse};
+use apogee_storage::Buffer;
+
+use super::Handled;
+use crate::service::{Reply, Request};
+use crate::shard::filter::parse_expression;
+use crate::shard::state::Shard;
+
+pub(super) fn handle<B: Buffer + 'static>(_: &mut Shard<B>, request: &Request<'_>, _now_ms: i64) -> Handled {
+    let wanted: CheckClientRequestBody = parse(request.body)?;
+    if let Some(subscription) = &wanted.subscription_data {
+        parse_expression(Some(&subscription.sub_string), Some(&subscription.expression_type))?;
+    }
+    Ok(Reply::success().into())
+}

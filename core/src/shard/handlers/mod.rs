@@ -1,0 +1,83 @@
+//! One file per kind of request. Each decodes, asks the shard's tables and log, and answers.
+//!
+//! Dispatch and the list of supported codes follow from one list, below.
+
+mod check_client_config;
+mod consumer_list;
+mod consumer_offset;
+mod group_admin;
+mod heartbeat;
+mod pull_message;
+mod queue_bounds;
+mod queue_locks;
+mod send_message;
+mod topic_admin;
+mod unregister_client;
+
+use apogee_net::code::RequestCode;
+use apogee_storage::Buffer;
+
+use super::refusal::Refusal;
+use super::state::Shard;
+use crate::service::{Reply, Request};
+
+/// What a handler has to say.
+pub(super) enum Answer {
+    Now(Reply),
+    /// The reply comes as an action: when a message is durable, or has arrived.
+    Later,
+}
+
+pub(super) type Handled = Result<Answer, Refusal>;
+
+impl From<Reply> for Answer {
+    fn from(reply: Reply) -> Self {
+        Answer::Now(reply)
+    }
+}
+
+macro_rules! handlers {
+    ($($code:ident => $handler:path,)*) => {
+        /// Request codes that shards answer; every other is answered as not supported.
+        pub const SUPPORTED: &[RequestCode] = &[$(RequestCode::$code),*];
+
+        pub(super) fn dispatch<B: Buffer + 'static>(
+            shard: &mut Shard<B>,
+            request: &Request<'_>,
+            now_ms: i64,
+        ) -> Handled {
+            match request.code() {
+                $(RequestCode::$code => $handler(shard, request, now_ms),)*
+                code => Ok(Reply::not_supported(code).into()),
+            }
+        }
+    };
+}
+
+handlers! {
+    SEND_MESSAGE => send_message::handle,
+    SEND_MESSAGE_V2 => send_message::handle,
+    SEND_BATCH_MESSAGE => send_message::handle,
+    PULL_MESSAGE => pull_message::handle,
+    LITE_PULL_MESSAGE => pull_message::handle,
+    HEART_BEAT => heartbeat::handle,
+    UNREGISTER_CLIENT => unregister_client::handle,
+    GET_CONSUMER_LIST_BY_GROUP => consumer_list::handle,
+    CHECK_CLIENT_CONFIG => check_client_config::handle,
+    QUERY_CONSUMER_OFFSET => consumer_offset::query,
+    UPDATE_CONSUMER_OFFSET => consumer_offset::update,
+    GET_MAX_OFFSET => queue_bounds::max,
+    GET_MIN_OFFSET => queue_bounds::min,
+    SEARCH_OFFSET_BY_TIMESTAMP => queue_bounds::search,
+    GET_EARLIEST_MSG_STORETIME => queue_bounds::earliest_store_time,
+    LOCK_BATCH_MQ => queue_locks::lock,
+    UNLOCK_BATCH_MQ => queue_locks::unlock,
+    UPDATE_AND_CREATE_TOPIC => topic_admin::update,
+    DELETE_TOPIC_IN_BROKER => topic_admin::delete,
+    GET_TOPIC_CONFIG => topic_admin::get,
+    GET_ALL_TOPIC_CONFIG => topic_admin::get_all,
+    GET_TOPIC_STATS_INFO => topic_admin::stats,
+    UPDATE_AND_CREATE_SUBSCRIPTIONGROUP => group_admin::update,
+    DELETE_SUBSCRIPTIONGROUP => group_admin::delete,
+    GET_ALL_SUBSCRIPTIONGROUP_CONFIG => group_admin::get_all,
+}

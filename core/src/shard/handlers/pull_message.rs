@@ -1,0 +1,105 @@
+//! PULL_MESSAGE (11), LITE_PULL_MESSAGE (361): messages of one queue from an offset; parked until there are some.
+//!
+//! The checks and their order are those of `PullMessageProcessor`.
+
+use apogee_net::body::MessageModel;
+use apogee_net::code::ResponseCode;
+use apogee_net::flags::PullSysFlag;
+use apogee_net::message::TagExpression;
+use apogee_net::request::{PullMessageRequest, TypedHeader};
+use apogee_storage::{Buffer, QueueOffset};
+
+use super::{Answer, Handled};
+use crate::service::Request;
+use crate::shard::filter::parse_expression;
+use crate::shard::parked::Wait;
+use crate::shard::pull::{PULL_BYTES_DEFAULT, PULL_BYTES_MAX, PULL_MESSAGES_MAX, ParkedPull, Pull, Pulled};
+use crate::shard::refusal::Refusal;
+use crate::shard::state::Shard;
+
+pub(super) fn handle<B: Buffer + 'static>(
+    shard: &mut Shard<B>,
+    request: &Request<'_>,
+    now_ms: i64,
+) -> Handled {
+    let wanted = PullMessageRequest::decode(&request.header.ext)?;
+    let pull = shard.check_pull(&wanted, now_ms)?;
+    if wanted.sys_flag.contains(PullSysFlag::COMMIT_OFFSET) && wanted.commit_offset >= 0 {
+        let offset = QueueOffset(wanted.commit_offset as u64);
+        shard.offsets.commit(wanted.consumer_group, pull.queue, offset)?;
+    }
+    let pulled = shard.pull(&pull);
+    if let (Pulled::NothingNew { .. }, true, Some(to)) =
+        (&pulled, wanted.sys_flag.contains(PullSysFlag::SUSPEND), request.reply_to())
+    {
+        let wait = Wait {
+            queue: pull.queue,
+            connection: request.connection,
+            filter: pull.filter.clone(),
+            hold_ms: wanted.suspend_timeout_ms,
+        };
+        shard.parked.park(wait, now_ms, ParkedPull { to, pull }).map_err(|refused| refused.reason)?;
+        return Ok(Answer::Later);
+    }
+    shard.answer_pull(request.reply_to(), &pull, pulled);
+    Ok(Answer::Later)
+}
+
+impl<B: Buffer + 'static> Shard<B> {
+    fn check_pull(&mut self, wanted: &PullMessageRequest<'_>, now_ms: i64) -> Result<Pull, Refusal> {
+        let group = self.ensure_group(wanted.consumer_group, now_ms)?;
+        if !group.consume_enable {
+            let remark = format!("subscription group no permission, {}", wanted.consumer_group);
+            return Err(Refusal::new(ResponseCode::NO_PERMISSION, remark));
+        }
+        let group_sys_flag = group.group_sys_flag;
+        let topic = self.topics.get(wanted.topic).ok_or_else(|| Refusal::topic_unknown(wanted.topic))?;
+        if !topic.may_be_read() {
+            let remark = format!("the topic[{}] pulling message is forbidden", wanted.topic);
+            return Err(Refusal::new(ResponseCode::NO_PERMISSION, remark));
+        }
+        let queue = topic.queue_to_read(wanted.queue_id).ok_or_else(|| {
+            let queues = topic.config().read_queue_nums;
+            let remark = format!(
+                "queueId[{}] is illegal, topic:[{}] topicConfig.readQueueNums:[{queues}]",
+                wanted.queue_id, wanted.topic
+            );
+            Refusal::new(ResponseCode::INVALID_PARAMETER, remark)
+        })?;
+        let topic_sys_flag = topic.config().topic_sys_flag;
+        let bytes_max = wanted.message_bytes_max.and_then(|bytes| u64::try_from(bytes).ok());
+        Ok(Pull {
+            queue,
+            // A negative offset is no queue's: corrected to the first, as one that is too small.
+            from: QueueOffset(u64::try_from(wanted.queue_offset).unwrap_or(0)),
+            messages_max: wanted.messages_max.clamp(1, PULL_MESSAGES_MAX as i32) as u32,
+            bytes_max: bytes_max.filter(|&bytes| bytes > 0).unwrap_or(PULL_BYTES_DEFAULT).min(PULL_BYTES_MAX),
+            filter: self.filter_of_pull(wanted)?,
+            topic_sys_flag,
+            group_sys_flag,
+        })
+    }
+
+    /// From the request when it brings an expression, otherwise from the group's heartbeats.
+    fn filter_of_pull(&self, wanted: &PullMessageRequest<'_>) -> Result<TagExpression, Refusal> {
+        if wanted.sys_flag.contains(PullSysFlag::SUBSCRIPTION) {
+            return Ok(parse_expression(wanted.subscription, wanted.expression_type)?);
+        }
+        let (group, topic) = (wanted.consumer_group, wanted.topic);
+        let unknown = |what: &str| {
+            Refusal::new(ResponseCode::SUBSCRIPTION_NOT_EXIST, format!("the consumer's {what} not exist"))
+        };
+        let members = self.clients.consumer_group(group).ok_or_else(|| unknown("group info"))?;
+        let may_broadcast = self.groups.get(group).is_some_and(|group| group.consume_broadcast_enable);
+        if members.message_model() == MessageModel::Broadcasting && !may_broadcast {
+            let remark = format!("the consumer group[{group}] can not consume by broadcast way");
+            return Err(Refusal::new(ResponseCode::NO_PERMISSION, remark));
+        }
+        let subscription = members.subscription(topic).ok_or_else(|| unknown("subscription"))?;
+        if subscription.data().sub_version < wanted.sub_version {
+            let remark = "the consumer's subscription not latest";
+            return Err(Refusal::new(ResponseCode::SUBSCRIPTION_NOT_LATEST, remark));
+        }
+        Ok(subscription.filter()?.clone())
+    }
+}

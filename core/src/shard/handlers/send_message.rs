@@ -1,0 +1,232 @@
+//! SEND_MESSAGE (10), SEND_MESSAGE_V2 (310), SEND_BATCH_MESSAGE (320): messages for a queue.
+//!
+//! The checks and their order are those of `AbstractSendMessageProcessor#msgCheck` and `SendMessageProcessor`.
+//! Whether the body is a batch is said by the header, not by the code.
+
+use apogee_net::code::ResponseCode;
+use apogee_net::message::{
+    BatchMessages, HexId, Properties, PropertyEdit, RETRY_PREFIX, check_topic, property,
+};
+use apogee_net::request::{SendMessageRequest, TypedHeader};
+use apogee_storage::{Buffer, QueueKey};
+use bytes::Bytes;
+use smallvec::SmallVec;
+
+use super::{Answer, Handled};
+use crate::service::Request;
+use crate::shard::commit::{Sent, Then};
+use crate::shard::record::{NewMessage, REGION, ShardRecord};
+use crate::shard::refusal::Refusal;
+use crate::shard::state::Shard;
+use crate::shard::topics::{self, AutoCreate};
+
+/// Properties that a stored message never has (`SendMessageProcessor` clears the first).
+const REMOVED: &[&str] = &[property::POP_CHECK_POINT];
+
+pub(super) fn handle<B: Buffer + 'static>(
+    shard: &mut Shard<B>,
+    request: &Request<'_>,
+    now_ms: i64,
+) -> Handled {
+    let send = SendMessageRequest::decode(&request.header.ext)?;
+    shard.check_changes_flow()?;
+    check_topic(send.topic).map_err(|error| {
+        Refusal::new(ResponseCode::INVALID_PARAMETER, format!("topic {:?}: {error}", send.topic))
+    })?;
+    if !topics::may_clients_send(send.topic) {
+        let remark = format!("Sending message to topic[{}] is forbidden.", send.topic);
+        return Err(Refusal::new(ResponseCode::NO_PERMISSION, remark));
+    }
+    shard.ensure_topic(&send, now_ms)?;
+    check_features(&send)?;
+    if request.body.is_empty() {
+        return Err(Refusal::new(ResponseCode::MESSAGE_ILLEGAL, "the message has no body"));
+    }
+    if request.body.len() > shard.config.message_bytes_max {
+        let (found, max) = (request.body.len(), shard.config.message_bytes_max);
+        let remark = format!("the message is illegal, its body has {found} bytes, expected at most {max}");
+        return Err(Refusal::new(ResponseCode::MESSAGE_ILLEGAL, remark));
+    }
+    let target = shard.choose_queue(&send, now_ms)?;
+    if send.batch {
+        shard.stage_batch(request, &send, &target)?;
+    } else {
+        shard.stage_one(request, &send, &target, now_ms)?;
+    }
+    Ok(Answer::Later)
+}
+
+/// Refuses what is not built yet, rather than storing it as something else.
+fn check_features(send: &SendMessageRequest<'_>) -> Result<(), Refusal> {
+    let properties = Properties(send.properties.as_bytes());
+    if properties.get(property::TRANSACTION_PREPARED).is_some_and(|value| value == "true") {
+        let remark = "this broker does not take transactional messages";
+        return Err(Refusal::new(ResponseCode::NO_PERMISSION, remark));
+    }
+    let timers =
+        [property::TIMER_DELAY_SEC, property::TIMER_DELAY_MS, property::TIMER_DELIVER_MS, property::DELAY];
+    let is_retry = send.topic.starts_with(RETRY_PREFIX);
+    match timers.into_iter().find(|name| properties.get(name).is_some_and(|value| value != "0")) {
+        // A consumer that asks for a later redelivery gets one at once: late is a wish, losing it would not be.
+        Some(property::DELAY) if is_retry => Ok(()),
+        Some(name) => {
+            let remark = format!("this broker does not take delayed messages (property {name})");
+            Err(Refusal::new(ResponseCode::MESSAGE_ILLEGAL, remark))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Where a message goes: its topic, or the dead letters of its group.
+struct Target {
+    topic: String,
+    queue_id: i32,
+    queue: QueueKey,
+}
+
+impl<B: Buffer + 'static> Shard<B> {
+    fn ensure_topic(&mut self, send: &SendMessageRequest<'_>, now_ms: i64) -> Result<(), Refusal> {
+        let wanted = AutoCreate {
+            topic: send.topic,
+            template: send.default_topic,
+            queues: send.default_topic_queues,
+            unit_mode: send.unit_mode,
+        };
+        if let Some(record) = self.topics.create_for_send(wanted, now_ms)? {
+            self.journal(record, Then::Register(None));
+        }
+        Ok(())
+    }
+
+    fn choose_queue(&mut self, send: &SendMessageRequest<'_>, now_ms: i64) -> Result<Target, Refusal> {
+        if let Some(group) = topics::group_of_retry_topic(send.topic) {
+            let config = self.groups.get(group).ok_or_else(|| Refusal::group_unknown(group))?;
+            let max = send.max_reconsume_times.unwrap_or(config.retry_max_times);
+            if send.reconsume_times > max || self.locks.is_group_ordered(group, now_ms) {
+                if let Some(record) = self.topics.ensure_dead_letter_topic(group, now_ms)? {
+                    self.journal(record, Then::Register(None));
+                }
+                return self.target(&topics::dead_letter_topic(group), 0);
+            }
+        }
+        let queue_id = if send.queue_id < 0 { self.next_write_queue(send.topic) } else { send.queue_id };
+        self.target(send.topic, queue_id)
+    }
+
+    fn target(&self, topic: &str, queue_id: i32) -> Result<Target, Refusal> {
+        let known = self.topics.get(topic).ok_or_else(|| Refusal::topic_unknown(topic))?;
+        let queue = known.queue_to_write(queue_id).ok_or_else(|| {
+            let config = known.config();
+            Refusal::new(
+                ResponseCode::INVALID_PARAMETER,
+                format!(
+                    "request queueId[{queue_id}] is illegal, {topic} has {} read and {} write queues",
+                    config.read_queue_nums, config.write_queue_nums
+                ),
+            )
+        })?;
+        Ok(Target { topic: topic.to_owned(), queue_id, queue })
+    }
+
+    /// Java takes a random one; taking turns spreads better.
+    fn next_write_queue(&mut self, topic: &str) -> i32 {
+        let queues = self.topics.get(topic).map_or(1, |topic| topic.config().write_queue_nums.max(1));
+        self.next_queue = self.next_queue.wrapping_add(1);
+        (self.next_queue % queues as u32) as i32
+    }
+
+    fn stage_one(
+        &mut self,
+        request: &Request<'_>,
+        send: &SendMessageRequest<'_>,
+        target: &Target,
+        now_ms: i64,
+    ) -> Result<(), Refusal> {
+        let received = Properties(send.properties.as_bytes());
+        let made: HexId;
+        let mut set = self.added_properties();
+        if received.get(property::UNIQUE_KEY).is_none() {
+            made = self.unique_keys.next(now_ms);
+            set.push((property::UNIQUE_KEY, &made));
+        }
+        if target.topic != send.topic {
+            set.push((property::DELAY, "-1"));
+        }
+        let properties = PropertyEdit { received: received.0, set: &set, remove: REMOVED };
+        let message = self.message(request, send, target, send.flag, request.body.clone(), properties);
+        let append = message.into_append(target.queue)?;
+        let unique_key = match &append.record {
+            ShardRecord::Message(message) => message.unique_key().map(str::to_owned),
+            ShardRecord::Control(_) => None,
+        };
+        let then = sent(request, target, unique_key);
+        self.stage([append], then)
+    }
+
+    /// A batch is stored as its messages, next to each other; each keeps its own unique key.
+    fn stage_batch(
+        &mut self,
+        request: &Request<'_>,
+        send: &SendMessageRequest<'_>,
+        target: &Target,
+    ) -> Result<(), Refusal> {
+        if send.topic.starts_with(RETRY_PREFIX) {
+            return Err(Refusal::new(
+                ResponseCode::MESSAGE_ILLEGAL,
+                "batch request does not support retry group",
+            ));
+        }
+        let set = self.added_properties();
+        let mut appends = Vec::new();
+        for message in BatchMessages::new(request.body) {
+            let message = message?;
+            let properties = PropertyEdit { received: message.properties.0, set: &set, remove: REMOVED };
+            let body = request.body.slice_ref(message.body);
+            let message = self.message(request, send, target, message.flag, body, properties);
+            appends.push(message.into_append(target.queue)?);
+        }
+        if appends.is_empty() {
+            return Err(Refusal::new(ResponseCode::MESSAGE_ILLEGAL, "the batch is empty"));
+        }
+        drop(set);
+        self.stage(appends, sent(request, target, None))
+    }
+
+    /// What every stored message says of its broker.
+    fn added_properties<'a>(&self) -> SmallVec<[(&'a str, &'a str); 6]>
+    where
+        Self: 'a,
+    {
+        SmallVec::from_slice(&[(property::REGION, REGION), (property::TRACE_ON, "true")])
+    }
+
+    fn message<'a>(
+        &self,
+        request: &Request<'_>,
+        send: &SendMessageRequest<'_>,
+        target: &'a Target,
+        flag: i32,
+        body: Bytes,
+        properties: PropertyEdit<'a>,
+    ) -> NewMessage<'a> {
+        NewMessage {
+            topic: &target.topic,
+            queue_id: target.queue_id,
+            flag,
+            sys_flag: send.sys_flag,
+            born_timestamp: send.born_timestamp,
+            born_host: request.peer,
+            store_host: self.config.address,
+            reconsume_times: send.reconsume_times,
+            body,
+            properties,
+        }
+    }
+}
+
+fn sent(request: &Request<'_>, target: &Target, unique_key: Option<String>) -> Then {
+    match request.reply_to() {
+        Some(to) => Then::Sent(Sent { to, queue_id: target.queue_id, unique_key }),
+        None => Then::Nothing,
+    }
+}

@@ -1,0 +1,155 @@
+//! What a shard stages in its log: messages and control records, encoded only when their batch is sealed.
+
+use std::net::SocketAddr;
+
+use apogee_net::flags::MessageSysFlag;
+use apogee_net::message::{self, MessageRecord, Properties, PropertyEdit, RecordError, property, tag_hash};
+use apogee_storage::format::KEY_HASHES_MAX;
+use apogee_storage::{Append, Place, QueueKey, Record};
+use bytes::Bytes;
+use smallvec::SmallVec;
+
+use super::control::ControlRecord;
+
+/// Region that messages and replies name (RocketMQ: `regionId`).
+pub(super) const REGION: &str = "DefaultRegion";
+
+/// A record on its way into the log.
+#[derive(Debug)]
+pub(super) enum ShardRecord {
+    Message(StagedMessage),
+    Control(Box<[u8]>),
+}
+
+/// A message whose body still lies in the buffer it was received in.
+#[derive(Debug)]
+pub(super) struct StagedMessage {
+    queue_id: i32,
+    flag: i32,
+    sys_flag: MessageSysFlag,
+    born_timestamp: i64,
+    born_host: SocketAddr,
+    store_host: SocketAddr,
+    reconsume_times: i32,
+    body: Bytes,
+    /// The topic, then the property string as it will be stored: one allocation for both.
+    texts: Box<[u8]>,
+    topic_len: usize,
+    encoded_len: u32,
+}
+
+/// What a send says of a message, together with what the broker adds.
+#[derive(Debug)]
+pub(super) struct NewMessage<'a> {
+    pub topic: &'a str,
+    pub queue_id: i32,
+    pub flag: i32,
+    pub sys_flag: MessageSysFlag,
+    pub born_timestamp: i64,
+    pub born_host: SocketAddr,
+    pub store_host: SocketAddr,
+    pub reconsume_times: i32,
+    pub body: Bytes,
+    pub properties: PropertyEdit<'a>,
+}
+
+impl NewMessage<'_> {
+    /// Ready to be staged in `queue`, with its tag and key hashes for the index.
+    pub(super) fn into_append(self, queue: QueueKey) -> Result<Append<ShardRecord>, RecordError> {
+        let mut texts = Vec::with_capacity(self.topic.len() + self.properties.encoded_len());
+        texts.extend_from_slice(self.topic.as_bytes());
+        self.properties.write(&mut texts);
+        let mut staged = StagedMessage {
+            queue_id: self.queue_id,
+            flag: self.flag,
+            sys_flag: self.sys_flag,
+            born_timestamp: self.born_timestamp,
+            born_host: self.born_host,
+            store_host: self.store_host,
+            reconsume_times: self.reconsume_times,
+            body: self.body,
+            texts: texts.into(),
+            topic_len: self.topic.len(),
+            encoded_len: 0,
+        };
+        staged.encoded_len = u32::try_from(staged.layout().encoded_len()?).expect("a message fits a frame");
+        let properties = staged.properties();
+        let tag_hash = properties.get(property::TAGS).map_or(0, tag_hash);
+        let key_hashes = key_hashes(self.topic, properties);
+        Ok(Append { queue, tag_hash, key_hashes, record: ShardRecord::Message(staged) })
+    }
+}
+
+impl StagedMessage {
+    /// The message's own id, which a producer gets back as its transaction id.
+    pub(super) fn unique_key(&self) -> Option<&str> {
+        self.properties().get(property::UNIQUE_KEY)
+    }
+
+    fn properties(&self) -> Properties<'_> {
+        Properties(&self.texts[self.topic_len..])
+    }
+
+    fn layout(&self) -> MessageRecord<'_> {
+        MessageRecord {
+            topic: std::str::from_utf8(&self.texts[..self.topic_len]).expect("copied from a str"),
+            queue_id: self.queue_id,
+            flag: self.flag,
+            sys_flag: self.sys_flag,
+            born_timestamp: self.born_timestamp,
+            born_host: self.born_host,
+            store_host: self.store_host,
+            reconsume_times: self.reconsume_times,
+            prepared_transaction_offset: 0,
+            body: &self.body,
+            properties: PropertyEdit::unchanged(&self.texts[self.topic_len..]),
+        }
+    }
+}
+
+impl ShardRecord {
+    pub(super) fn control(record: &ControlRecord) -> Append<ShardRecord> {
+        Append {
+            queue: QueueKey::CONTROL,
+            tag_hash: 0,
+            key_hashes: SmallVec::new(),
+            record: ShardRecord::Control(record.encode().into()),
+        }
+    }
+}
+
+impl Record for ShardRecord {
+    fn encoded_len(&self) -> u32 {
+        match self {
+            ShardRecord::Message(message) => message.encoded_len,
+            ShardRecord::Control(bytes) => bytes.len() as u32,
+        }
+    }
+
+    fn encode(&self, place: Place, out: &mut [u8]) {
+        match self {
+            ShardRecord::Message(message) => {
+                let place = message::Place {
+                    queue_offset: place.queue_offset.0 as i64,
+                    physical_offset: place.log_offset.0 as i64,
+                    store_timestamp: place.store_time_ms,
+                };
+                message.layout().encode(place, out);
+            }
+            ShardRecord::Control(bytes) => out.copy_from_slice(bytes),
+        }
+    }
+}
+
+/// Hashes under which a message can be found by key: of its unique key and of each word of `KEYS`, each together
+/// with the topic. Words beyond what the log keeps per record are not found by key.
+fn key_hashes(topic: &str, properties: Properties<'_>) -> SmallVec<[u32; 4]> {
+    let words = properties.get(property::KEYS).into_iter().flat_map(|keys| keys.split_ascii_whitespace());
+    let unique_key = properties.get(property::UNIQUE_KEY);
+    unique_key.into_iter().chain(words).take(KEY_HASHES_MAX).map(|key| key_hash(topic, key)).collect()
+}
+
+/// CRC-32C of `topic#key`. Stored in batch directories: not to be changed without a new batch format.
+fn key_hash(topic: &str, key: &str) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c_append(crc32c::crc32c(topic.as_bytes()), b"#"), key.as_bytes())
+}

@@ -1,0 +1,158 @@
+//! Every typed error a handler can meet, and the one place that says with which code a client hears of it.
+
+use std::borrow::Cow;
+
+use apogee_net::body::BodyError;
+use apogee_net::code::ResponseCode;
+use apogee_net::message::{BatchError, RecordError};
+use apogee_net::request::FieldError;
+use apogee_storage::AppendRefused;
+
+use super::attributes::AttributeError;
+use super::clients::ClientError;
+use super::filter::FilterError;
+use super::groups::GroupError;
+use super::offsets::OffsetError;
+use super::parked::ParkRefusal;
+use super::topics::TopicError;
+use crate::service::Reply;
+
+/// A request that is answered with an error.
+#[derive(Debug)]
+pub struct Refusal {
+    pub code: ResponseCode,
+    pub remark: Cow<'static, str>,
+}
+
+impl Refusal {
+    pub fn new(code: ResponseCode, remark: impl Into<Cow<'static, str>>) -> Self {
+        Refusal { code, remark: remark.into() }
+    }
+
+    pub fn topic_unknown(topic: &str) -> Self {
+        Self::new(ResponseCode::TOPIC_NOT_EXIST, format!("topic[{topic}] not exist, apply first please!"))
+    }
+
+    pub fn group_unknown(group: &str) -> Self {
+        Self::new(
+            ResponseCode::SUBSCRIPTION_GROUP_NOT_EXIST,
+            format!("subscription group [{group}] does not exist"),
+        )
+    }
+}
+
+impl From<Refusal> for Reply {
+    fn from(refusal: Refusal) -> Self {
+        Reply::error(refusal.code, refusal.remark)
+    }
+}
+
+/// Java fails while it decodes such a header and answers its exception (`NettyRemotingAbstract`).
+impl From<FieldError> for Refusal {
+    fn from(error: FieldError) -> Self {
+        Refusal::new(ResponseCode::SYSTEM_ERROR, error.to_string())
+    }
+}
+
+impl From<BodyError> for Refusal {
+    fn from(error: BodyError) -> Self {
+        Refusal::new(ResponseCode::SYSTEM_ERROR, format!("unreadable body: {error}"))
+    }
+}
+
+/// Codes of the log's refusals are those after which 4.x and 5.x producers try another broker; SYSTEM_BUSY is
+/// that only since 5.3, so what lasts longer than a moment is SERVICE_NOT_AVAILABLE.
+impl From<AppendRefused> for Refusal {
+    fn from(error: AppendRefused) -> Self {
+        let code = match error {
+            AppendRefused::Busy { .. } => ResponseCode::SYSTEM_BUSY,
+            AppendRefused::TooLarge { .. } | AppendRefused::TooManyKeys { .. } => {
+                ResponseCode::MESSAGE_ILLEGAL
+            }
+            AppendRefused::IndexFull { .. }
+            | AppendRefused::QueuesFull { .. }
+            | AppendRefused::NoSpace(_)
+            | AppendRefused::Poisoned(_) => ResponseCode::SERVICE_NOT_AVAILABLE,
+        };
+        Refusal::new(code, format!("service not available now: {error}"))
+    }
+}
+
+impl From<RecordError> for Refusal {
+    fn from(error: RecordError) -> Self {
+        Refusal::new(
+            ResponseCode::MESSAGE_ILLEGAL,
+            format!("the message is illegal, maybe msg body or properties length not matched: {error}"),
+        )
+    }
+}
+
+impl From<BatchError> for Refusal {
+    fn from(error: BatchError) -> Self {
+        Refusal::new(ResponseCode::MESSAGE_ILLEGAL, format!("the batch is illegal: {error}"))
+    }
+}
+
+impl From<TopicError> for Refusal {
+    fn from(error: TopicError) -> Self {
+        let code = match error {
+            TopicError::NoTemplate { ref topic, .. } => return Refusal::topic_unknown(topic),
+            TopicError::Name { .. }
+            | TopicError::System(_)
+            | TopicError::Queues(_)
+            | TopicError::Permission(_) => ResponseCode::INVALID_PARAMETER,
+            TopicError::Attribute(_) | TopicError::TableFull | TopicError::NumbersUsedUp => {
+                ResponseCode::SYSTEM_ERROR
+            }
+        };
+        Refusal::new(code, error.to_string())
+    }
+}
+
+impl From<GroupError> for Refusal {
+    fn from(error: GroupError) -> Self {
+        let code = match error {
+            GroupError::Unknown(_) => ResponseCode::SUBSCRIPTION_GROUP_NOT_EXIST,
+            GroupError::Name { .. } | GroupError::RetryQueues(_) => ResponseCode::INVALID_PARAMETER,
+            GroupError::TooMuchJson(_) | GroupError::Attribute(_) | GroupError::TableFull => {
+                ResponseCode::SYSTEM_ERROR
+            }
+        };
+        Refusal::new(code, error.to_string())
+    }
+}
+
+impl From<FilterError> for Refusal {
+    fn from(error: FilterError) -> Self {
+        let code = match error {
+            FilterError::Tags(_) => ResponseCode::SUBSCRIPTION_PARSE_FAILED,
+            FilterError::NotTags { .. } => ResponseCode::SYSTEM_ERROR,
+        };
+        Refusal::new(code, error.to_string())
+    }
+}
+
+impl From<AttributeError> for Refusal {
+    fn from(error: AttributeError) -> Self {
+        Refusal::new(ResponseCode::SYSTEM_ERROR, error.to_string())
+    }
+}
+
+impl From<ClientError> for Refusal {
+    fn from(error: ClientError) -> Self {
+        Refusal::new(ResponseCode::SYSTEM_ERROR, error.to_string())
+    }
+}
+
+impl From<OffsetError> for Refusal {
+    fn from(error: OffsetError) -> Self {
+        Refusal::new(ResponseCode::SYSTEM_ERROR, error.to_string())
+    }
+}
+
+/// Clients pull again after a pause on any code they do not know better.
+impl From<ParkRefusal> for Refusal {
+    fn from(error: ParkRefusal) -> Self {
+        Refusal::new(ResponseCode::SYSTEM_BUSY, error.to_string())
+    }
+}

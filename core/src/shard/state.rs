@@ -1,0 +1,307 @@
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+
+use apogee_net::code::{RequestCode, ResponseCode};
+use apogee_net::header::{ExtWriter, WriteExt};
+use apogee_net::io::ConnectionId;
+use apogee_net::message::UniqueKeys;
+use apogee_net::request::NotifyConsumerIdsChangedRequest;
+use apogee_storage::{
+    Append, AppendRefused, Buffer, CommitLog, Completion, ConfigError, DiskOp, LogConfig, Recovered,
+};
+use smallvec::SmallVec;
+
+use super::action::{Action, Push};
+use super::clients::{ClientTable, Notify};
+use super::commit::{Then, Waiters};
+use super::control::ControlRecord;
+use super::groups::{GroupError, GroupTable};
+use super::handlers;
+use super::locks::LockTable;
+use super::offsets::OffsetTable;
+use super::parked::ParkedPulls;
+use super::pull::ParkedPull;
+use super::record::ShardRecord;
+use super::refusal::Refusal;
+use super::replay::Replay;
+use super::topics::{TopicError, TopicTable};
+use crate::service::{Reply, ReplyTo, Request};
+
+/// Consumer offsets are logged together, this often: a crash rewinds consumers by no more.
+const OFFSETS_LOGGED_EVERY_MS: i64 = 1_000;
+
+/// How often silent clients and expired locks are looked for (`ClientHousekeepingService` scans every 10 s).
+const HOUSEKEEPING_EVERY_MS: i64 = 10_000;
+
+/// Control records that may wait for room in the log; more changes are refused until it has some.
+const UNLOGGED_MAX: usize = 1024;
+
+/// What a shard is told about itself and its node. Fixed while it runs.
+#[derive(Debug, Clone)]
+pub struct ShardConfig {
+    pub cluster: String,
+    pub broker_name: String,
+    /// Where clients reach this shard. Stands in every message it stores.
+    pub address: SocketAddr,
+    pub auto_create_topic: bool,
+    pub auto_create_group: bool,
+    pub message_bytes_max: usize,
+}
+
+/// One RocketMQ broker: its topics, groups, clients and log, as decisions only.
+///
+/// The order of calls, by one driver:
+///
+/// 1. something happened: [`on_request`](Shard::on_request), [`on_completion`](Shard::on_completion),
+///    [`on_connection_closed`](Shard::on_connection_closed), [`on_tick`](Shard::on_tick);
+/// 2. drain [`poll_op`](Shard::poll_op), each operation to the disk;
+/// 3. drain [`take_action`](Shard::take_action), each to where it says.
+///
+/// Generic over the memory that disk writes are made from, the only thing a driver and a simulation do not share.
+#[derive(Debug)]
+pub struct Shard<B> {
+    pub(super) config: ShardConfig,
+    pub(super) topics: TopicTable,
+    pub(super) groups: GroupTable,
+    pub(super) clients: ClientTable,
+    pub(super) offsets: OffsetTable,
+    pub(super) locks: LockTable,
+    pub(super) parked: ParkedPulls<ParkedPull>,
+    pub(super) log: CommitLog<B, ShardRecord>,
+    pub(super) waiters: Waiters,
+    pub(super) unique_keys: UniqueKeys,
+    /// Where sends that leave the queue to the broker go next.
+    pub(super) next_queue: u32,
+    /// Changes that are made and not yet staged, since the log was full. Nothing else is staged before them.
+    unlogged: VecDeque<(ControlRecord, Then)>,
+    actions: VecDeque<Action>,
+    offsets_logged_at_ms: i64,
+    housekeeping_at_ms: i64,
+}
+
+impl<B: Buffer + 'static> Shard<B> {
+    /// Opens the shard on what recovery found: the log, and the tables that its control records rebuilt.
+    pub fn open(
+        config: ShardConfig,
+        log_config: LogConfig,
+        recovered: Recovered,
+        replay: Replay,
+        now_ms: i64,
+    ) -> Result<Self, OpenError> {
+        let term = recovered.next_term();
+        let log = CommitLog::open(log_config, recovered, term)?;
+        let Replay { topics, groups, offsets } = replay;
+        // Two lives of one shard differ in their start, two shards of one process in their port.
+        let salt = (now_ms as u32).rotate_left(16) ^ u32::from(config.address.port());
+        let mut shard = Shard {
+            unique_keys: UniqueKeys::new(config.address.ip(), std::process::id(), salt),
+            config,
+            topics,
+            groups,
+            clients: ClientTable::default(),
+            offsets,
+            locks: LockTable::default(),
+            parked: ParkedPulls::default(),
+            log,
+            waiters: Waiters::default(),
+            next_queue: 0,
+            unlogged: VecDeque::new(),
+            actions: VecDeque::new(),
+            offsets_logged_at_ms: now_ms,
+            housekeeping_at_ms: now_ms,
+        };
+        let records = shard.topics.ensure_system_topics(now_ms).map_err(OpenError::SystemTopics)?;
+        let groups = shard.groups.ensure_system_groups(now_ms).map_err(OpenError::SystemGroups)?;
+        for record in records.into_iter().chain(groups) {
+            shard.journal(record, Then::Nothing);
+        }
+        Ok(shard)
+    }
+
+    pub fn config(&self) -> &ShardConfig {
+        &self.config
+    }
+
+    /// Answers a request, now or later through an action; a oneway request never.
+    pub fn on_request(&mut self, request: &Request<'_>, now_ms: i64) {
+        let reply = match handlers::dispatch(self, request, now_ms) {
+            Ok(handlers::Answer::Now(reply)) => reply,
+            Ok(handlers::Answer::Later) => return,
+            Err(refusal) => refusal.into(),
+        };
+        self.reply(request.reply_to(), reply);
+    }
+
+    pub fn on_connection_closed(&mut self, connection: ConnectionId) {
+        drop(self.parked.on_connection_closed(connection));
+        let notify = self.clients.on_connection_closed(connection);
+        self.notify(notify);
+    }
+
+    /// To be called every 100 ms or so: what falls due by time alone.
+    pub fn on_tick(&mut self, now_ms: i64) {
+        while let Some(pull) = self.parked.poll_deadline(now_ms) {
+            self.resume_pull(pull);
+        }
+        if now_ms - self.offsets_logged_at_ms >= OFFSETS_LOGGED_EVERY_MS {
+            self.offsets_logged_at_ms = now_ms;
+            self.log_offsets();
+        }
+        if now_ms - self.housekeeping_at_ms >= HOUSEKEEPING_EVERY_MS {
+            self.housekeeping_at_ms = now_ms;
+            self.locks.expire(now_ms);
+            let expired = self.clients.expire(now_ms);
+            for connection in expired.connections {
+                self.actions.push_back(Action::Close { connection, reason: "no heartbeat for 120 s" });
+            }
+            self.notify(expired.notify);
+        }
+        self.stage_unlogged();
+    }
+
+    /// The disk has answered.
+    pub fn on_completion(&mut self, completion: Completion) {
+        self.log.on_completion(completion);
+        self.settle_appends();
+        self.stage_unlogged();
+    }
+
+    /// What the disk shall do next, if anything; to be called until it gives nothing.
+    pub fn poll_op(&mut self, now_ms: i64, alloc: impl FnOnce(usize) -> B) -> Option<DiskOp<B>> {
+        let op = self.log.poll_op(now_ms, alloc);
+        if op.is_none() {
+            // Appends that can have no place any more fail here, not by a completion.
+            self.settle_appends();
+        }
+        op
+    }
+
+    pub fn take_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// Puts what is only in memory into the log; the shard has stopped well once [`is_idle`](Shard::is_idle).
+    pub fn prepare_stop(&mut self) {
+        self.log_offsets();
+        self.stage_unlogged();
+        self.log.ask_sync();
+    }
+
+    /// Everything taken is durable and answered.
+    pub fn is_idle(&self) -> bool {
+        self.unlogged.is_empty() && self.log.is_idle()
+    }
+
+    pub(super) fn reply(&mut self, to: Option<ReplyTo>, reply: Reply) {
+        if let Some(to) = to {
+            self.actions.push_back(Action::Reply { to, reply });
+        }
+    }
+
+    pub(super) fn act(&mut self, action: Action) {
+        self.actions.push_back(action);
+    }
+
+    /// Tells the members of groups to share out their queues again.
+    pub(super) fn notify(&mut self, groups: impl IntoIterator<Item = Notify>) {
+        for Notify { group, connections } in groups {
+            for to in connections {
+                let push = Push {
+                    code: RequestCode::NOTIFY_CONSUMER_IDS_CHANGED,
+                    ext: Box::new(GroupChanged(group.clone())),
+                    body: SmallVec::new(),
+                };
+                self.actions.push_back(Action::Push { to, push });
+            }
+        }
+    }
+
+    /// Logs a change that was made in a table; `then` follows once it is durable.
+    ///
+    /// Tables change first and the log follows, so a change the log has no room for must wait, and everything else
+    /// behind it: a message must never stand in the log before the topic it belongs to.
+    pub(super) fn journal(&mut self, record: ControlRecord, then: Then) {
+        self.unlogged.push_back((record, then));
+        self.stage_unlogged();
+    }
+
+    /// Refuses a request that may change a table while earlier changes still wait for the log.
+    pub(super) fn check_changes_flow(&self) -> Result<(), Refusal> {
+        if self.unlogged.len() >= UNLOGGED_MAX {
+            return Err(Refusal::new(
+                ResponseCode::SERVICE_NOT_AVAILABLE,
+                format!("service not available now: {UNLOGGED_MAX} changes wait for the log"),
+            ));
+        }
+        Ok(())
+    }
+
+    /// Stages messages, all in one batch of the log; `then` follows once they are durable.
+    pub(super) fn stage(
+        &mut self,
+        appends: impl IntoIterator<Item = Append<ShardRecord>>,
+        then: Then,
+    ) -> Result<(), Refusal> {
+        self.stage_unlogged();
+        if !self.unlogged.is_empty() {
+            self.check_changes_flow()?;
+            let wait = "service not available now: changes of topics or groups wait for the log";
+            return Err(Refusal::new(ResponseCode::SYSTEM_BUSY, wait));
+        }
+        let staged = self.log.stage(appends)?;
+        self.waiters.push(staged.first_ticket, staged.count, then);
+        Ok(())
+    }
+
+    fn stage_unlogged(&mut self) {
+        while let Some((record, _)) = self.unlogged.front() {
+            match self.log.stage([ShardRecord::control(record)]) {
+                Ok(staged) => {
+                    let (_, then) = self.unlogged.pop_front().expect("looked at just now");
+                    self.waiters.push(staged.first_ticket, staged.count, then);
+                }
+                Err(AppendRefused::Poisoned(poison)) => {
+                    self.fail_unlogged(&poison.to_string());
+                    return;
+                }
+                // Room comes with the next completion or tick.
+                Err(_) => return,
+            }
+        }
+    }
+
+    /// The log takes nothing any more: whoever waits for these changes is told.
+    fn fail_unlogged(&mut self, reason: &str) {
+        for (_, then) in std::mem::take(&mut self.unlogged) {
+            self.fail(then, reason);
+        }
+    }
+
+    fn log_offsets(&mut self) {
+        while self.unlogged.is_empty()
+            && let Some(record) = self.offsets.take_changes()
+        {
+            self.journal(record, Then::Nothing);
+        }
+    }
+}
+
+/// The header of NOTIFY_CONSUMER_IDS_CHANGED, owning its text.
+struct GroupChanged(String);
+
+impl WriteExt for GroupChanged {
+    fn write_ext(&self, fields: &mut ExtWriter<'_>) {
+        NotifyConsumerIdsChangedRequest { consumer_group: &self.0 }.write_ext(fields);
+    }
+}
+
+/// Why a shard cannot start on what recovery found.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error("system topics: {0}")]
+    SystemTopics(TopicError),
+    #[error("system groups: {0}")]
+    SystemGroups(GroupError),
+}

@@ -4,7 +4,7 @@
 //! was not asked for, never the reverse: clients compare the tags themselves again.
 
 use apogee_net::body::SubscriptionData;
-use apogee_net::message::{TAGS_MAX, TagExpression, TagExpressionError, tag_hash};
+use apogee_net::message::{TAGS_MAX, TagExpression, TagExpressionError};
 
 /// `ExpressionType.TAG`; what requests without a type mean.
 const TAG: &str = "TAG";
@@ -67,20 +67,14 @@ impl Subscription {
     }
 }
 
-/// From the tags, or the expression where a client sends no tags, never from the codes: Go and C++ compute them
-/// otherwise than brokers do. A heartbeat cannot be refused for its filter, so what makes no sense lets everything
-/// pass.
+/// The codes are those that reading the heartbeat computed, not those in it: Go and C++ compute them otherwise than
+/// brokers do. A heartbeat cannot be refused for its filter, so what makes no sense lets everything pass.
 fn tags_of(data: &SubscriptionData) -> TagExpression {
-    if data.class_filter_mode
-        || matches!(data.sub_string.as_str(), "" | "*")
-        || data.tags_set.len() > TAGS_MAX
-    {
+    let wants_all = data.class_filter_mode || matches!(data.sub_string.as_str(), "" | "*");
+    if wants_all || data.code_set.is_empty() || data.code_set.len() > TAGS_MAX {
         return TagExpression::All;
     }
-    if data.tags_set.is_empty() {
-        return TagExpression::parse(&data.sub_string).unwrap_or(TagExpression::All);
-    }
-    let mut hashes: Vec<i32> = data.tags_set.iter().map(|tag| tag_hash(tag)).collect();
+    let mut hashes = data.code_set.clone();
     hashes.sort_unstable();
     hashes.dedup();
     TagExpression::AnyOf(hashes.into())
@@ -129,7 +123,7 @@ mod tests {
             assert_eq!(from_heartbeat(json).filter(), Ok(&TagExpression::All), "{json}");
         }
         let tags: Vec<String> = (0..=TAGS_MAX).map(|tag| tag.to_string()).collect();
-        let data = SubscriptionData { tags_set: tags, ..SubscriptionData::of_tags("T", "0", 1) };
+        let data = SubscriptionData::of_tags("T", &tags.join("||"), 1);
         assert_eq!(Subscription::new(data).filter(), Ok(&TagExpression::All));
     }
 

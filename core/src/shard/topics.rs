@@ -153,6 +153,8 @@ pub enum TopicReplayError {
     OtherName { number: TopicNumber, known: String, logged: String },
     #[error("{0:?} is logged as deleted and does not exist")]
     DeletedBefore(TopicNumber),
+    #[error("version {logged} of the topics is logged after {known}")]
+    OldVersion { known: i64, logged: i64 },
 }
 
 #[derive(Debug)]
@@ -341,12 +343,24 @@ impl TopicTable {
     /// Repeats a logged change.
     pub fn apply(&mut self, record: &ControlRecord) -> Result<(), TopicReplayError> {
         match record {
-            ControlRecord::TopicPut { number, version, config } => self.apply_put(*number, *version, config),
-            ControlRecord::TopicDelete { number, version } => self.apply_delete(*number, *version),
+            ControlRecord::TopicPut { number, version, config } => {
+                self.check_newer(version)?;
+                self.apply_put(*number, *version, config)
+            }
+            ControlRecord::TopicDelete { number, version } => {
+                self.check_newer(version)?;
+                self.apply_delete(*number, *version)
+            }
             ControlRecord::GroupPut { .. }
             | ControlRecord::GroupDelete { .. }
             | ControlRecord::Offsets(_) => Ok(()),
         }
+    }
+
+    /// Each change has a counter of its own: `by_change` rests on it.
+    fn check_newer(&self, version: &DataVersion) -> Result<(), TopicReplayError> {
+        let (known, logged) = (self.version.counter, version.counter);
+        if logged > known { Ok(()) } else { Err(TopicReplayError::OldVersion { known, logged }) }
     }
 
     fn apply_put(

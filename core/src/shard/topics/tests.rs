@@ -284,26 +284,29 @@ fn changes_are_told_once_each_in_order() {
 #[test]
 fn contradicting_records_are_refused() {
     let mut table = TopicTable::new(policy());
-    let record = |number, name| ControlRecord::TopicPut {
+    let version = |counter| DataVersion { counter, ..DataVersion::default() };
+    let record = |number, name, counter| ControlRecord::TopicPut {
         number: TopicNumber(number),
-        version: DataVersion::default(),
+        version: version(counter),
         config: Box::new(wanted(name, 1)),
     };
-    table.apply(&record(0, "A")).unwrap();
+    table.apply(&record(0, "A", 1)).unwrap();
     assert_eq!(
-        table.apply(&record(0, "B")),
+        table.apply(&record(0, "B", 2)),
         Err(TopicReplayError::OtherName { number: TopicNumber(0), known: "A".into(), logged: "B".into() })
     );
     assert_eq!(
-        table.apply(&record(1, "A")),
+        table.apply(&record(1, "A", 2)),
         Err(TopicReplayError::OtherNumber {
             name: "A".into(),
             known: TopicNumber(0),
             logged: TopicNumber(1)
         })
     );
-    let delete = ControlRecord::TopicDelete { number: TopicNumber(5), version: DataVersion::default() };
+    let delete = ControlRecord::TopicDelete { number: TopicNumber(5), version: version(2) };
     assert_eq!(table.apply(&delete), Err(TopicReplayError::DeletedBefore(TopicNumber(5))));
+    assert_eq!(table.apply(&record(1, "B", 1)), Err(TopicReplayError::OldVersion { known: 1, logged: 1 }));
+    assert_eq!(table.len(), 1);
 }
 
 proptest! {

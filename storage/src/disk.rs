@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use smallvec::SmallVec;
 
-use crate::types::LogOffset;
+use crate::types::{BatchIndex, LogOffset};
 
 /// Memory that one direct write can be made from.
 pub trait Buffer: AsRef<[u8]> + AsMut<[u8]> {}
@@ -41,9 +41,9 @@ pub struct FileRun {
 /// by one [`Completion`].
 #[derive(Debug)]
 pub enum DiskOp<B> {
-    /// Write the first `len` bytes of `buffer` at `position` of a segment. Position and length are multiples of
+    /// Write batch `index`: the first `len` bytes of `buffer` at `position` of a segment. Position and length are multiples of
     /// [`BLOCK_LEN`](crate::format::BLOCK_LEN). Never overlaps another write on its way.
-    Write { id: OpId, segment: LogOffset, position: u64, buffer: Rc<B>, len: u32 },
+    Write { id: OpId, index: BatchIndex, segment: LogOffset, position: u64, buffer: Rc<B>, len: u32 },
     /// Make durable all that was written to these segments by writes already completed.
     Sync { id: OpId, segments: SmallVec<[LogOffset; 2]> },
     /// Make a new segment: all zeros, durable under its name when answered. Done off the append path.

@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 
 use super::identity::{Identity, IdentityError};
 use crate::disk::SegmentInfo;
+use crate::format::BLOCK_LEN;
 use crate::recovery::SegmentSource;
 use crate::segment::{parse_segment_file_name, segment_file_name};
 use crate::types::LogOffset;
@@ -49,6 +50,7 @@ impl ShardDirectory {
         identity.claim(path)?;
         let directory = ShardDirectory { path: path.to_owned(), log, _lock: lock };
         directory.remove_unfinished().map_err(|error| failed(&directory.log, error))?;
+        directory.await_direct_writes().map_err(|error| failed(&directory.log, error))?;
         sync_directory(path).map_err(|error| failed(path, error))?;
         Ok(directory)
     }
@@ -75,6 +77,24 @@ impl ShardDirectory {
             }
         }
         sync_directory(&self.log)
+    }
+
+    /// Waits for what a killed process may have left in the kernel: its direct writes go on after its locks are gone,
+    /// and one that landed after recovery would overwrite newer data. File systems that do direct I/O let them end
+    /// before they allocate; allocating what is allocated changes nothing.
+    fn await_direct_writes(&self) -> io::Result<()> {
+        for segment in self.segments()? {
+            let file = File::options().write(true).open(self.segment_path(segment.base))?;
+            // SAFETY: a plain system call on a descriptor that `file` keeps open.
+            let done = unsafe {
+                libc::fallocate(file.as_raw_fd(), libc::FALLOC_FL_KEEP_SIZE, 0, BLOCK_LEN as libc::off_t)
+            };
+            let error = io::Error::last_os_error();
+            if done != 0 && error.raw_os_error() != Some(libc::EOPNOTSUPP) {
+                return Err(error);
+            }
+        }
+        Ok(())
     }
 
     fn segment_path(&self, base: LogOffset) -> PathBuf {

@@ -64,7 +64,7 @@ impl Disk {
     /// Carries out one operation; any number may be under way at once. Dropping the future does not undo it.
     pub async fn execute(&self, op: DiskOp<DmaBuffer>) -> Completion {
         match op {
-            DiskOp::Write { id, segment, position, buffer, len } => {
+            DiskOp::Write { id, segment, position, buffer, len, .. } => {
                 Completion::Written { id, result: self.write(segment, position, buffer, len).await }
             }
             DiskOp::Sync { id, segments } => Completion::Synced { id, result: self.sync(segments).await },
@@ -126,7 +126,9 @@ impl Disk {
         made.await.unwrap_or_else(|_| {
             let (action, message) = (format!("make segment {}", segment.base), "panicked".to_owned());
             Err(DiskError::Io { action, os_code: None, message })
-        })
+        })?;
+        // Now, off the append path, rather than at the first write.
+        self.segment(segment.base).await.map(drop)
     }
 
     /// The open file of a segment.

@@ -1,8 +1,13 @@
-//! The bytes of the log on disk. Each layout is declared once, here.
+//! The bytes of the log on disk. Drawn in `docs/format.md`; each layout is declared once, here.
 
 mod batch;
 mod directory;
 mod header;
+
+#[cfg(test)]
+mod document;
+#[cfg(test)]
+mod tests;
 
 pub use batch::{Batch, BatchError, BatchFields, BatchLayout, BatchWriter, Entry, NewEntry, RawBatch};
 pub use directory::{DIRECTORY_ENTRY_LEN, DirectoryEntry, KEY_HASHES_MAX};

@@ -73,6 +73,8 @@ pub struct CommitLog<B, R> {
     out_of_space: bool,
     sync_due_at_ms: Option<i64>,
     sync_asked: bool,
+    /// A batch waits until others are durable, which in asynchronous durability nobody else is in a hurry for.
+    window_is_full: bool,
 }
 
 impl<B: Buffer, R: Record> CommitLog<B, R> {
@@ -108,6 +110,7 @@ impl<B: Buffer, R: Record> CommitLog<B, R> {
             out_of_space: false,
             sync_due_at_ms: None,
             sync_asked: false,
+            window_is_full: false,
             config,
         })
     }
@@ -193,6 +196,9 @@ impl<B: Buffer, R: Record> CommitLog<B, R> {
         if let Some(write) = self.seal(now_ms, alloc) {
             return Some(write);
         }
+        if self.window_is_full && self.pipeline.sync_is_possible() {
+            return Some(self.start_sync());
+        }
         self.segments.poll_prepare(now_ms).map(|segment| DiskOp::Prepare { segment })
     }
 
@@ -236,6 +242,7 @@ impl<B: Buffer, R: Record> CommitLog<B, R> {
     fn start_sync(&mut self) -> DiskOp<B> {
         let id = self.next_op_id();
         self.sync_due_at_ms = None;
+        self.window_is_full = false;
         DiskOp::Sync { id, segments: self.pipeline.start_sync(id) }
     }
 
@@ -253,6 +260,7 @@ impl<B: Buffer, R: Record> CommitLog<B, R> {
         let batch_len = layout.batch_len();
         let on_the_way = self.pipeline.undurable_bytes();
         if on_the_way > 0 && on_the_way + batch_len as u64 > self.config.write_window_bytes {
+            self.window_is_full = true;
             return None;
         }
         let Some(placement) = self.segments.place(batch_len as u64) else {
@@ -335,6 +343,7 @@ impl<B: Buffer, R: Record> CommitLog<B, R> {
         let write = self.next_op_id();
         let op = DiskOp::Write {
             id: write,
+            index,
             segment: placement.segment,
             position: placement.position,
             buffer: Rc::clone(&buffer),

@@ -8,6 +8,9 @@ mod scan;
 mod source;
 mod window;
 
+#[cfg(test)]
+mod tests;
+
 pub use report::{Cut, CutCause, RecoveryError, RecoveryReport};
 pub use scan::{Recovered, RecoveredRecord, recover};
 pub use source::SegmentSource;

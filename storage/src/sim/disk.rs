@@ -1,9 +1,11 @@
 //! The simulated disk.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::rc::Rc;
+
+use rustc_hash::FxHashMap;
 
 use super::rng::Rng;
 use crate::aligned::AlignedBuffer;
@@ -22,9 +24,9 @@ type Sector = [u8; SECTOR_LEN];
 struct SimSegment {
     bytes: u64,
     /// What a process reads. Sectors that are not there are zeros.
-    seen: HashMap<u64, Sector>,
+    seen: FxHashMap<u64, Sector>,
     /// What a loss of power cannot take.
-    durable: HashMap<u64, Sector>,
+    durable: FxHashMap<u64, Sector>,
     /// Written and not synced, oldest first.
     unsynced: VecDeque<Unsynced>,
 }
@@ -191,14 +193,17 @@ impl SimDisk {
     pub fn overwrite(&self, base: LogOffset, position: u64, bytes: &[u8]) {
         let state = &mut *self.state.borrow_mut();
         let segment = state.segments.get_mut(&base).expect("the segment exists");
-        for (nth, byte) in bytes.iter().enumerate() {
-            let at = position + nth as u64;
-            let number = at / SECTOR_LEN as u64;
+        let mut rest = bytes;
+        let mut at = position;
+        while !rest.is_empty() {
+            let (number, within) = (at / SECTOR_LEN as u64, at as usize % SECTOR_LEN);
+            let (piece, behind) = rest.split_at(rest.len().min(SECTOR_LEN - within));
             let mut sector = segment.sector(number);
-            sector[at as usize % SECTOR_LEN] = *byte;
+            sector[within..within + piece.len()].copy_from_slice(piece);
             segment.unsynced.retain(|unsynced| unsynced.at != number);
             segment.seen.insert(number, sector);
             segment.durable.insert(number, sector);
+            (rest, at) = (behind, at + piece.len() as u64);
         }
     }
 
@@ -238,15 +243,19 @@ impl State {
 
     fn make(&mut self, segment: SegmentInfo) {
         let SegmentInfo { base, bytes } = segment;
-        let made =
-            SimSegment { bytes, seen: HashMap::new(), durable: HashMap::new(), unsynced: VecDeque::new() };
+        let made = SimSegment {
+            bytes,
+            seen: FxHashMap::default(),
+            durable: FxHashMap::default(),
+            unsynced: VecDeque::new(),
+        };
         assert!(self.segments.insert(base, made).is_none(), "segment {base} was made twice");
     }
 
     fn carry_out(&mut self, nth: usize) -> Completion {
         let Pending { op, completed } = self.pending.remove(nth);
         match op {
-            DiskOp::Write { id, segment, position, buffer, len } => {
+            DiskOp::Write { id, segment, position, buffer, len, .. } => {
                 let failed = take_fault(&mut self.faults.fail_writes);
                 let bytes = &(*buffer).as_ref()[..len as usize];
                 if failed {

@@ -3,14 +3,16 @@
 //! They lie in the queue [`QueueKey::CONTROL`](apogee_storage::QueueKey::CONTROL), in the order of the changes;
 //! `apply` of each table, fed with them from the first on, rebuilds the table.
 //!
-//!     0         1         2
-//!     +---------+---------+------------------+
-//!     | kind u8 | form u8 | fields, the rest |
-//!     +---------+---------+------------------+
-//!     kind    which change, `ControlKind`
-//!     form    1: the fields as written below; other fields or meanings take a new form of the kind
-//!     fields  one after the other, in the encodings of `codec`; the log knows the record's length and guards its
-//!             bytes with the batch's checksum
+//! ```text
+//! 0         1         2
+//! +---------+---------+------------------+
+//! | kind u8 | form u8 | fields, the rest |
+//! +---------+---------+------------------+
+//! kind    which change, `ControlKind`
+//! form    1: the fields as written below; other fields or meanings take a new form of the kind
+//! fields  one after the other, in the encodings of `codec`; the log knows the record's length and guards its
+//!         bytes with the batch's checksum
+//! ```
 //!
 //! Every record has exactly one encoding. A kind or form that this version does not know is an error, never skipped:
 //! a table rebuilt without it would be wrong.

@@ -1,0 +1,137 @@
+package apogee.interop;
+
+import java.io.PrintStream;
+import java.util.Arrays;
+import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.concurrent.ExecutionException;
+import java.util.concurrent.ExecutorService;
+import java.util.concurrent.Executors;
+import java.util.concurrent.Future;
+import java.util.concurrent.TimeUnit;
+import java.util.concurrent.TimeoutException;
+
+/**
+ * Runs scenarios against a RocketMQ-compatible server and prints one JSON line for each.
+ *
+ * <pre>--namesrv HOST:PORT SCENARIO...</pre>
+ *
+ * The rest of the program never writes to stdout.
+ */
+public final class Main {
+    /** Above every deadline inside the scenarios; below the silence that the harness endures. */
+    private static final long SCENARIO_SECONDS_MAX = 150;
+
+    /** What a scenario found, in words; an exception means that it failed. */
+    interface Scenario {
+        String run(World world) throws Exception;
+    }
+
+    private static final Map<String, Scenario> SCENARIOS = new LinkedHashMap<>();
+
+    static {
+        SCENARIOS.put("sync", Sending::sync);
+        SCENARIOS.put("async", Sending::async);
+        SCENARIOS.put("oneway", Sending::oneway);
+        SCENARIOS.put("batch", Sending::batch);
+        SCENARIOS.put("large", Sending::large);
+        SCENARIOS.put("properties", Sending::properties);
+        SCENARIOS.put("clustering", Pushing::clustering);
+        SCENARIOS.put("broadcast", Pushing::broadcast);
+        SCENARIOS.put("tag_filter", Pushing::tagFilter);
+        SCENARIOS.put("sql_filter", Pushing::sqlFilter);
+        SCENARIOS.put("ordered", Pushing::ordered);
+        SCENARIOS.put("resume", Pushing::resume);
+        SCENARIOS.put("start_from", Pushing::startFrom);
+        SCENARIOS.put("long_poll", Pushing::longPoll);
+        SCENARIOS.put("pull", Pulling::pull);
+        SCENARIOS.put("search_offset", Pulling::searchOffset);
+        SCENARIOS.put("lite_pull", Pulling::litePull);
+        SCENARIOS.put("assign_seek", Pulling::assignAndSeek);
+        SCENARIOS.put("create_topic", Administration::createTopic);
+        SCENARIOS.put("auto_create", Administration::autoCreate);
+        SCENARIOS.put("admin", Administration::tools);
+        SCENARIOS.put("unsupported", Administration::unsupported);
+        SCENARIOS.put("crash", Crash::crash);
+    }
+
+    private static final int DETAIL_CHARS_MAX = 600;
+
+    private static final PrintStream RESULTS = System.out;
+
+    private Main() {}
+
+    public static void main(String[] args) {
+        // Logging libraries greet on stdout.
+        System.setOut(System.err);
+        if (args.length < 3 || !args[0].equals("--namesrv")) {
+            System.err.println("--namesrv HOST:PORT SCENARIO..., of " + SCENARIOS.keySet());
+            System.exit(2);
+        }
+        String runId = Long.toString(System.currentTimeMillis(), 36);
+        List<String> names = Arrays.asList(args).subList(2, args.length);
+        for (String name : names) {
+            run(name, new World(args[1], name + "-" + runId));
+        }
+        // The clients' threads do not end by themselves.
+        System.exit(0);
+    }
+
+    /** A line about how far a scenario has come, for the harness. */
+    static void progress(long acked) {
+        print("{\"acked\":" + acked + "}");
+    }
+
+    /** Asks the harness for something, which it will confirm on stdin. */
+    static void waiting(String wanted) {
+        print("{\"waiting\":" + quote(wanted) + "}");
+    }
+
+    private static void run(String name, World world) {
+        long begun = System.nanoTime();
+        boolean ok = false;
+        String detail;
+        ExecutorService thread = Executors.newSingleThreadExecutor();
+        try {
+            Scenario scenario = SCENARIOS.get(name);
+            Check.that(scenario != null, "no such scenario");
+            Future<String> result = thread.submit(() -> scenario.run(world));
+            detail = result.get(SCENARIO_SECONDS_MAX, TimeUnit.SECONDS);
+            ok = true;
+        } catch (TimeoutException e) {
+            detail = "did not end within " + SCENARIO_SECONDS_MAX + " s";
+        } catch (ExecutionException e) {
+            e.getCause().printStackTrace();
+            detail = e.getCause().toString();
+        } catch (Exception | AssertionError e) {
+            detail = e.toString();
+        } finally {
+            thread.shutdownNow();
+            world.close();
+        }
+        detail = detail.substring(0, Math.min(detail.length(), DETAIL_CHARS_MAX));
+        double seconds = (System.nanoTime() - begun) / 1e9;
+        print(String.format("{\"scenario\":%s,\"ok\":%b,\"seconds\":%.3f,\"detail\":%s}",
+            quote(name), ok, seconds, quote(detail)));
+    }
+
+    private static synchronized void print(String line) {
+        RESULTS.println(line);
+        RESULTS.flush();
+    }
+
+    private static String quote(String text) {
+        StringBuilder json = new StringBuilder("\"");
+        for (char c : text.toCharArray()) {
+            if (c == '"' || c == '\\') {
+                json.append('\\').append(c);
+            } else if (c < ' ') {
+                json.append(String.format("\\u%04x", (int) c));
+            } else {
+                json.append(c);
+            }
+        }
+        return json.append('"').toString();
+    }
+}

@@ -51,8 +51,8 @@ pub enum RegisterBodyError {
     Body(#[from] BodyError),
     #[error("compressed body: {0}")]
     Inflate(#[from] std::io::Error),
-    #[error("compressed body is larger than {INFLATED_BYTES_MAX} bytes when inflated")]
-    TooLarge,
+    #[error("compressed body is larger than {bytes_max} bytes when inflated")]
+    TooLarge { bytes_max: usize },
     #[error("compressed body ends within {0}")]
     Truncated(&'static str),
     #[error("compressed body has a negative length of {0}")]
@@ -86,12 +86,13 @@ impl RegisterBrokerBody {
         Ok(fastjson::parse(body)?)
     }
 
+    /// What the header's `bodyCrc32` says of these bytes. RocketMQ clears the sign (`UtilAll#crc32`).
+    pub fn crc32(body: &[u8]) -> i32 {
+        (crc32fast::hash(body) & 0x7fff_ffff) as i32
+    }
+
     fn decode_compressed(body: &[u8], version: i32) -> Result<Self, RegisterBodyError> {
-        let mut inflated = Vec::new();
-        ZlibDecoder::new(body).take(INFLATED_BYTES_MAX as u64 + 1).read_to_end(&mut inflated)?;
-        if inflated.len() > INFLATED_BYTES_MAX {
-            return Err(RegisterBodyError::TooLarge);
-        }
+        let inflated = inflate(body, INFLATED_BYTES_MAX)?;
         let mut parts = Parts { rest: &inflated };
         let mut decoded = Self::default();
         let topics = &mut decoded.topic_config_serialize_wrapper;
@@ -133,6 +134,15 @@ impl RegisterBrokerBody {
         encoder.write_all(&parts).expect("compressing into memory cannot fail");
         Bytes::from(encoder.finish().expect("compressing into memory cannot fail"))
     }
+}
+
+fn inflate(body: &[u8], bytes_max: usize) -> Result<Vec<u8>, RegisterBodyError> {
+    let mut inflated = Vec::new();
+    ZlibDecoder::new(body).take(bytes_max as u64 + 1).read_to_end(&mut inflated)?;
+    if inflated.len() > bytes_max {
+        return Err(RegisterBodyError::TooLarge { bytes_max });
+    }
+    Ok(inflated)
 }
 
 /// Deflate with a window of up to 32 KiB, the only one in use.
@@ -178,4 +188,19 @@ fn push_length(parts: &mut Vec<u8>, length: usize) {
 fn push_part(parts: &mut Vec<u8>, part: &[u8]) {
     push_length(parts, part.len());
     parts.extend_from_slice(part);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn inflation_stops_at_its_limit() {
+        let mut encoder = ZlibEncoder::new(Vec::new(), Compression::fast());
+        encoder.write_all(&[b' '; 100_000]).unwrap();
+        let bomb = encoder.finish().unwrap();
+        assert!(bomb.len() < 1000);
+        assert_eq!(inflate(&bomb, 100_000).unwrap().len(), 100_000);
+        assert!(matches!(inflate(&bomb, 99_999), Err(RegisterBodyError::TooLarge { bytes_max: 99_999 })));
+    }
 }

@@ -371,10 +371,7 @@ fn truncated_compressed_registration_is_refused() {
 }
 
 #[test]
-fn compressed_bomb_and_false_lengths_are_refused() {
-    let bomb = deflate(&vec![b' '; INFLATED_BYTES_MAX + 1]);
-    assert!(bomb.len() < 1 << 20);
-    assert!(matches!(RegisterBrokerBody::decode(&bomb, true, 479), Err(RegisterBodyError::TooLarge)));
+fn false_lengths_in_a_compressed_registration_are_refused() {
     for length in [-1, i32::MIN] {
         let error = RegisterBrokerBody::decode(&deflate(&length.to_be_bytes()), true, 479).unwrap_err();
         assert!(matches!(error, RegisterBodyError::NegativeLength(_)));

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use apogee_net::client::CallError;
 use apogee_net::code::ResponseCode;
 use serde::Serialize;
 
@@ -26,12 +27,37 @@ pub enum Failure {
     NotConnected,
     /// Due while as many messages were in flight as the generator allows: not sent.
     InFlightLimit,
-    /// The connection's out-queue was full: not sent.
-    OutQueueFull,
+    /// The connection would not take the request: too much is unanswered, or it does not fit a frame.
+    NotTaken,
     /// The reply could not be understood.
     Malformed,
     /// Kinds beyond `KINDS_MAX`.
     Other,
+}
+
+impl Failure {
+    /// Whether the broker stored the message all the same; RocketMQ's clients count these three as sent.
+    /// Source: `MQClientAPIImpl#processSendResponse`.
+    pub fn is_stored(self) -> bool {
+        matches!(
+            self,
+            Failure::Answered(
+                ResponseCode::FLUSH_DISK_TIMEOUT
+                    | ResponseCode::SLAVE_NOT_AVAILABLE
+                    | ResponseCode::FLUSH_SLAVE_TIMEOUT
+            )
+        )
+    }
+}
+
+impl From<CallError> for Failure {
+    fn from(error: CallError) -> Failure {
+        match error {
+            CallError::Timeout(_) => Failure::TimedOut,
+            CallError::Closed => Failure::Disconnected,
+            CallError::TooManyPending | CallError::TooLarge(_) => Failure::NotTaken,
+        }
+    }
 }
 
 impl fmt::Display for Failure {
@@ -42,7 +68,7 @@ impl fmt::Display for Failure {
             Failure::Disconnected => f.write_str("disconnected"),
             Failure::NotConnected => f.write_str("not connected"),
             Failure::InFlightLimit => f.write_str("in-flight limit"),
-            Failure::OutQueueFull => f.write_str("out-queue full"),
+            Failure::NotTaken => f.write_str("not taken by the connection"),
             Failure::Malformed => f.write_str("malformed reply"),
             Failure::Other => f.write_str("other"),
         }
@@ -66,6 +92,12 @@ pub struct Failures {
 impl Failures {
     pub fn record(&mut self, failure: Failure, remark: Option<&str>) {
         self.add(failure, 1, remark);
+    }
+
+    pub fn record_many(&mut self, failure: Failure, count: u64) {
+        if count > 0 {
+            self.add(failure, count, None);
+        }
     }
 
     pub fn merge(&mut self, other: &Failures) {
@@ -124,6 +156,13 @@ mod tests {
         let json = serde_json::to_value(&sum).unwrap();
         assert_eq!(json["SYSTEM_BUSY (2)"], serde_json::json!({"count": 4, "remark": "busy"}));
         assert_eq!(json["timed out"], serde_json::json!({"count": 2}));
+    }
+
+    #[test]
+    fn three_codes_mean_stored_and_only_they() {
+        let stored: Vec<i32> = (-10..2_000).filter(|code| answered(*code).is_stored()).collect();
+        assert_eq!(stored, [10, 11, 12]);
+        assert!(!Failure::TimedOut.is_stored());
     }
 
     #[test]

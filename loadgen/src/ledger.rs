@@ -334,10 +334,10 @@ mod tests {
     fn events() -> impl Strategy<Value = Vec<Event>> {
         let event = prop_oneof![
             3 => Just(Event::Send),
-            2 => (0u64..300).prop_map(Event::Ack),
-            3 => (0u64..300).prop_map(Event::Receive),
+            2 => (0u64..200).prop_map(Event::Ack),
+            3 => (0u64..200).prop_map(Event::Receive),
         ];
-        proptest::collection::vec(event, 0..1_500)
+        proptest::collection::vec(event, 0..600)
     }
 
     proptest! {

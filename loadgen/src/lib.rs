@@ -3,7 +3,10 @@
 //! Decisions are plain and stand apart from what drives them; `README.md` names the file to read first.
 
 pub mod assignment;
+pub mod cli;
 pub mod clock;
+pub mod cluster;
+pub mod driver;
 pub mod failure;
 pub mod figures;
 pub mod latency;
@@ -11,6 +14,7 @@ pub mod ledger;
 pub mod live;
 pub mod pace;
 pub mod payload;
+pub mod progress;
 pub mod report;
 pub mod schedule;
 pub mod settings;

@@ -13,9 +13,11 @@ pub const QUEUES_PER_BROKER_MAX: u32 = 4096;
 pub const CONNECTIONS_MAX: usize = 1024;
 /// Requests a closed loop keeps in flight per connection.
 pub const CLOSED_LOOP_DEPTH_MAX: u32 = 4096;
-/// Messages in flight per thread unless set otherwise: a broker that stalls for seconds must not make the generator
-/// swap. At 1 KiB they hold about 128 MiB.
-pub const IN_FLIGHT_MAX_DEFAULT: u32 = 100_000;
+/// Unanswered message bodies of one thread. A connection that has 64 MiB unsent is given up, so a stalled broker must
+/// meet this limit first, under which planned messages become errors but the connection lives.
+pub const IN_FLIGHT_BYTES_MAX: usize = 48 * 1024 * 1024;
+/// Unanswered messages of one thread unless set otherwise; larger messages are bounded by `IN_FLIGHT_BYTES_MAX`.
+const IN_FLIGHT_DEFAULT: usize = 100_000;
 /// Topic used when none is named. Runs tell their messages from those of others, so they can share it.
 pub const TOPIC_DEFAULT: &str = "apogee-loadgen";
 
@@ -50,7 +52,7 @@ pub struct RunSettings {
     /// Only these broker names; `None` takes all.
     pub brokers: Option<Vec<String>>,
     pub consume: bool,
-    /// Messages in flight per thread; planned ones beyond it are counted as errors.
+    /// Unanswered messages per thread; planned ones beyond it are counted as errors.
     pub in_flight_max: u32,
     pub send_timeout: Duration,
     pub drain_timeout: Duration,
@@ -68,8 +70,6 @@ pub enum SettingsError {
     TopicName(String),
     #[error("--threads {threads} but --pin names {cpus} CPUs; each thread needs its own")]
     TooFewCpus { threads: usize, cpus: usize },
-    #[error("--pin names CPU {cpu}; this process may use {allowed}")]
-    CpuNotAllowed { cpu: usize, allowed: String },
     #[error("--brokers is given but names no broker")]
     NoBrokerNamed,
     #[error(transparent)]
@@ -88,7 +88,8 @@ impl RunSettings {
         in_range("queues", u64::from(self.queues_per_broker), 1, u64::from(QUEUES_PER_BROKER_MAX))?;
         in_range("threads", self.threads as u64, 1, THREADS_MAX as u64)?;
         in_range("connections", self.connections as u64, 1, CONNECTIONS_MAX as u64)?;
-        in_range("in-flight-max", u64::from(self.in_flight_max), 1, u64::from(u32::MAX))?;
+        let in_flight_max = (IN_FLIGHT_BYTES_MAX / self.size_bytes) as u64;
+        in_range("in-flight-max", u64::from(self.in_flight_max), 1, in_flight_max)?;
         if self.duration.is_zero() {
             return Err(SettingsError::NoDuration);
         }
@@ -116,6 +117,12 @@ impl RunSettings {
         }
         Ok(())
     }
+}
+
+/// As many unanswered messages per thread as messages of this size allow.
+pub fn in_flight_default(size_bytes: usize) -> u32 {
+    let messages = (IN_FLIGHT_BYTES_MAX / size_bytes.max(1)).clamp(1, IN_FLIGHT_DEFAULT);
+    u32::try_from(messages).expect("clamped")
 }
 
 fn in_range(name: &'static str, value: u64, min: u64, max: u64) -> Result<(), SettingsError> {
@@ -150,7 +157,7 @@ mod tests {
             connections: 1,
             brokers: None,
             consume: true,
-            in_flight_max: IN_FLIGHT_MAX_DEFAULT,
+            in_flight_max: in_flight_default(1024),
             send_timeout: Duration::from_secs(3),
             drain_timeout: Duration::from_secs(10),
         }
@@ -164,7 +171,8 @@ mod tests {
     #[test]
     fn bad_values_are_refused_by_the_name_of_their_flag() {
         type Change = fn(&mut RunSettings);
-        let table: [(Change, &str); 9] = [
+        let table: [(Change, &str); 10] = [
+            (|s| s.in_flight_max = 49_153, "--in-flight-max is 49153; allowed are 1 to 49152"),
             (|s| s.size_bytes = 43, "--size is 43; allowed are 44 to 4194304"),
             (|s| s.queues_per_broker = 0, "--queues is 0; allowed are 1 to 4096"),
             (|s| s.threads = 0, "--threads is 0; allowed are 1 to 256"),

@@ -182,12 +182,14 @@ impl Tally {
         self.ledgers.values().map(StreamLedger::awaited).sum()
     }
 
-    /// Closes the books.
-    pub fn finish(mut self) -> Measurements {
+    /// Closes the books; what is still in flight counts as timed out.
+    pub fn finish(&mut self) -> Measurements {
+        let mut measured = std::mem::take(&mut self.measured);
+        measured.publish_failures.record_many(Failure::TimedOut, u64::from(self.in_flight));
         for ledger in self.ledgers.values() {
-            self.measured.ledger.add(&ledger.totals());
+            measured.ledger.add(&ledger.totals());
         }
-        self.measured
+        measured
     }
 
     fn ledger(&mut self, stream: StreamId) -> &mut StreamLedger {
@@ -263,6 +265,14 @@ mod tests {
     }
 
     #[test]
+    fn what_is_in_flight_at_the_end_has_timed_out() {
+        let mut tally = tally();
+        tally.plan_send(A, at(0), at(0));
+        tally.plan_send(A, at(1), at(1));
+        assert_eq!(tally.finish().publish_failures.count(Failure::TimedOut), 2);
+    }
+
+    #[test]
     fn a_message_in_the_wrong_queue_is_corruption_and_leaves_the_right_one_waiting() {
         let mut tally = tally();
         let stamp = tally.plan_send(A, at(0), at(0));
@@ -283,6 +293,33 @@ mod tests {
         let measured = tally.finish();
         assert_eq!(measured.end_to_end.from_due.count(), 1);
         assert_eq!((measured.ledger.duplicated, measured.ledger.foreign), (1, 1));
+    }
+
+    /// A broker that answers each message after 100 µs, except that from 400 ms on it does nothing for 200 ms.
+    #[test]
+    fn the_spectrum_of_a_stall_is_the_computed_one() {
+        let window = Window { start: RunTime::START, end: at(2_000_000) };
+        let mut tally = Tally::new(RUN, window, &[A], true, Arc::default());
+        for message in 0..20_000 {
+            let due = at(message * 100);
+            let stamp = tally.plan_send(A, due, due);
+            let answered =
+                if (400_000..600_000).contains(&(message * 100)) { at(600_100) } else { due + WARMUP / 100 };
+            tally.on_acked(&stamp, answered, None);
+        }
+        // One message in ten was due in the stall; their latencies fall evenly from 200.1 ms to 0.2 ms.
+        let summary = tally.finish().publish.from_due.summary();
+        let exact = [
+            (summary.p50_us, 100.0),
+            (summary.p90_us, 100.0),
+            (summary.p99_us, 180_100.0),
+            (summary.p999_us, 198_100.0),
+        ];
+        for (measured, exact) in exact {
+            let measured = measured.unwrap();
+            assert!((measured - exact).abs() <= exact * 0.001 + 0.1, "{measured} instead of {exact}");
+        }
+        assert_eq!((summary.max_us, summary.count, summary.p9999_us), (Some(200_100.0), 20_000, None));
     }
 
     #[test]

@@ -1,0 +1,290 @@
+//! The command line: what can be asked, and how it becomes settings.
+
+use std::fs::File;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use clap::{Args, Parser, Subcommand};
+use serde::Serialize;
+
+use crate::driver;
+use crate::driver::floor::{self, FloorSettings};
+use crate::driver::run::{self, StopFlag};
+use crate::progress;
+use crate::settings::{self, Load, RunSettings};
+
+/// Measures latency tails of any RocketMQ-compatible broker, and keeps books on every message.
+#[derive(Debug, Parser)]
+#[command(name = "apogee-loadgen", version, propagate_version = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Send at a planned rate, receive everything back, report latencies and losses
+    Run(RunArgs),
+    /// Measure raw TCP round trips on loopback: the limit that no broker can go below
+    Floor(FloorArgs),
+}
+
+#[derive(Debug, Args)]
+struct RunArgs {
+    /// NameServers, host:port, several separated by ';'
+    #[arg(long, value_delimiter = ';', default_value = "127.0.0.1:9876")]
+    namesrv: Vec<String>,
+    /// Messages per second over all queues, sent when planned whatever the broker does
+    #[arg(long, default_value_t = 1_000, conflicts_with = "closed_loop")]
+    rate: u64,
+    /// Instead of a rate: keep so many requests in flight on each connection
+    #[arg(long, value_name = "DEPTH")]
+    closed_loop: Option<u32>,
+    /// Bytes of a message body
+    #[arg(long, default_value_t = 1024)]
+    size: usize,
+    /// Length of the measured part
+    #[arg(long, value_parser = humantime::parse_duration, default_value = "30s")]
+    duration: Duration,
+    /// Sent before it, not measured
+    #[arg(long, value_parser = humantime::parse_duration, default_value = "2s")]
+    warmup: Duration,
+    /// Topic; made on every broker
+    #[arg(long, default_value = settings::TOPIC_DEFAULT)]
+    topic: String,
+    /// Queues of the topic on each broker
+    #[arg(long, default_value_t = 4)]
+    queues: u32,
+    /// Threads [default: half of the CPUs, or as many as --pin names]
+    #[arg(long)]
+    threads: Option<usize>,
+    /// CPUs for the threads, like 1 or 2-3,6; each is then busy all the time
+    #[arg(long, value_name = "CPUS", value_parser = parse_cpus)]
+    pin: Option<CpuList>,
+    /// Publishing connections per broker and thread
+    #[arg(long, default_value_t = 1)]
+    connections: usize,
+    /// Only these brokers, separated by commas
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    brokers: Option<Vec<String>>,
+    /// Do not receive the messages
+    #[arg(long)]
+    no_consume: bool,
+    /// Unanswered messages per thread; what is due beyond counts as an error [default: 48 MiB of bodies, at most 100000]
+    #[arg(long, value_name = "MESSAGES")]
+    in_flight_max: Option<u32>,
+    /// How long to wait for the reply to a message
+    #[arg(long, value_parser = humantime::parse_duration, default_value = "3s")]
+    send_timeout: Duration,
+    /// How long to wait at the end for what is outstanding
+    #[arg(long, value_parser = humantime::parse_duration, default_value = "10s")]
+    drain_timeout: Duration,
+    /// Also write the report to this file
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct FloorArgs {
+    /// Bytes each way
+    #[arg(long, default_value_t = 1024)]
+    size: usize,
+    /// Round trips under way at once
+    #[arg(long, default_value_t = 1)]
+    depth: usize,
+    /// Length of the measured part
+    #[arg(long, value_parser = humantime::parse_duration, default_value = "10s")]
+    duration: Duration,
+    /// Before it, not measured
+    #[arg(long, value_parser = humantime::parse_duration, default_value = "500ms")]
+    warmup: Duration,
+    /// CPU of the echoing side
+    #[arg(long, value_name = "CPU")]
+    pin_server: Option<usize>,
+    /// CPU of the asking side
+    #[arg(long, value_name = "CPU")]
+    pin_client: Option<usize>,
+    /// Also write the report to this file
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+/// Whether what was measured is in order; decides the exit code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    Good,
+    Faulty,
+}
+
+impl Cli {
+    /// Does what was asked and prints the result.
+    pub fn execute(self) -> anyhow::Result<Outcome> {
+        match self.command {
+            Command::Run(args) => execute_run(args),
+            Command::Floor(args) => execute_floor(args),
+        }
+    }
+}
+
+fn execute_run(args: RunArgs) -> anyhow::Result<Outcome> {
+    let allowed = driver::allowed_cpus();
+    let json = create(args.json.as_deref())?;
+    let settings = args.into_settings(&allowed)?;
+    settings.check()?;
+    eprintln!(
+        "{}, {} B, {:?} after {:?} of warm-up; Ctrl-C ends early with a report",
+        progress::describe(&settings.load),
+        settings.size_bytes,
+        settings.duration,
+        settings.warmup
+    );
+    let report = run::run(&settings, &stop_on_ctrl_c()?, &mut *progress::for_stderr())?;
+    print!("{}", report.text());
+    write(json, &report)?;
+    Ok(if report.faults.is_empty() { Outcome::Good } else { Outcome::Faulty })
+}
+
+fn execute_floor(args: FloorArgs) -> anyhow::Result<Outcome> {
+    let json = create(args.json.as_deref())?;
+    let report = floor::measure(&FloorSettings {
+        size_bytes: args.size,
+        depth: args.depth,
+        duration: args.duration,
+        warmup: args.warmup,
+        server_cpu: args.pin_server,
+        client_cpu: args.pin_client,
+    })?;
+    print!("{}", report.text());
+    write(json, &report)?;
+    Ok(Outcome::Good)
+}
+
+/// The first Ctrl-C ends the run with a report, the second ends the process.
+fn stop_on_ctrl_c() -> anyhow::Result<StopFlag> {
+    let flag = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        signal_hook::flag::register_conditional_default(signal, flag.clone())?;
+        signal_hook::flag::register(signal, flag.clone())?;
+    }
+    Ok(StopFlag::new(flag))
+}
+
+/// Opened before the run: a wrong path must not cost the result.
+fn create(path: Option<&std::path::Path>) -> anyhow::Result<Option<File>> {
+    let Some(path) = path else { return Ok(None) };
+    Ok(Some(File::create(path).with_context(|| format!("cannot write {}", path.display()))?))
+}
+
+fn write(file: Option<File>, report: &impl Serialize) -> anyhow::Result<()> {
+    match file {
+        Some(file) => serde_json::to_writer_pretty(file, report).context("cannot write the report"),
+        None => Ok(()),
+    }
+}
+
+impl RunArgs {
+    fn into_settings(self, allowed_cpus: &[usize]) -> anyhow::Result<RunSettings> {
+        let cpus = self.pin.map(|list| list.0);
+        if let Some(cpu) = cpus.iter().flatten().find(|cpu| !allowed_cpus.contains(cpu)) {
+            bail!("--pin names CPU {cpu}; this process may use {allowed_cpus:?}");
+        }
+        let threads_default = cpus.as_ref().map_or((allowed_cpus.len() / 2).max(1), Vec::len);
+        Ok(RunSettings {
+            namesrv: self.namesrv.into_iter().filter(|address| !address.is_empty()).collect(),
+            load: match self.closed_loop {
+                Some(depth) => Load::Closed { depth },
+                None => Load::Open { rate: self.rate },
+            },
+            size_bytes: self.size,
+            duration: self.duration,
+            warmup: self.warmup,
+            topic: self.topic,
+            queues_per_broker: self.queues,
+            threads: self.threads.unwrap_or(threads_default),
+            cpus,
+            connections: self.connections,
+            brokers: self.brokers,
+            consume: !self.no_consume,
+            in_flight_max: self.in_flight_max.unwrap_or(settings::in_flight_default(self.size)),
+            send_timeout: self.send_timeout,
+            drain_timeout: self.drain_timeout,
+        })
+    }
+}
+
+/// CPUs as the kernel lists them: numbers and ranges, separated by commas.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct CpuList(Vec<usize>);
+
+/// More than any machine has; a longer list is a mistake.
+const CPUS_MAX: usize = 4096;
+
+fn parse_cpus(text: &str) -> Result<CpuList, String> {
+    let number = |text: &str| text.trim().parse::<usize>().map_err(|_| format!("'{text}' is no CPU number"));
+    let mut cpus = Vec::new();
+    for part in text.split(',') {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let (first, last) = (number(first)?, number(last)?);
+        if first > last || last >= CPUS_MAX {
+            return Err(format!("'{part}' is no range of CPUs"));
+        }
+        cpus.extend(first..=last);
+    }
+    let mut unique = cpus.clone();
+    unique.sort_unstable();
+    unique.dedup();
+    if unique.len() < cpus.len() {
+        return Err("a CPU is named twice".to_owned());
+    }
+    Ok(CpuList(cpus))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(line: &str) -> anyhow::Result<RunSettings> {
+        let cli = Cli::try_parse_from(["apogee-loadgen", "run"].into_iter().chain(line.split_whitespace()))?;
+        match cli.command {
+            Command::Run(args) => args.into_settings(&[0, 1, 2, 3]),
+            Command::Floor(_) => bail!("not a run"),
+        }
+    }
+
+    #[test]
+    fn the_readmes_command_is_understood() {
+        let settings = settings("--namesrv 127.0.0.1:9876 --rate 5000 --size 1024 --duration 30s").unwrap();
+        assert_eq!(settings.load, Load::Open { rate: 5_000 });
+        assert_eq!((settings.size_bytes, settings.duration), (1024, Duration::from_secs(30)));
+        assert_eq!((settings.warmup, settings.threads, settings.consume), (Duration::from_secs(2), 2, true));
+        assert_eq!(settings.check(), Ok(()));
+    }
+
+    #[test]
+    fn threads_follow_the_pinned_cpus() {
+        let settings = settings("--namesrv a:1;b:2 --pin 1,3 --closed-loop 8 --brokers x,y").unwrap();
+        assert_eq!((settings.threads, settings.cpus), (2, Some(vec![1, 3])));
+        assert_eq!(settings.load, Load::Closed { depth: 8 });
+        assert_eq!(settings.namesrv, ["a:1", "b:2"]);
+        assert_eq!(settings.brokers, Some(vec!["x".into(), "y".into()]));
+    }
+
+    #[test]
+    fn contradictions_and_foreign_cpus_are_refused() {
+        assert!(settings("--rate 5 --closed-loop 3").is_err());
+        assert!(settings("--pin 4").unwrap_err().to_string().contains("CPU 4"));
+        assert!(settings("--rate x").is_err());
+    }
+
+    #[test]
+    fn cpu_lists_are_read_like_the_kernels() {
+        assert_eq!(parse_cpus("1"), Ok(CpuList(vec![1])));
+        assert_eq!(parse_cpus("2-4,0"), Ok(CpuList(vec![2, 3, 4, 0])));
+        for wrong in ["", "a", "3-1", "1,1", "0-9999999", "-"] {
+            assert!(parse_cpus(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,15 @@
+//! What acts: executors, connections and timers. Everything decided here is decided elsewhere, in plain code.
+
+mod books;
+mod consumer;
+mod link;
+mod producer;
+mod runtime;
+mod setup;
+mod worker;
+
+pub mod floor;
+pub mod run;
+
+pub use runtime::{allowed_cpus, early_init};
+pub use setup::SetupError;

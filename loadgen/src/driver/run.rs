@@ -1,0 +1,218 @@
+//! A whole run, from settings to report.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use glommio::ExecutorJoinHandle;
+
+pub use super::books::StopFlag;
+pub use super::runtime::ExecutorError;
+use super::runtime::{self, Nudger};
+use super::setup::{self, Broker, SetupError};
+use super::worker::{self, Handshake, WorkerPlan};
+use crate::assignment;
+use crate::live::Live;
+use crate::payload::RunId;
+use crate::report::{Report, Surroundings};
+use crate::settings::{RunSettings, SettingsError};
+use crate::tally::Measurements;
+
+/// From "all are ready" to the first message: enough for every thread to hear of it and to park its pulls.
+const START_LEAD: Duration = Duration::from_millis(200);
+
+/// How often an observer is shown how things are.
+pub const TICK: Duration = Duration::from_millis(100);
+
+/// Why there is no report.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    #[error(transparent)]
+    Setup(#[from] SetupError),
+    #[error(transparent)]
+    Executor(#[from] ExecutorError),
+    #[error("a thread of the generator failed: {0}")]
+    Thread(String),
+    #[error("interrupted before the first message")]
+    Interrupted,
+}
+
+/// Which part of a run is going on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    WarmUp,
+    Measuring,
+    /// The plan is through; outstanding replies and messages are awaited.
+    Draining,
+}
+
+/// A run in progress, as an observer sees it.
+#[derive(Debug)]
+pub struct View<'a> {
+    pub phase: Phase,
+    /// Since the first message was due.
+    pub elapsed: Duration,
+    pub settings: &'a RunSettings,
+    pub live: &'a [Arc<Live>],
+}
+
+/// Is told how a run goes on; all calls come from the thread that started it.
+pub trait Observer {
+    /// A step of the preparation begins.
+    fn on_step(&mut self, step: &str);
+    /// Every `TICK` while messages are sent or awaited.
+    fn on_tick(&mut self, view: &View<'_>);
+    /// The run is over; the report follows.
+    fn on_end(&mut self);
+}
+
+/// Prepares, sends, receives and reports. Blocks until all is done or `stop` is set and the rest has been awaited.
+pub fn run(settings: &RunSettings, stop: &StopFlag, observer: &mut dyn Observer) -> Result<Report, RunError> {
+    settings.check()?;
+    let nudger = Nudger::start();
+    let settings = Arc::new(settings.clone());
+
+    observer.on_step(&format!("topic {} on the brokers of {}", settings.topic, settings.namesrv.join(";")));
+    let brokers: Arc<[Broker]> = prepare(&settings, &nudger)?.into();
+    if stop.is_set() {
+        return Err(RunError::Interrupted);
+    }
+
+    let run_id = new_run_id();
+    let targets = assignment::number_streams(brokers.len(), settings.queues_per_broker);
+    let dealt = assignment::deal_to_threads(&targets, brokers.len(), settings.threads);
+    let threads = dealt.len();
+    observer.on_step(&format!("{} queues on {} brokers", targets.len(), brokers.len()));
+    let plans = dealt.into_iter().enumerate().map(|(index, own)| WorkerPlan {
+        index,
+        run: run_id,
+        settings: settings.clone(),
+        brokers: brokers.clone(),
+        targets: own,
+        streams: u32::try_from(targets.len()).expect("streams were numbered with u32"),
+        threads,
+        live: Arc::default(),
+        stop: stop.clone(),
+    });
+    let mut team = Team::start(plans, &nudger)?;
+    let connections = team.await_ready()?;
+    let start = team.give_start();
+    let stopped_after = team.watch(&settings, start, stop, observer);
+    observer.on_end();
+    let measured = team.join()?;
+
+    let surroundings = Surroundings {
+        run_id: format!("{:016x}", run_id.0),
+        brokers: brokers.iter().map(|broker| broker.name.clone()).collect(),
+        queues: targets.len(),
+        threads,
+        connections,
+    };
+    let ran_for = stopped_after.unwrap_or(settings.length()).min(settings.length());
+    let measured_for = ran_for.saturating_sub(settings.warmup);
+    Ok(Report::new(&settings, &surroundings, &measured, measured_for, stopped_after.is_some()))
+}
+
+fn prepare(settings: &Arc<RunSettings>, nudger: &Nudger) -> Result<Vec<Broker>, RunError> {
+    let settings = settings.clone();
+    let task = move || async move { setup::prepare(&settings).await };
+    let handle = runtime::start("loadgen-setup", None, nudger, task)?;
+    Ok(handle.join().map_err(|error| RunError::Thread(error.to_string()))??)
+}
+
+/// Nanoseconds since 1970 tell runs apart, also those of several processes.
+fn new_run_id() -> RunId {
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    RunId(since_1970.as_nanos() as u64 ^ u64::from(std::process::id()).rotate_right(16))
+}
+
+/// The threads of a run.
+struct Team {
+    members: Vec<ExecutorJoinHandle<Option<Measurements>>>,
+    ready: Receiver<Result<usize, SetupError>>,
+    starts: Vec<SyncSender<Instant>>,
+    live: Vec<Arc<Live>>,
+    /// Closed when the last thread has ended, however it ended.
+    ended: Receiver<()>,
+}
+
+impl Team {
+    fn start(plans: impl Iterator<Item = WorkerPlan>, nudger: &Nudger) -> Result<Team, ExecutorError> {
+        let (ready_sender, ready) = sync_channel(1);
+        let (end_guard, ended) = sync_channel(0);
+        let mut team = Team { members: vec![], ready, starts: vec![], live: vec![], ended };
+        for plan in plans {
+            let cpu = plan.settings.cpus.as_ref().map(|cpus| cpus[plan.index]);
+            let (start_sender, start) = sync_channel(1);
+            let handshake = Handshake { ready: ready_sender.clone(), start };
+            let end_guard: SyncSender<()> = end_guard.clone();
+            team.live.push(plan.live.clone());
+            team.starts.push(start_sender);
+            team.members.push(runtime::start("loadgen", cpu, nudger, move || async move {
+                let _end_guard = end_guard;
+                worker::work(plan, handshake).await
+            })?);
+        }
+        Ok(team)
+    }
+
+    /// Waits until every thread is connected; counts the publishing connections.
+    fn await_ready(&mut self) -> Result<usize, SetupError> {
+        let mut connections = 0;
+        for _ in 0..self.members.len() {
+            // A thread that died says nothing; `join` reports it.
+            let Ok(ready) = self.ready.recv() else { break };
+            connections += ready?;
+        }
+        Ok(connections)
+    }
+
+    fn give_start(&mut self) -> Instant {
+        let start = Instant::now() + START_LEAD;
+        for member in self.starts.drain(..) {
+            // Fails only if that thread has died, which `join` reports.
+            let _ = member.send(start);
+        }
+        start
+    }
+
+    /// Shows the run to the observer until it is over; the time of an interruption, if there was one.
+    fn watch(
+        &self,
+        settings: &RunSettings,
+        start: Instant,
+        stop: &StopFlag,
+        observer: &mut dyn Observer,
+    ) -> Option<Duration> {
+        let mut stopped_after = None;
+        loop {
+            let is_over = self.ended.recv_timeout(TICK) != Err(RecvTimeoutError::Timeout);
+            let elapsed = start.elapsed();
+            if stop.is_set() && stopped_after.is_none() && elapsed < settings.length() {
+                stopped_after = Some(elapsed);
+            }
+            if is_over {
+                return stopped_after;
+            }
+            let phase = if stopped_after.is_some() || elapsed >= settings.length() {
+                Phase::Draining
+            } else if elapsed < settings.warmup {
+                Phase::WarmUp
+            } else {
+                Phase::Measuring
+            };
+            observer.on_tick(&View { phase, elapsed, settings, live: &self.live });
+        }
+    }
+
+    fn join(self) -> Result<Measurements, RunError> {
+        let mut sum = Measurements::default();
+        for member in self.members {
+            let measured = member.join().map_err(|error| RunError::Thread(error.to_string()))?;
+            sum.merge(&measured.ok_or_else(|| RunError::Thread("it was not started".to_owned()))?);
+        }
+        Ok(sum)
+    }
+}

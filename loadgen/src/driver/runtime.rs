@@ -1,0 +1,148 @@
+//! glommio executors: how they are started and kept awake.
+
+use std::future::Future;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::task::{Poll, Waker};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use apogee_net::io::{Driver, DriverConfig};
+use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
+
+/// How long an executor with a CPU of its own looks for events before it sleeps. Waking from sleep costs tens of
+/// microseconds on a virtual machine, which would count as the broker's latency.
+const SPIN: Duration = Duration::from_millis(1);
+const SPIN_BEFORE_PARK: Duration = Duration::from_micros(100);
+
+/// No files are read or written; the smallest arena keeps clear of the memlock limit.
+const IO_MEMORY_BYTES: usize = 64 * 1024;
+
+/// A glommio executor can sleep with runnable tasks when it was descheduled at the wrong moment, until something
+/// outside wakes it. This often something does.
+const NUDGE: Duration = Duration::from_millis(5);
+
+/// To be called first in `main`, while there is one thread: registering for membarrier is slow afterwards.
+pub fn early_init() {
+    glommio::early_init();
+}
+
+/// Starts an executor with its socket driver and runs `task` on it; `cpu` pins it and lets it busy-wait there.
+pub(super) fn start<T: Send + 'static, F: Future<Output = T> + 'static>(
+    name: &str,
+    cpu: Option<usize>,
+    nudger: &Nudger,
+    task: impl FnOnce() -> F + Send + 'static,
+) -> Result<ExecutorJoinHandle<T>, ExecutorError> {
+    let placement = cpu.map_or(Placement::Unbound, Placement::Fixed);
+    let mut builder = LocalExecutorBuilder::new(placement).name(name).io_memory(IO_MEMORY_BYTES);
+    let mut config = DriverConfig::default();
+    if cpu.is_some() {
+        builder = builder.spin_before_park(SPIN_BEFORE_PARK);
+        config.spin = SPIN;
+    }
+    let wakers = nudger.shared.clone();
+    builder
+        .spawn(move || async move {
+            Driver::start(config);
+            glommio::spawn_local(be_nudged(wakers)).detach();
+            task().await
+        })
+        .map_err(|error| ExecutorError { reason: error.to_string() })
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "cannot start an io_uring executor: {reason}. The kernel must be 5.8 or newer, allow io_uring \
+     (kernel.io_uring_disabled = 0, no seccomp filter) and lock 512 KiB of memory per thread (ulimit -l)"
+)]
+pub struct ExecutorError {
+    pub reason: String,
+}
+
+/// CPUs this process may run on.
+pub fn allowed_cpus() -> Vec<usize> {
+    // SAFETY: an all-zero set is the valid empty set.
+    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    // SAFETY: `set` lives through the call and its size is what is passed; 0 is the calling thread.
+    let result = unsafe { libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &mut set) };
+    assert_eq!(result, 0, "sched_getaffinity: {}", std::io::Error::last_os_error());
+    // SAFETY: reads one bit of `set`; CPU_SETSIZE is the number of bits.
+    (0..libc::CPU_SETSIZE as usize).filter(|cpu| unsafe { libc::CPU_ISSET(*cpu, &set) }).collect()
+}
+
+/// Binds the calling thread to one CPU.
+pub(super) fn pin_thread(cpu: usize) -> std::io::Result<()> {
+    // SAFETY: an all-zero set is the valid empty set.
+    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    if cpu >= libc::CPU_SETSIZE as usize {
+        return Err(std::io::Error::from_raw_os_error(libc::EINVAL));
+    }
+    // SAFETY: sets one bit of `set`, which has room for it as just checked.
+    unsafe { libc::CPU_SET(cpu, &mut set) };
+    // SAFETY: `set` lives through the call and its size is what is passed; 0 is the calling thread.
+    let result = unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &set) };
+    if result == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+}
+
+/// A thread that wakes one task of every executor each `NUDGE`; ends when dropped.
+pub(super) struct Nudger {
+    shared: Arc<NudgeShared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct NudgeShared {
+    state: Mutex<NudgeState>,
+    ended: Condvar,
+}
+
+#[derive(Default)]
+struct NudgeState {
+    /// One for each executor of the run, at most `THREADS_MAX` and the one for the setup.
+    wakers: Vec<Waker>,
+    is_over: bool,
+}
+
+impl Nudger {
+    pub(super) fn start() -> Nudger {
+        let shared = Arc::<NudgeShared>::default();
+        let nudged = shared.clone();
+        let nudge = move || {
+            let mut state = nudged.state.lock().unwrap_or_else(PoisonError::into_inner);
+            while !state.is_over {
+                state.wakers.iter().for_each(Waker::wake_by_ref);
+                let waited = nudged.ended.wait_timeout(state, NUDGE);
+                state = waited.unwrap_or_else(PoisonError::into_inner).0;
+            }
+        };
+        let thread = std::thread::Builder::new().name("nudge".into()).spawn(nudge);
+        Nudger { shared, thread: Some(thread.expect("a thread can be started")) }
+    }
+}
+
+impl Drop for Nudger {
+    fn drop(&mut self) {
+        let mut state = self.shared.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.is_over = true;
+        state.wakers.clear();
+        drop(state);
+        self.shared.ended.notify_all();
+        if let Some(thread) = self.thread.take() {
+            // It can only have panicked inside a waker, and then the run has ended with that panic.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Hands this executor's waker to the nudger and then does nothing for ever.
+async fn be_nudged(shared: Arc<NudgeShared>) {
+    let mut is_known = false;
+    std::future::poll_fn(|cx| {
+        if !is_known {
+            is_known = true;
+            shared.state.lock().unwrap_or_else(PoisonError::into_inner).wakers.push(cx.waker().clone());
+        }
+        Poll::<()>::Pending
+    })
+    .await;
+}

@@ -1,0 +1,200 @@
+//! One thread of a run: its connections, its share of the plan, its queues, and how it ends.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender};
+use std::time::Instant;
+
+use apogee_net::io::Signal;
+use futures_lite::future;
+use glommio::Task;
+use rustc_hash::FxHashMap;
+
+use super::books::{Books, StopFlag};
+use super::consumer::QueueReader;
+use super::link::{Link, RETRY_PAUSE};
+use super::producer::{Publisher, PublisherParts, Route};
+use super::setup::{Broker, SetupError};
+use crate::assignment::{self, QueueTarget};
+use crate::clock::{RunClock, RunTime};
+use crate::live::Live;
+use crate::pace::{ClosedLoop, Pacer};
+use crate::payload::{PayloadWriter, RunId};
+use crate::schedule::{MESSAGES_MAX, Schedule, StreamId};
+use crate::settings::{Load, RunSettings};
+use crate::stop::{Drain, DrainStep, Outstanding};
+use crate::tally::{Measurements, Tally, Window};
+
+/// What one thread has to do.
+pub(super) struct WorkerPlan {
+    pub(super) index: usize,
+    pub(super) run: RunId,
+    pub(super) settings: Arc<RunSettings>,
+    pub(super) brokers: Arc<[Broker]>,
+    /// Queues of this thread.
+    pub(super) targets: Vec<QueueTarget>,
+    /// Streams and threads of the whole run.
+    pub(super) streams: u32,
+    pub(super) threads: usize,
+    pub(super) live: Arc<Live>,
+    pub(super) stop: StopFlag,
+}
+
+/// How a thread and the run's main thread agree on the start.
+pub(super) struct Handshake {
+    /// The thread is connected to everything it needs, with so many publishing connections.
+    pub(super) ready: SyncSender<Result<usize, SetupError>>,
+    /// The instant of the first planned message; closed if there will be none.
+    pub(super) start: Receiver<Instant>,
+}
+
+/// The connections of one thread.
+struct Wiring {
+    routes: FxHashMap<StreamId, Route>,
+    /// Publishing connections and their streams.
+    lanes: Vec<(Rc<Link>, Vec<StreamId>)>,
+    readers: Vec<Rc<QueueReader>>,
+    links: Vec<Rc<Link>>,
+}
+
+/// Runs one thread's part to its end; `None` if the run was called off before the start.
+pub(super) async fn work(plan: WorkerPlan, handshake: Handshake) -> Option<Measurements> {
+    let wired = wire(&plan).await;
+    let report = wired.as_ref().map(|wiring| wiring.lanes.len()).map_err(SetupError::clone);
+    // The other side is gone only if it has called the run off.
+    handshake.ready.send(report).ok()?;
+    let wiring = wired.ok()?;
+    // Blocks this executor on purpose: until every thread is ready there is nothing for it to do.
+    let start = handshake.start.recv().ok()?;
+    Some(run(plan, wiring, RunClock::starting_at(start)).await)
+}
+
+async fn wire(plan: &WorkerPlan) -> Result<Wiring, SetupError> {
+    let settings = &plan.settings;
+    let topic: Rc<str> = settings.topic.as_str().into();
+    let mut wiring = Wiring { routes: FxHashMap::default(), lanes: vec![], readers: vec![], links: vec![] };
+    for (at, broker) in plan.brokers.iter().enumerate() {
+        let name: Rc<str> = broker.name.as_str().into();
+        let queues: Vec<_> = plan.targets.iter().filter(|target| target.broker == at).copied().collect();
+        for part in assignment::deal_to_connections(&queues, settings.connections) {
+            let link = open(broker).await?;
+            for target in &part {
+                let route = Route { link: link.clone(), broker: name.clone(), queue_id: target.queue_id };
+                wiring.routes.insert(target.stream, route);
+            }
+            wiring.lanes.push((link.clone(), part.iter().map(|target| target.stream).collect()));
+            wiring.links.push(link);
+        }
+        if settings.consume && !queues.is_empty() {
+            // Its own connection: a reply full of messages must not hold up acknowledgements.
+            let link = open(broker).await?;
+            for target in &queues {
+                let (topic, link) = (topic.clone(), link.clone());
+                let reader = QueueReader::open(target.stream, target.queue_id, &name, topic, link);
+                wiring.readers.push(reader.await?);
+            }
+            wiring.links.push(link);
+        }
+    }
+    Ok(wiring)
+}
+
+async fn open(broker: &Broker) -> Result<Rc<Link>, SetupError> {
+    Link::open(broker.address).await.map_err(|error| SetupError::BrokerUnreachable {
+        name: broker.name.clone(),
+        address: broker.address.to_string(),
+        reason: error.to_string(),
+    })
+}
+
+async fn run(plan: WorkerPlan, wiring: Wiring, clock: RunClock) -> Measurements {
+    let settings = &plan.settings;
+    let streams: Vec<_> = plan.targets.iter().map(|target| target.stream).collect();
+    let end = RunTime::after_start(settings.length());
+    let window = Window { start: RunTime::after_start(settings.warmup), end };
+    let tally = Tally::new(plan.run, window, &streams, settings.consume, plan.live.clone());
+    let books = Rc::new(Books { tally: RefCell::new(tally), clock, changed: Signal::default() });
+
+    // Dropping a task ends it; these live until the books are closed.
+    let mut background: Vec<Task<()>> = Vec::new();
+    background.extend(wiring.links.iter().map(|link| glommio::spawn_local(link.clone().keep())));
+    let follow = |reader: &Rc<QueueReader>| glommio::spawn_local(reader.clone().follow(books.clone()));
+    background.extend(wiring.readers.iter().map(follow));
+
+    publish(&plan, &wiring, &books, &streams, end).await;
+    let drain = Drain { deadline: clock.now() + settings.drain_timeout, consumed: settings.consume };
+    finish(drain, &wiring.readers, &books).await;
+    drop(background);
+    books.tally.borrow_mut().finish()
+}
+
+async fn publish(plan: &WorkerPlan, wiring: &Wiring, books: &Rc<Books>, streams: &[StreamId], end: RunTime) {
+    let settings = &plan.settings;
+    let Some((first, _)) = wiring.lanes.first() else { return };
+    let publisher = Publisher::new(PublisherParts {
+        routes: wiring.routes.clone(),
+        books: books.clone(),
+        payload: PayloadWriter::new(plan.run, settings.size_bytes),
+        topic: settings.topic.clone(),
+        timeout: settings.send_timeout,
+        in_flight_max: match settings.load {
+            Load::Open { .. } => settings.in_flight_max,
+            // A closed loop is bounded by its depth.
+            Load::Closed { .. } => u32::MAX,
+        },
+        local_ip: first.address().ip(),
+        salt: (plan.run.0 as u32).wrapping_add(plan.index as u32),
+    });
+    match settings.load {
+        Load::Open { rate } => {
+            let schedule = Schedule::constant(rate, settings.length()).expect("checked with the settings");
+            publisher.follow(Pacer::new(schedule.share(plan.streams, streams)), &plan.stop).await;
+        }
+        Load::Closed { depth } => {
+            let messages_max = MESSAGES_MAX / (wiring.lanes.len() * plan.threads) as u64;
+            let lane = |(link, streams): &(Rc<Link>, Vec<StreamId>)| {
+                let closed = ClosedLoop::new(streams, depth, end, messages_max);
+                glommio::spawn_local(publisher.clone().keep_in_flight(
+                    closed,
+                    link.clone(),
+                    plan.stop.clone(),
+                ))
+            };
+            let lanes: Vec<Task<()>> = wiring.lanes.iter().map(lane).collect();
+            for lane in lanes {
+                lane.await;
+            }
+        }
+    }
+}
+
+/// Waits for what is outstanding, as long as `drain` has patience.
+async fn finish(drain: Drain, readers: &[Rc<QueueReader>], books: &Books) {
+    loop {
+        let now = books.clock.now();
+        let behind = |count: usize, reader: &Rc<QueueReader>| Some(count + usize::from(reader.is_behind()?));
+        let outstanding = {
+            let tally = books.tally.borrow();
+            let queues_behind = readers.iter().try_fold(0, behind);
+            Outstanding { in_flight: tally.in_flight(), awaited: tally.awaited(), queues_behind }
+        };
+        match drain.step(now, outstanding) {
+            DrainStep::Wait => {
+                let too_late = async {
+                    glommio::timer::sleep(drain.deadline.since(now)).await;
+                };
+                future::or(books.changed.wait(), too_late).await;
+            }
+            DrainStep::AskEnds => {
+                for reader in readers {
+                    if !reader.find_end().await {
+                        glommio::timer::sleep(RETRY_PAUSE).await;
+                        break;
+                    }
+                }
+            }
+            DrainStep::Done | DrainStep::TimedOut => return,
+        }
+    }
+}

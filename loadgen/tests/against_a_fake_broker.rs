@@ -1,0 +1,261 @@
+//! Whole runs against a broker whose misdeeds are known: what it does wrong must be in the report, and nothing else.
+
+mod fake;
+
+use std::time::Duration;
+
+use apogee_loadgen::driver::SetupError;
+use apogee_loadgen::driver::run::{Observer, RunError, StopFlag, View, run};
+use apogee_loadgen::ledger::LedgerTotals;
+use apogee_loadgen::report::Report;
+use apogee_loadgen::settings::{Load, RunSettings, TOPIC_DEFAULT, in_flight_default};
+use apogee_loadgen::stop::Fault;
+use fake::Misdeeds;
+
+struct Unseen;
+
+impl Observer for Unseen {
+    fn on_step(&mut self, _: &str) {}
+    fn on_tick(&mut self, _: &View<'_>) {}
+    fn on_end(&mut self) {}
+}
+
+fn settings(misdeeds: Misdeeds) -> RunSettings {
+    RunSettings {
+        namesrv: vec![fake::start(misdeeds).to_string()],
+        load: Load::Open { rate: 200 },
+        size_bytes: 200,
+        duration: Duration::from_millis(300),
+        warmup: Duration::from_millis(100),
+        topic: TOPIC_DEFAULT.into(),
+        queues_per_broker: 2,
+        threads: 1,
+        cpus: None,
+        connections: 1,
+        brokers: None,
+        consume: true,
+        in_flight_max: in_flight_default(200),
+        // Generous: other builds may have the machine's cores.
+        send_timeout: Duration::from_secs(20),
+        drain_timeout: Duration::from_secs(30),
+    }
+}
+
+fn report(settings: &RunSettings) -> Report {
+    run(settings, &StopFlag::default(), &mut Unseen).unwrap()
+}
+
+fn report_of(misdeeds: Misdeeds) -> Report {
+    report(&settings(misdeeds))
+}
+
+/// For misdeeds whose proof is that nothing comes.
+fn impatient(misdeeds: Misdeeds) -> Report {
+    let patience = Duration::from_secs(3);
+    report(&RunSettings { drain_timeout: patience, ..settings(misdeeds) })
+}
+
+fn error_of(settings: &RunSettings) -> RunError {
+    run(settings, &StopFlag::default(), &mut Unseen).expect_err("a run that cannot begin")
+}
+
+/// What `report_of` finds when all is well.
+fn clean() -> LedgerTotals {
+    LedgerTotals { sent: 80, acked: 80, received: 80, ..LedgerTotals::default() }
+}
+
+#[test]
+fn a_clean_run_has_a_clean_ledger_and_counts_only_the_measured_part() {
+    let report = report_of(Misdeeds::default());
+    assert_eq!((report.ledger, report.errors.total, &report.faults[..]), (clean(), 0, &[][..]));
+    assert_eq!((report.publish.count, report.e2e.count, report.scheduling.lateness.count), (60, 60, 60));
+    assert_eq!((report.configuration.queues, report.configuration.connections), (2, 1));
+}
+
+#[test]
+fn several_threads_and_connections_divide_the_work_and_add_up() {
+    let mut settings = settings(Misdeeds::default());
+    (settings.threads, settings.connections, settings.queues_per_broker) = (3, 2, 8);
+    let report = report(&settings);
+    assert_eq!((report.ledger, report.errors.total), (clean(), 0));
+    assert_eq!((report.configuration.threads, report.configuration.connections), (3, 6));
+}
+
+#[test]
+fn a_forgotten_message_is_lost() {
+    let report = impatient(Misdeeds { forget: Some(40), ..Misdeeds::default() });
+    assert_eq!(report.ledger, LedgerTotals { received: 79, lost: 1, ..clean() });
+    assert_eq!(report.faults, [Fault::Lost(1)]);
+}
+
+#[test]
+fn a_message_stored_twice_is_a_duplicate_even_at_the_very_end() {
+    for at in [0, 40, 79] {
+        let report = report_of(Misdeeds { double: Some(at), ..Misdeeds::default() });
+        assert_eq!(report.ledger, LedgerTotals { duplicated: 1, ..clean() }, "message {at}");
+        assert_eq!(report.faults, [Fault::Duplicated(1)]);
+    }
+}
+
+#[test]
+fn a_damaged_message_is_corrupted_and_therefore_not_received() {
+    let report = impatient(Misdeeds { damage: Some(40), ..Misdeeds::default() });
+    assert_eq!(report.ledger, LedgerTotals { received: 79, lost: 1, corrupted: 1, ..clean() });
+}
+
+#[test]
+fn an_overtaken_message_is_out_of_order() {
+    let report = report_of(Misdeeds { overtake: Some(20), ..Misdeeds::default() });
+    assert_eq!(report.ledger, LedgerTotals { out_of_order: 1, ..clean() });
+    assert_eq!(report.faults, []);
+}
+
+#[test]
+fn an_unanswered_message_that_was_stored_is_counted_apart() {
+    let report = impatient(Misdeeds { keep_silent: Some(40), ..Misdeeds::default() });
+    assert_eq!(report.ledger, LedgerTotals { acked: 79, received_unacked: 1, ..clean() });
+    let json = serde_json::to_value(&report).unwrap();
+    assert_eq!(json["errors"]["publish"]["timed out"]["count"], 1);
+}
+
+#[test]
+fn a_refused_message_is_an_error_with_its_code_and_remark() {
+    let report = report_of(Misdeeds { refuse: Some(40), ..Misdeeds::default() });
+    assert_eq!(report.ledger, LedgerTotals { acked: 79, received: 79, unacked: 1, ..clean() });
+    let json = serde_json::to_value(&report).unwrap();
+    let expected = serde_json::json!({"count": 1, "remark": "not now"});
+    assert_eq!(json["errors"]["publish"]["SYSTEM_BUSY (2)"], expected);
+}
+
+#[test]
+fn stored_but_flushed_late_is_an_acknowledgement_with_a_note() {
+    let report = report_of(Misdeeds { flush_late: Some(40), ..Misdeeds::default() });
+    assert_eq!((report.ledger, report.errors.total), (clean(), 1));
+}
+
+#[test]
+fn a_broken_connection_is_made_anew() {
+    let report = report_of(Misdeeds { hang_up: Some(20), ..Misdeeds::default() });
+    assert!(report.errors.total > 0, "{:?}", report.errors);
+    assert!(report.ledger.acked > 20, "{:?}", report.ledger);
+    assert_eq!(report.faults, []);
+}
+
+#[test]
+fn a_stall_is_felt_by_every_message_that_was_due_in_it() {
+    let stall = Duration::from_millis(200);
+    let mut settings = settings(Misdeeds { stall: Some((400, stall)), ..Misdeeds::default() });
+    settings.load = Load::Open { rate: 1_000 };
+    settings.duration = Duration::from_millis(2_000);
+    let report = report(&settings);
+    // 200 of 2,000 messages were due during the stall; their latencies spread evenly from 200 ms down to none. A
+    // generator that waited for replies would have seen one slow message, and a p99 of almost nothing.
+    assert!(report.publish.p99_us.unwrap() >= 175_000.0, "{:?}", report.publish);
+    assert!(report.publish.max_us.unwrap() >= 195_000.0, "{:?}", report.publish);
+    assert_eq!((report.ledger.lost, report.ledger.sent, report.publish.count), (0, 2_100, 2_000));
+}
+
+#[test]
+fn planned_messages_beyond_the_in_flight_limit_are_errors_not_silence() {
+    let stall = Some((20, Duration::from_millis(300)));
+    let mut settings = settings(Misdeeds { stall, ..Misdeeds::default() });
+    settings.in_flight_max = 10;
+    let report = report(&settings);
+    // 60 messages fall due during the stall.
+    assert!(report.errors.unsent >= 45, "{:?}", report.errors);
+    assert_eq!(report.ledger.sent + report.errors.unsent, 80);
+    assert_eq!(report.ledger.acked, report.ledger.sent);
+    let json = serde_json::to_value(&report).unwrap();
+    assert_eq!(json["errors"]["publish"]["in-flight limit"]["count"], report.errors.unsent);
+}
+
+#[test]
+fn a_closed_loop_keeps_the_broker_busy_and_balances() {
+    let mut settings = settings(Misdeeds::default());
+    settings.load = Load::Closed { depth: 4 };
+    let report = report(&settings);
+    let books = &report.ledger;
+    assert!(books.sent > 40, "{books:?}");
+    assert_eq!((books.acked, books.received, books.lost), (books.sent, books.sent, 0));
+    assert_eq!(report.configuration.load, "closed loop");
+}
+
+#[test]
+fn without_consumption_nothing_is_pulled_and_nothing_is_lost() {
+    let mut settings = settings(Misdeeds { forget: Some(7), ..Misdeeds::default() });
+    settings.consume = false;
+    let report = report(&settings);
+    assert_eq!(report.ledger, LedgerTotals { received: 0, ..clean() });
+}
+
+#[test]
+fn a_second_run_on_the_same_topic_starts_where_the_first_ended() {
+    let settings = settings(Misdeeds::default());
+    for _ in 0..2 {
+        assert_eq!(report(&settings).ledger, clean());
+    }
+}
+
+#[test]
+fn an_interrupted_run_still_reports() {
+    struct StopAtOnce(std::sync::Arc<std::sync::atomic::AtomicBool>);
+    impl Observer for StopAtOnce {
+        fn on_step(&mut self, _: &str) {}
+        fn on_tick(&mut self, view: &View<'_>) {
+            if view.elapsed > Duration::from_millis(200) {
+                self.0.store(true, std::sync::atomic::Ordering::Relaxed);
+            }
+        }
+        fn on_end(&mut self) {}
+    }
+    let mut settings = settings(Misdeeds::default());
+    settings.duration = Duration::from_secs(60);
+    let flag = std::sync::Arc::default();
+    let stop = StopFlag::new(std::sync::Arc::clone(&flag));
+    let report = run(&settings, &stop, &mut StopAtOnce(flag)).unwrap();
+    assert!(report.interrupted && report.ledger.sent > 0, "{:?}", report.ledger);
+    assert_eq!((report.ledger.lost, report.ledger.received), (0, report.ledger.sent));
+}
+
+#[test]
+fn what_keeps_a_run_from_beginning_is_said_clearly() {
+    let mut unreachable = settings(Misdeeds::default());
+    unreachable.namesrv = vec!["127.0.0.1:1".into()];
+    let message = error_of(&unreachable).to_string();
+    assert!(message.contains("no NameServer can be reached: 127.0.0.1:1: Connection refused"), "{message}");
+
+    let mut no_address = settings(Misdeeds::default());
+    no_address.namesrv = vec!["nonsense".into()];
+    assert!(matches!(error_of(&no_address), RunError::Setup(SetupError::Address { .. })));
+
+    let not_a_namesrv = settings(Misdeeds { no_namesrv: true, ..Misdeeds::default() });
+    let message = error_of(&not_a_namesrv).to_string();
+    assert!(message.contains("is not a NameServer") && message.contains("not a broker"), "{message}");
+
+    let mut stranger = settings(Misdeeds::default());
+    stranger.brokers = Some(vec!["other".into()]);
+    let message = error_of(&stranger).to_string();
+    assert!(message.contains("broker 'other' is not registered; registered are: fake-broker"), "{message}");
+
+    let forbidden = settings(Misdeeds { no_topics: true, ..Misdeeds::default() });
+    let message = error_of(&forbidden).to_string();
+    assert!(
+        message.contains("refuses to create the topic: NO_PERMISSION (16), topics are made by others"),
+        "{message}"
+    );
+}
+
+#[test]
+fn a_listener_that_speaks_another_protocol_is_no_namesrv() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            std::io::Write::write_all(&mut stream.unwrap(), b"HTTP/1.1 400 Bad Request\r\n\r\n").unwrap();
+        }
+    });
+    let mut settings = settings(Misdeeds::default());
+    settings.namesrv = vec![address.to_string()];
+    let message = error_of(&settings).to_string();
+    assert!(message.contains("is not a NameServer"), "{message}");
+}

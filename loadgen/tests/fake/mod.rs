@@ -1,0 +1,301 @@
+//! A NameServer and a broker in memory, on one port, that can be told to misbehave.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use apogee_net::body::{self, BrokerData, ClusterInfo, QueueData, TopicRouteData};
+use apogee_net::code::{RequestCode, ResponseCode};
+use apogee_net::command::{ReplyHead, append_reply};
+use apogee_net::flags::MessageSysFlag;
+use apogee_net::frame::{HeaderEncoding, RawFrame};
+use apogee_net::header::{ExtFields, Header, NoExt, WriteExt};
+use apogee_net::io::{Connection, Driver, DriverConfig, Listener, Server, ServerLimits, Service};
+use apogee_net::message::{MessageRecord, Place, PropertyEdit};
+use apogee_net::request::{
+    CreateTopicRequest, GetMaxOffsetReply, GetMaxOffsetRequest, PullMessageReply, PullMessageRequest,
+    SendMessageReply, SendMessageRequest, TypedHeader,
+};
+use glommio::{LocalExecutorBuilder, Placement};
+
+const BROKER: &str = "fake-broker";
+
+/// What the broker does wrong, each to the message with that number, counted from zero over all queues.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Misdeeds {
+    /// Acknowledge, but do not store.
+    pub(crate) forget: Option<u64>,
+    /// Store twice.
+    pub(crate) double: Option<u64>,
+    /// Change one bit of the body.
+    pub(crate) damage: Option<u64>,
+    /// Store it one place too early in its queue.
+    pub(crate) overtake: Option<u64>,
+    /// Store, but never answer.
+    pub(crate) keep_silent: Option<u64>,
+    /// Answer SYSTEM_BUSY and do not store.
+    pub(crate) refuse: Option<u64>,
+    /// Answer FLUSH_DISK_TIMEOUT, which means stored.
+    pub(crate) flush_late: Option<u64>,
+    /// Close the connection instead of answering.
+    pub(crate) hang_up: Option<u64>,
+    /// Do nothing at all for so long, from this message on.
+    pub(crate) stall: Option<(u64, Duration)>,
+    /// Refuse to be a NameServer.
+    pub(crate) no_namesrv: bool,
+    /// Refuse to create topics.
+    pub(crate) no_topics: bool,
+}
+
+/// Starts the fake; it lives as long as the test process.
+pub(crate) fn start(misdeeds: Misdeeds) -> SocketAddr {
+    let (sender, receiver) = mpsc::channel();
+    let executor = LocalExecutorBuilder::new(Placement::Unbound).name("fake").io_memory(64 * 1024);
+    let handle = executor.spawn(move || async move {
+        Driver::start(DriverConfig::default());
+        let listener = Listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        sender.send(listener.local()).unwrap();
+        let fake = Rc::new(Fake {
+            misdeeds,
+            address: listener.local(),
+            state: RefCell::default(),
+            sends: Cell::new(0),
+        });
+        Server::new(ServerLimits::default()).accept(listener, fake).await;
+    });
+    std::mem::forget(handle.expect("an executor can be started"));
+    receiver.recv().unwrap()
+}
+
+struct Fake {
+    misdeeds: Misdeeds,
+    address: SocketAddr,
+    state: RefCell<State>,
+    sends: Cell<u64>,
+}
+
+#[derive(Default)]
+struct State {
+    topics: HashMap<String, i32>,
+    queues: HashMap<(String, i32), Vec<Vec<u8>>>,
+    parked: Vec<Parked>,
+}
+
+struct Parked {
+    asker: Asker,
+    topic: String,
+    queue_id: i32,
+    offset: i64,
+}
+
+/// Whom a reply goes to.
+#[derive(Clone)]
+struct Asker {
+    connection: Rc<Connection>,
+    encoding: HeaderEncoding,
+    opaque: i32,
+}
+
+impl Asker {
+    fn reply(&self, code: ResponseCode, ext: &dyn WriteExt, body: &[u8]) {
+        let head = ReplyHead { code, opaque: self.opaque, remark: None, ext };
+        self.connection.send(|out| append_reply(out, self.encoding, &head, body), []).unwrap();
+    }
+
+    fn refuse(&self, code: ResponseCode, remark: &str) {
+        let head = ReplyHead { code, opaque: self.opaque, remark: Some(remark), ext: &NoExt };
+        self.connection.send(|out| append_reply(out, self.encoding, &head, &[]), []).unwrap();
+    }
+}
+
+impl Service for Fake {
+    fn on_frame(&self, connection: &Rc<Connection>, frame: RawFrame) {
+        let header = Header::decode(frame.encoding, &frame.header).unwrap();
+        let asker = Asker { connection: connection.clone(), encoding: frame.encoding, opaque: header.opaque };
+        let code = RequestCode(header.code);
+        let is_for_namesrv =
+            matches!(code, RequestCode::GET_BROKER_CLUSTER_INFO | RequestCode::GET_ROUTEINFO_BY_TOPIC);
+        if is_for_namesrv && self.misdeeds.no_namesrv {
+            return asker.refuse(ResponseCode::REQUEST_CODE_NOT_SUPPORTED, "request type not supported");
+        }
+        match code {
+            RequestCode::GET_BROKER_CLUSTER_INFO => self.cluster_info(&asker),
+            RequestCode::GET_ROUTEINFO_BY_TOPIC => self.route(&asker, header.ext.get("topic").unwrap()),
+            RequestCode::UPDATE_AND_CREATE_TOPIC => self.create_topic(&asker, &header.ext),
+            RequestCode::GET_MAX_OFFSET => self.max_offset(&asker, &header.ext),
+            RequestCode::SEND_MESSAGE_V2 => self.send(&asker, &header.ext, &frame.body),
+            RequestCode::PULL_MESSAGE => self.pull(&asker, &header.ext),
+            other => asker.refuse(ResponseCode::REQUEST_CODE_NOT_SUPPORTED, &other.to_string()),
+        }
+    }
+
+    fn on_closed(&self, connection: &Rc<Connection>) {
+        self.state.borrow_mut().parked.retain(|parked| !Rc::ptr_eq(&parked.asker.connection, connection));
+    }
+}
+
+impl Fake {
+    fn broker_data(&self) -> BrokerData {
+        BrokerData {
+            broker_name: BROKER.into(),
+            broker_addrs: [(0, self.address.to_string())].into(),
+            ..BrokerData::default()
+        }
+    }
+
+    fn cluster_info(&self, asker: &Asker) {
+        let mut info = ClusterInfo::default();
+        info.broker_addr_table.insert(BROKER.into(), self.broker_data());
+        asker.reply(ResponseCode::SUCCESS, &NoExt, &body::to_fastjson(&info));
+    }
+
+    fn route(&self, asker: &Asker, topic: &str) {
+        let Some(queues) = self.state.borrow().topics.get(topic).copied() else {
+            return asker.refuse(ResponseCode::TOPIC_NOT_EXIST, "no route");
+        };
+        let queue_data = QueueData {
+            broker_name: BROKER.into(),
+            perm: 6,
+            read_queue_nums: queues,
+            write_queue_nums: queues,
+            ..QueueData::default()
+        };
+        let route = TopicRouteData {
+            broker_datas: vec![self.broker_data()],
+            queue_datas: vec![queue_data],
+            ..TopicRouteData::default()
+        };
+        asker.reply(ResponseCode::SUCCESS, &NoExt, &body::to_standard_json(&route));
+    }
+
+    fn create_topic(&self, asker: &Asker, ext: &ExtFields<'_>) {
+        if self.misdeeds.no_topics {
+            return asker.refuse(ResponseCode::NO_PERMISSION, "topics are made by others");
+        }
+        let request = CreateTopicRequest::decode(ext).unwrap();
+        self.state.borrow_mut().topics.insert(request.topic.into(), request.write_queues);
+        asker.reply(ResponseCode::SUCCESS, &NoExt, &[]);
+    }
+
+    fn max_offset(&self, asker: &Asker, ext: &ExtFields<'_>) {
+        let request = GetMaxOffsetRequest::decode(ext).unwrap();
+        let state = self.state.borrow();
+        let queue = state.queues.get(&(request.topic.into(), request.queue_id));
+        let offset = queue.map_or(0, Vec::len) as i64;
+        asker.reply(ResponseCode::SUCCESS, &GetMaxOffsetReply { offset }, &[]);
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "a stall that blocks the whole broker is what is wanted")]
+    fn send(&self, asker: &Asker, ext: &ExtFields<'_>, body: &[u8]) {
+        let request = SendMessageRequest::decode(ext).unwrap();
+        let number = self.sends.replace(self.sends.get() + 1);
+        let is = |misdeed: Option<u64>| misdeed == Some(number);
+        if let Some((at, pause)) = self.misdeeds.stall
+            && at == number
+        {
+            std::thread::sleep(pause);
+        }
+        if is(self.misdeeds.refuse) {
+            return asker.refuse(ResponseCode::SYSTEM_BUSY, "not now");
+        }
+        let mut body = body.to_vec();
+        if is(self.misdeeds.damage) {
+            *body.last_mut().unwrap() ^= 1;
+        }
+        let offset = if is(self.misdeeds.forget) { 0 } else { self.store(&request, &body, number) };
+        if is(self.misdeeds.double) {
+            self.store(&request, &body, number);
+        }
+        if is(self.misdeeds.hang_up) {
+            asker.connection.close("hung up, as told");
+        } else if !is(self.misdeeds.keep_silent) {
+            let late = is(self.misdeeds.flush_late);
+            let code = if late { ResponseCode::FLUSH_DISK_TIMEOUT } else { ResponseCode::SUCCESS };
+            let reply = SendMessageReply {
+                msg_id: "00",
+                queue_id: request.queue_id,
+                queue_offset: offset,
+                transaction_id: None,
+                batch_uniq_id: None,
+                recall_handle: None,
+                region: None,
+                trace_on: None,
+            };
+            asker.reply(code, &reply, &[]);
+        }
+        self.serve_parked();
+    }
+
+    fn store(&self, request: &SendMessageRequest<'_>, body: &[u8], number: u64) -> i64 {
+        let mut state = self.state.borrow_mut();
+        let queue = state.queues.entry((request.topic.into(), request.queue_id)).or_default();
+        let overtakes = self.misdeeds.overtake == Some(number) && !queue.is_empty();
+        let at = queue.len() - usize::from(overtakes);
+        let record = MessageRecord {
+            topic: request.topic,
+            queue_id: request.queue_id,
+            flag: 0,
+            sys_flag: MessageSysFlag(0),
+            born_timestamp: request.born_timestamp,
+            born_host: self.address,
+            store_host: self.address,
+            reconsume_times: 0,
+            prepared_transaction_offset: 0,
+            body,
+            properties: PropertyEdit { received: request.properties.as_bytes(), set: &[], remove: &[] },
+        };
+        let mut bytes = vec![0; record.encoded_len().unwrap()];
+        record.encode(Place { queue_offset: at as i64, physical_offset: 0, store_timestamp: 0 }, &mut bytes);
+        queue.insert(at, bytes);
+        at as i64
+    }
+
+    fn pull(&self, asker: &Asker, ext: &ExtFields<'_>) {
+        let request = PullMessageRequest::decode(ext).unwrap();
+        assert_eq!(
+            (request.sys_flag.0, request.subscription),
+            (6, Some("*")),
+            "no group membership is assumed"
+        );
+        let parked = Parked {
+            asker: asker.clone(),
+            topic: request.topic.into(),
+            queue_id: request.queue_id,
+            offset: request.queue_offset,
+        };
+        self.state.borrow_mut().parked.push(parked);
+        // Overtaking needs two messages in a queue before one is read.
+        if self.misdeeds.overtake.is_none_or(|at| self.sends.get() > at) {
+            self.serve_parked();
+        }
+    }
+
+    fn serve_parked(&self) {
+        if self.misdeeds.overtake.is_some_and(|at| self.sends.get() <= at) {
+            return;
+        }
+        let mut state = self.state.borrow_mut();
+        let State { parked, queues, .. } = &mut *state;
+        parked.retain(|parked| {
+            let queue = queues.get(&(parked.topic.clone(), parked.queue_id)).map_or(&[][..], Vec::as_slice);
+            let messages = &queue[parked.offset as usize..];
+            if messages.is_empty() {
+                return true;
+            }
+            let reply = PullMessageReply {
+                suggest_which_broker_id: 0,
+                next_begin_offset: queue.len() as i64,
+                min_offset: 0,
+                max_offset: queue.len() as i64,
+                topic_sys_flag: None,
+                group_sys_flag: None,
+                forbidden_type: None,
+            };
+            parked.asker.reply(ResponseCode::SUCCESS, &reply, &messages.concat());
+            false
+        });
+    }
+}

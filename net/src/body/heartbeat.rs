@@ -1,6 +1,7 @@
 //! What clients tell every broker about themselves every 30 seconds.
 
 use super::fastjson::{body, body_enum};
+use crate::message::tag_hash;
 
 body! {
     /// HEART_BEAT (34): the producer and consumer groups of one client.
@@ -85,13 +86,8 @@ impl SubscriptionData {
             let tags = self.sub_string.split("||").map(str::trim).filter(|tag| !tag.is_empty());
             self.tags_set = tags.map(str::to_owned).collect();
         }
-        self.code_set = self.tags_set.iter().map(|tag| java_string_hash(tag)).collect();
+        self.code_set = self.tags_set.iter().map(|tag| tag_hash(tag)).collect();
     }
-}
-
-/// Java `String#hashCode`: over UTF-16 units, in wrapping 32-bit arithmetic.
-fn java_string_hash(text: &str) -> i32 {
-    text.encode_utf16().fold(0, |hash: i32, unit| hash.wrapping_mul(31).wrapping_add(i32::from(unit)))
 }
 
 body_enum! {

@@ -131,7 +131,7 @@ fn replacing_any_byte_never_panics() {
     for Golden { body, rewrite } in goldens() {
         let mut mutant = body.as_bytes().to_vec();
         for at in 0..mutant.len() {
-            for byte in *b"{}[]:,\"'\\n0-.eZ \0\xff" {
+            for byte in *b"{]:,\"\\-Z\xff" {
                 let original = std::mem::replace(&mut mutant[at], byte);
                 let _ = rewrite(&mutant);
                 mutant[at] = original;

@@ -496,6 +496,16 @@ fn a_registration_is_answered_with_the_order_table_if_there_is_one() {
     assert!(world.register(&broker).success().body.is_empty());
 }
 
+#[test]
+fn a_topic_too_many_does_not_cost_the_broker_its_place() {
+    let mut world = World::start();
+    let long: &'static str = "x".repeat(NAME_BYTES_MAX + 1).leak();
+    let answer = world.register(&broker("broker-a", A).with_topics(&[("TopicTest", 4), (long, 4)])).success();
+    assert!(answer.remark.starts_with("1 topics were left out"), "{}", answer.remark);
+    assert_eq!(world.addrs("TopicTest").len(), 1);
+    assert!(world.addrs(long).is_empty());
+}
+
 // Masters and slaves
 
 #[test]

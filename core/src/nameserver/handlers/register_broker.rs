@@ -39,19 +39,22 @@ pub(super) fn handle(server: &mut NameServer, request: &Request<'_>, now_ms: i64
         zone_name: header.zone_name,
         topics: registered.topic_config_serialize_wrapper,
     };
-    let master = match server.routes.register(registration, now_ms)? {
-        Registered::Accepted { master, is_new } => {
+    let mut reply = Reply::success();
+    match server.routes.register(registration, now_ms)? {
+        Registered::Accepted { master, is_new, left_out } => {
             if is_new {
                 log(request, &header, "broker registered");
             }
-            master
+            if let Some(left_out) = left_out {
+                tracing::warn!(broker = header.broker_name, "{left_out}");
+                reply = reply.with_remark(left_out.to_string());
+            }
+            reply = reply.with_ext(reply_header(master));
         }
         Registered::Fenced => {
             log(request, &header, "registration ignored: its id belongs to a broker of a later election");
-            None
         }
-    };
-    let reply = Reply::success().with_ext(reply_with(master));
+    }
     if server.config.return_order_topic_config_to_broker
         && let Ok(order) = server.kv.namespace(ORDER_TOPIC_CONFIG)
     {
@@ -61,7 +64,7 @@ pub(super) fn handle(server: &mut NameServer, request: &Request<'_>, now_ms: i64
 }
 
 /// A slave finds its master by the reply to its registration.
-fn reply_with(master: Option<MasterAddrs>) -> RegisterBrokerReply<'static> {
+fn reply_header(master: Option<MasterAddrs>) -> RegisterBrokerReply<'static> {
     let (master_addr, ha_server_addr) = master.map(|master| (master.addr, master.ha_server_addr)).unzip();
     RegisterBrokerReply {
         ha_server_addr: ha_server_addr.map(Cow::Owned),

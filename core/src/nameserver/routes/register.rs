@@ -36,6 +36,7 @@ pub(crate) enum Registered {
         master: Option<MasterAddrs>,
         /// This id was not registered before.
         is_new: bool,
+        left_out: Option<TopicsLeftOut>,
     },
     /// Ignored: the id belongs to a broker of a later election.
     Fenced,
@@ -47,7 +48,7 @@ pub(crate) struct MasterAddrs {
     pub(crate) ha_server_addr: String,
 }
 
-/// Why a registration was refused. Nothing has changed then, except after [`RegisterError::TopicsLeftOut`].
+/// Why a registration was refused. Nothing has changed then.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum RegisterError {
     /// An incremental registration of a broker that must first register whole.
@@ -64,12 +65,18 @@ pub(crate) enum RegisterError {
     TooManyBrokers,
     #[error("broker name {broker_name} has {MEMBERS_MAX} brokers already")]
     TooManyMembers { broker_name: String },
-    /// The broker is registered, only these topics are not.
-    #[error(
-        "{count} topics were left out, {first:.100?} among them: there are {TOPICS_MAX} topics or \
-         {QUEUE_ENTRIES_MAX} entries of topics already, or a name is not 1 to {NAME_BYTES_MAX} bytes long"
-    )]
-    TopicsLeftOut { count: usize, first: String },
+}
+
+/// Topics of a registration that no table has room for. Everything else of it was taken: a topic too many must not
+/// cost the broker its place.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{count} topics were left out, {first:.100?} among them: there are {TOPICS_MAX} topics or \
+     {QUEUE_ENTRIES_MAX} entries of topics already, or a name is not 1 to {NAME_BYTES_MAX} bytes long"
+)]
+pub(crate) struct TopicsLeftOut {
+    pub(crate) count: usize,
+    pub(crate) first: String,
 }
 
 impl Routes {
@@ -91,15 +98,8 @@ impl Routes {
         self.check_place(&registration)?;
 
         let place = self.take_place(&registration, now_ms);
-        let left_out = if place.takes_topics {
-            self.take_topics(&place, &registration.topics)
-        } else {
-            LeftOut::default()
-        };
-        if let LeftOut { count, first: Some(first) } = left_out {
-            return Err(RegisterError::TopicsLeftOut { count, first });
-        }
-        Ok(Registered::Accepted { master: self.master_for(&registration), is_new: place.is_new })
+        let left_out = if place.takes_topics { self.take_topics(&place, &registration.topics) } else { None };
+        Ok(Registered::Accepted { master: self.master_for(&registration), is_new: place.is_new, left_out })
     }
 
     /// True if the id is held by another address with a higher `stateVersion`: the sender was master before an
@@ -184,8 +184,12 @@ impl Routes {
     }
 
     /// Topics that the broker did not name are kept: later registrations may hold only what changed.
-    fn take_topics(&mut self, place: &Place, topics: &TopicConfigAndMappingSerializeWrapper) -> LeftOut {
-        let mut left_out = LeftOut::default();
+    fn take_topics(
+        &mut self,
+        place: &Place,
+        topics: &TopicConfigAndMappingSerializeWrapper,
+    ) -> Option<TopicsLeftOut> {
+        let mut left_out: Option<TopicsLeftOut> = None;
         for topic in topics.topic_config_table.values() {
             let known = self
                 .topics
@@ -199,8 +203,8 @@ impl Routes {
                 entry.wipe_write();
             }
             if !self.put_queue_entry(&topic.topic_name, &place.broker_name, entry) {
-                left_out.count += 1;
-                left_out.first.get_or_insert_with(|| topic.topic_name.clone());
+                let first = || TopicsLeftOut { count: 0, first: topic.topic_name.clone() };
+                left_out.get_or_insert_with(first).count += 1;
             }
         }
         if place.is_new || place.is_changed {
@@ -255,12 +259,6 @@ struct Place {
     takes_topics: bool,
     /// An acting master takes no messages.
     read_only: bool,
-}
-
-#[derive(Default)]
-struct LeftOut {
-    count: usize,
-    first: Option<String>,
 }
 
 impl Registration<'_> {

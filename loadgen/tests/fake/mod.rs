@@ -215,7 +215,7 @@ impl Fake {
             let late = is(self.misdeeds.flush_late);
             let code = if late { ResponseCode::FLUSH_DISK_TIMEOUT } else { ResponseCode::SUCCESS };
             let reply = SendMessageReply {
-                msg_id: "00",
+                msg_id: "00".into(),
                 queue_id: request.queue_id,
                 queue_offset: offset,
                 transaction_id: None,

@@ -3,6 +3,9 @@
 //! Decisions (shards, the NameServer) are plain state machines that take requests, completions and the time, and
 //! return actions; what touches clocks, sockets, files and threads drives them.
 
+pub mod cli;
 pub mod config;
+pub mod nameserver;
+pub mod node;
 pub mod service;
 pub mod shard;

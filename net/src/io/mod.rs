@@ -4,11 +4,13 @@
 //! calls can share nor a place for `sendfile`. So sockets here are raw and non-blocking, one [`driver`] task per
 //! executor learns which are ready, and everything above it is ordinary futures.
 //!
+//! ```text
 //!     listener ── accepts ──▶ connection ── frames ──▶ Service (the broker's shard, the NameServer, a client)
 //!                                │  ▲
 //!                     out-queue of chunks, one vectored send for many replies
 //!                                │  │ readiness
 //!                             socket ◀── driver (epoll)
+//! ```
 //!
 //! Nothing here knows a request code; frames are split by [`crate::frame`] and handed up whole.
 

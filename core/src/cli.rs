@@ -1,0 +1,144 @@
+//! The command line: one sub-command per role.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use apogee_tuning::CpuList;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::config::{self, BROKER_PORT, BrokerConfig, Durability, NAMESRV_PORT, NamesrvConfig};
+use crate::node::{self, Plan};
+
+/// Segments of a broker that is tried out: small ones, since every shard prepares two of them at start.
+const STANDALONE_SEGMENT_MIB: u64 = 128;
+
+/// A RocketMQ-compatible message broker: one shard per core, direct I/O, durable by default.
+#[derive(Debug, Parser)]
+#[command(name = "apogee", version)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// A NameServer and a broker in one process, with sane defaults.
+    Standalone(Standalone),
+    /// A NameServer.
+    Namesrv(Namesrv),
+    /// A node of brokers, one per shard.
+    Broker(Broker),
+}
+
+#[derive(Debug, Args)]
+struct Standalone {
+    /// Data directory, made when missing.
+    #[arg(long, value_name = "DIR", default_value = "apogee-data")]
+    data: PathBuf,
+    /// CPUs that run shards, e.g. 0-3,8. Default: all that this process may use.
+    #[arg(long, value_name = "LIST", default_value = "", hide_default_value = true)]
+    cores: CpuList,
+    /// Shards of a new data directory. Default: one per core.
+    #[arg(long, value_name = "N")]
+    shards: Option<u16>,
+    /// Address to listen on.
+    #[arg(long, value_name = "IP", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
+    listen: IpAddr,
+    /// Address that clients are told, when it differs from the one listened on.
+    #[arg(long, value_name = "IP")]
+    advertise: Option<IpAddr>,
+    /// Port of the NameServer.
+    #[arg(long, value_name = "PORT", default_value_t = NAMESRV_PORT)]
+    namesrv_port: u16,
+    /// Port of shard 0; shard k listens 10·k above it.
+    #[arg(long, value_name = "PORT", default_value_t = BROKER_PORT)]
+    base_port: u16,
+    /// What an acknowledgement promises: `sync` survives loss of power, `async` a crash of the process.
+    #[arg(long, value_enum, default_value_t = DurabilityArg::Sync)]
+    durability: DurabilityArg,
+    /// Size of a log segment in MiB.
+    #[arg(long, value_name = "MIB", default_value_t = STANDALONE_SEGMENT_MIB)]
+    segment_mib: u64,
+    /// Keep polling for this long before sleeping, in microseconds: CPU time for latency.
+    #[arg(long, value_name = "US", default_value_t = 0)]
+    spin_us: u64,
+}
+
+#[derive(Debug, Args)]
+struct Namesrv {
+    /// TOML file; flags win over it.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[arg(long, value_name = "IP")]
+    listen: Option<IpAddr>,
+    #[arg(long, value_name = "PORT")]
+    port: Option<u16>,
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct Broker {
+    /// TOML file with the node's configuration.
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum DurabilityArg {
+    Sync,
+    Async,
+}
+
+/// Runs the command to its end. An error is one sentence for the person at the terminal.
+pub fn run(cli: Cli) -> anyhow::Result<()> {
+    let plan = match cli.command {
+        Command::Standalone(args) => args.plan(),
+        Command::Namesrv(args) => Plan { namesrv: Some(args.config()?), broker: None, welcome: false },
+        Command::Broker(args) => {
+            Plan { namesrv: None, broker: Some(config::read_file(&args.config)?), welcome: false }
+        }
+    };
+    node::run(plan)
+}
+
+impl Standalone {
+    fn plan(self) -> Plan {
+        let namesrv =
+            NamesrvConfig { listen: self.listen, port: self.namesrv_port, data_dir: self.data.clone() };
+        // The broker reaches the NameServer of its own process by loopback when that listens everywhere.
+        let namesrv_ip =
+            if self.listen.is_unspecified() { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { self.listen };
+        let broker = BrokerConfig {
+            namesrv: vec![SocketAddr::new(namesrv_ip, self.namesrv_port)],
+            listen: self.listen,
+            advertise: self.advertise,
+            base_port: self.base_port,
+            data_dir: self.data,
+            cpus: self.cores,
+            shards: self.shards,
+            durability: match self.durability {
+                DurabilityArg::Sync => Durability::Sync,
+                DurabilityArg::Async => Durability::Async,
+            },
+            segment_bytes: self.segment_mib.saturating_mul(1024 * 1024),
+            spin_us: self.spin_us,
+            ..BrokerConfig::default()
+        };
+        Plan { namesrv: Some(namesrv), broker: Some(broker), welcome: true }
+    }
+}
+
+impl Namesrv {
+    fn config(self) -> anyhow::Result<NamesrvConfig> {
+        let file: NamesrvConfig = match &self.config {
+            Some(path) => config::read_file(path)?,
+            None => NamesrvConfig::default(),
+        };
+        Ok(NamesrvConfig {
+            listen: self.listen.unwrap_or(file.listen),
+            port: self.port.unwrap_or(file.port),
+            data_dir: self.data.unwrap_or(file.data_dir),
+        })
+    }
+}

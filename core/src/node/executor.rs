@@ -1,0 +1,134 @@
+//! The one place that builds glommio executors, and the rules that keep them running.
+//!
+//! - The preemption timer stays at its default: shorter ones meet glommio's lost-park bug, in which an executor
+//!   sleeps although tasks are runnable.
+//! - A [`Nudge`] thread wakes every executor now and then, which bounds what is left of that bug.
+//! - The blocking pool is not bound to the executor's core, where glommio would put it.
+//! - A panic is a bug, and a bug in one shard must not go on with half-changed state: the process aborts and
+//!   recovers from its log ([`abort_on_panic`]).
+
+use std::future::poll_fn;
+use std::sync::{Arc, Mutex};
+use std::task::{Poll, Waker};
+use std::time::Duration;
+
+use anyhow::Context;
+use glommio::{
+    DefaultStallDetectionHandler, ExecutorJoinHandle, LocalExecutorBuilder, Placement, PoolPlacement,
+};
+
+/// How often sleeping executors are woken: the longest that the lost-park bug can hold one. Costs below half a
+/// percent of a core.
+const NUDGE_PERIOD: Duration = Duration::from_millis(25);
+
+/// Threads of an executor's blocking pool: one for preparing segments, one for everything else.
+const BLOCKING_THREADS: usize = 2;
+
+/// Submission entries per ring. A shard has its writes, reads and timers in flight, sockets are epoll's.
+const RING_DEPTH: usize = 256;
+
+#[derive(Debug, Clone)]
+pub(super) struct ExecutorConfig {
+    pub(super) name: String,
+    /// The CPU it is pinned to; none lets the kernel place it.
+    pub(super) cpu: Option<usize>,
+    /// Memory registered with the rings for direct I/O. Locked three times over where memlock applies.
+    pub(super) io_memory: usize,
+    /// How long it polls before it sleeps; effective only when pinned.
+    pub(super) spin: Duration,
+    /// Log a backtrace of every task that overruns its time. For tests: costs 1 µs per task-queue switch.
+    pub(super) detect_stalls: bool,
+}
+
+/// Starts a thread with an executor that runs `main` to its end.
+pub(super) fn spawn<T, F>(
+    config: &ExecutorConfig,
+    nudge: &Nudge,
+    main: impl FnOnce() -> F + Send + 'static,
+) -> anyhow::Result<ExecutorJoinHandle<T>>
+where
+    T: Send + 'static,
+    F: Future<Output = T> + 'static,
+{
+    let placement = config.cpu.map_or(Placement::Unbound, Placement::Fixed);
+    let mut builder = LocalExecutorBuilder::new(placement)
+        .name(&config.name)
+        .io_memory(config.io_memory)
+        .ring_depth(RING_DEPTH)
+        .blocking_thread_pool_placement(PoolPlacement::Unbound(BLOCKING_THREADS));
+    if !config.spin.is_zero() {
+        builder = builder.spin_before_park(config.spin);
+    }
+    if config.detect_stalls {
+        builder = builder.detect_stalls(Some(Box::new(DefaultStallDetectionHandler {})));
+    }
+    let nudged = nudge.clone();
+    builder
+        .spawn(move || async move {
+            let _registered = glommio::spawn_local(nudged.register());
+            main().await
+        })
+        .map_err(|error| anyhow::anyhow!("{error}"))
+        .with_context(|| format!("cannot start executor {}", config.name))
+}
+
+/// Wakes executors from outside at a slow beat.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Nudge {
+    wakers: Arc<Mutex<Vec<Waker>>>,
+}
+
+impl Nudge {
+    /// Starts the thread, which lives as long as the process.
+    pub(super) fn start() -> Self {
+        let nudge = Nudge::default();
+        let wakers = nudge.wakers.clone();
+        std::thread::Builder::new()
+            .name("nudge".into())
+            .spawn(move || {
+                loop {
+                    #[expect(clippy::disallowed_methods, reason = "a thread of its own, not a shard's")]
+                    std::thread::sleep(NUDGE_PERIOD);
+                    for waker in wakers.lock().expect("nobody panics with this lock").iter() {
+                        waker.wake_by_ref();
+                    }
+                }
+            })
+            .expect("a process that cannot start a thread cannot start at all");
+        nudge
+    }
+
+    /// A task that never ends and only exists to be woken.
+    async fn register(self) {
+        let mut registered = false;
+        poll_fn(|cx| {
+            if !registered {
+                registered = true;
+                self.wakers.lock().expect("nobody panics with this lock").push(cx.waker().clone());
+            }
+            Poll::<()>::Pending
+        })
+        .await
+    }
+}
+
+/// Makes every panic, on any thread, end the process after its message is printed.
+pub(super) fn abort_on_panic() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        report(panic);
+        eprintln!(
+            "apogee stops: a bug was met (above); what was acknowledged is in the log and is recovered at start"
+        );
+        std::process::abort();
+    }));
+}
+
+/// What a process does before it starts its first executor: the memory-barrier registration, which would
+/// otherwise cost the first timer 10 to 80 ms.
+pub fn prepare_process() {
+    // SAFETY: takes no pointers; a kernel without it answers an error that changes nothing.
+    unsafe {
+        libc::syscall(libc::SYS_membarrier, libc::MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0);
+    }
+}

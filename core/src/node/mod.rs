@@ -1,0 +1,228 @@
+//! What drives the decisions: executors, sockets, disk, timers, signals, start and stop.
+//!
+//!     control thread (main)      signals, start-up report, orderly stop
+//!        │ StopSignal   ▲ NodeEvent
+//!        ▼              │
+//!     executor per CPU: shard drivers      executor of the NameServer
+//!
+//! The control thread talks to executors by these two only and never touches their state.
+
+mod clock;
+mod data_dir;
+mod executor;
+mod namesrv;
+mod registrar;
+mod shard;
+mod stop;
+mod welcome;
+
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use apogee_tuning::Facts;
+use glommio::ExecutorJoinHandle;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use crate::config::{BrokerConfig, NamesrvConfig};
+use data_dir::DataDir;
+pub use executor::prepare_process;
+use executor::{ExecutorConfig, Nudge};
+use stop::StopSignal;
+
+/// Registered I/O memory per executor where locking memory is not limited, and where it is.
+const IO_MEMORY: usize = 32 * 1024 * 1024;
+const IO_MEMORY_LIMITED: usize = 1024 * 1024;
+
+/// How long an orderly stop may take before the process ends anyway; the log loses nothing by that.
+const STOP_MAX: Duration = Duration::from_secs(10);
+
+/// Roles this process plays.
+#[derive(Debug)]
+pub struct Plan {
+    pub namesrv: Option<NamesrvConfig>,
+    pub broker: Option<BrokerConfig>,
+    /// Print what to do next once everything runs.
+    pub welcome: bool,
+}
+
+/// What executors tell the control thread.
+#[derive(Debug)]
+enum NodeEvent {
+    /// The NameServer accepts connections.
+    NamesrvReady,
+    /// The shard accepts connections and every NameServer it could reach knows it.
+    ShardReady(u16),
+    /// A part cannot start or go on.
+    Failed(anyhow::Error),
+    Signal(i32),
+}
+
+/// Runs the roles until a signal or a failure. Returns when everything has stopped.
+pub fn run(plan: Plan) -> anyhow::Result<()> {
+    start_logging();
+    executor::abort_on_panic();
+    raise_descriptor_limit();
+    let mut node = Node::new()?;
+    let result = node.start(&plan).and_then(|parts| node.supervise(&plan, parts));
+    node.stop();
+    result
+}
+
+struct Node {
+    nudge: Nudge,
+    stop: StopSignal,
+    sender: Sender<NodeEvent>,
+    events: Receiver<NodeEvent>,
+    executors: Vec<ExecutorJoinHandle<()>>,
+    /// Held until the process ends, so that no second process opens the same directory.
+    data_dir: Option<DataDir>,
+}
+
+/// How many parts must report before the node is ready.
+#[derive(Debug, Clone, Copy)]
+struct Parts {
+    namesrv: usize,
+    shards: usize,
+}
+
+impl Node {
+    fn new() -> anyhow::Result<Self> {
+        let (sender, events) = channel();
+        let signals = sender.clone();
+        let mut caught = Signals::new([SIGINT, SIGTERM]).context("cannot catch signals")?;
+        std::thread::Builder::new().name("signals".into()).spawn(move || {
+            for signal in caught.forever() {
+                // A second signal means now.
+                if signals.send(NodeEvent::Signal(signal)).is_err() {
+                    std::process::exit(1);
+                }
+            }
+        })?;
+        Ok(Node {
+            nudge: Nudge::start(),
+            stop: StopSignal::default(),
+            sender,
+            events,
+            executors: Vec::new(),
+            data_dir: None,
+        })
+    }
+
+    fn start(&mut self, plan: &Plan) -> anyhow::Result<Parts> {
+        let mut parts = Parts { namesrv: 0, shards: 0 };
+        if let Some(config) = &plan.namesrv {
+            std::fs::create_dir_all(&config.data_dir)
+                .with_context(|| format!("cannot make the data directory {}", config.data_dir.display()))?;
+            let facts = welcome::machine_facts(&config.data_dir, 1)?;
+            let executor = executor_config("namesrv".into(), None, 0, &facts);
+            let (config, stop, sender) = (config.clone(), self.stop.clone(), self.sender.clone());
+            let handle = executor::spawn(&executor, &self.nudge, move || namesrv::run(config, stop, sender))?;
+            self.executors.push(handle);
+            parts.namesrv = 1;
+        }
+        if let Some(config) = &plan.broker {
+            config.validate()?;
+            parts.shards = self.start_broker(config)?;
+        }
+        Ok(parts)
+    }
+
+    fn start_broker(&mut self, config: &BrokerConfig) -> anyhow::Result<usize> {
+        let facts = welcome::machine_facts(&config.data_dir, config.cpus.len().max(1))?;
+        welcome::print_facts(&facts);
+        let allowed = &facts.cpus.allowed;
+        let cpus = if config.cpus.is_empty() { allowed } else { &config.cpus };
+        if let Some(cpu) = cpus.iter().find(|&cpu| !allowed.contains(cpu)) {
+            bail!("CPU {cpu} is not usable by this process, which may run on {allowed}");
+        }
+        let data_dir = DataDir::open(config, cpus.len())?;
+        let shards = data_dir.shards();
+        self.data_dir = Some(data_dir);
+        for (slot, cpu) in cpus.iter().enumerate().take(usize::from(shards)) {
+            // A directory made on more cores runs on fewer: an executor then hosts several shards.
+            let hosted: Vec<u16> =
+                (0..shards).filter(|&shard| usize::from(shard) % cpus.len() == slot).collect();
+            let name = format!("shard-{}", hosted[0]);
+            let executor = executor_config(name, Some(cpu as usize), config.spin_us, &facts);
+            let (config, stop, sender) = (config.clone(), self.stop.clone(), self.sender.clone());
+            let handle = executor::spawn(&executor, &self.nudge, move || {
+                shard::run_all(config, hosted, stop, sender)
+            })?;
+            self.executors.push(handle);
+        }
+        Ok(usize::from(shards))
+    }
+
+    /// Waits for the parts to become ready, says so, and stays until a signal or a failure.
+    fn supervise(&mut self, plan: &Plan, parts: Parts) -> anyhow::Result<()> {
+        let (mut namesrv, mut shards) = (0, 0);
+        loop {
+            match self.events.recv().context("every executor has gone")? {
+                NodeEvent::NamesrvReady => namesrv += 1,
+                NodeEvent::ShardReady(shard) => {
+                    tracing::info!(shard, "ready");
+                    shards += 1;
+                }
+                NodeEvent::Failed(error) => return Err(error),
+                NodeEvent::Signal(signal) => {
+                    tracing::info!(signal, "stopping");
+                    return Ok(());
+                }
+            }
+            if (namesrv, shards) == (parts.namesrv, parts.shards) {
+                welcome::print_ready(plan, shards);
+            }
+        }
+    }
+
+    /// Stops every executor, waiting at most [`STOP_MAX`].
+    fn stop(&mut self) {
+        self.stop.give();
+        let started = Instant::now();
+        let executors = std::mem::take(&mut self.executors);
+        let (done, finished) = channel();
+        std::thread::spawn(move || {
+            for executor in executors {
+                // An executor's own failure was reported as an event before.
+                let _ = executor.join();
+            }
+            let _ = done.send(());
+        });
+        if finished.recv_timeout(STOP_MAX).is_err() {
+            tracing::warn!(waited = ?started.elapsed(), "not everything stopped in time; ending anyway");
+        }
+    }
+}
+
+fn executor_config(name: String, cpu: Option<usize>, spin_us: u64, facts: &Facts) -> ExecutorConfig {
+    ExecutorConfig {
+        name,
+        cpu,
+        io_memory: if facts.memlock_limited() { IO_MEMORY_LIMITED } else { IO_MEMORY },
+        spin: Duration::from_micros(spin_us),
+        detect_stalls: std::env::var_os("APOGEE_STALL_DETECTOR").is_some_and(|value| value == "1"),
+    }
+}
+
+fn start_logging() {
+    use tracing_subscriber::EnvFilter;
+    let filter =
+        EnvFilter::try_from_env("APOGEE_LOG").unwrap_or_else(|_| EnvFilter::new("info,glommio=warn"));
+    // Fails only when a logger exists already, as in tests: that one is as good.
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+}
+
+/// A connection is a descriptor: takes as many as the hard limit allows.
+fn raise_descriptor_limit() {
+    // SAFETY: plain data, filled by the call.
+    let mut limit: libc::rlimit = unsafe { std::mem::zeroed() };
+    // SAFETY: `limit` is valid for both calls; failing leaves the limit as it was.
+    unsafe {
+        if libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) == 0 && limit.rlim_cur < limit.rlim_max {
+            limit.rlim_cur = limit.rlim_max;
+            libc::setrlimit(libc::RLIMIT_NOFILE, &limit);
+        }
+    }
+}

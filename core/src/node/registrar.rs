@@ -1,0 +1,258 @@
+//! Keeps one shard registered with one NameServer.
+//!
+//! A long connection: the NameServer forgets the broker when it closes. Everything is told on connecting, changes
+//! at once, and every 30 s a short question refreshes the entry and finds out whether the NameServer still knows
+//! what it was told.
+
+use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use apogee_net::body::{DataVersion, to_fastjson};
+use apogee_net::client::{CallError, RemotingClient};
+use apogee_net::code::{RequestCode, ResponseCode};
+use apogee_net::io::{Chunk, Signal};
+use apogee_net::request::{
+    QueryDataVersionReply, QueryDataVersionRequest, RegisterBrokerRequest, TypedHeader,
+    UnregisterBrokerRequest,
+};
+use apogee_storage::Buffer;
+use futures_lite::future;
+
+use crate::shard::Shard;
+
+/// How often the entry is refreshed (`registerNameServerPeriod`); NameServers forget after 120 s.
+const HEARTBEAT: Duration = Duration::from_secs(30);
+
+/// Time limits of a connect, of a short call and of a registration (`registerBrokerTimeoutMills` is 24 s).
+const CONNECT_WAIT: Duration = Duration::from_secs(3);
+const CALL_WAIT: Duration = Duration::from_secs(5);
+const REGISTER_WAIT: Duration = Duration::from_secs(24);
+
+/// How long to stay away from a NameServer that cannot be reached; doubles up to the second.
+const RETRY_FIRST: Duration = Duration::from_millis(100);
+const RETRY_MAX: Duration = Duration::from_secs(5);
+
+/// What a NameServer is told besides the topics.
+#[derive(Debug, Clone)]
+pub(super) struct Registration {
+    pub(super) cluster: String,
+    pub(super) broker_name: String,
+    pub(super) address: SocketAddr,
+}
+
+/// A NameServer as one shard sees it.
+#[derive(Debug)]
+pub(super) struct Registrar {
+    namesrv: SocketAddr,
+    registration: Registration,
+    client: RefCell<Option<Rc<RemotingClient>>>,
+    /// The version up to which this NameServer was told of topics, over the present connection.
+    known: Cell<Option<DataVersion>>,
+    was_registered: Cell<bool>,
+    topics_changed: Signal,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum RegisterError {
+    #[error("cannot connect: {0}")]
+    Connect(#[from] std::io::Error),
+    #[error("{0}")]
+    Call(#[from] CallError),
+    #[error("refused with {code}: {remark}")]
+    Refused { code: ResponseCode, remark: String },
+}
+
+impl Registrar {
+    pub(super) fn new(namesrv: SocketAddr, registration: Registration) -> Self {
+        Registrar {
+            namesrv,
+            registration,
+            client: RefCell::default(),
+            known: Cell::default(),
+            was_registered: Cell::default(),
+            topics_changed: Signal::default(),
+        }
+    }
+
+    /// Whether this NameServer ever took the registration.
+    pub(super) fn was_registered(&self) -> bool {
+        self.was_registered.get()
+    }
+
+    /// Has the NameServer told soon.
+    pub(super) fn on_topics_changed(&self) {
+        self.topics_changed.raise();
+    }
+
+    /// Tells the NameServer what changed, now. Does nothing while it cannot be reached: it is told everything once
+    /// it can.
+    pub(super) async fn register_now<B: Buffer + 'static>(&self, shard: &RefCell<Shard<B>>) {
+        let client = self.client.borrow().clone();
+        if let Some(client) = client
+            && let Err(error) = self.register(&client, shard).await
+        {
+            self.give_up(&client, &error);
+        }
+    }
+
+    /// Runs for ever; `on_registered` is called the first time that a registration was taken.
+    pub(super) async fn run<B: Buffer + 'static>(&self, shard: &RefCell<Shard<B>>, on_registered: impl Fn()) {
+        let mut retry = RETRY_FIRST;
+        loop {
+            match self.connect_and_register(shard).await {
+                Ok(client) => {
+                    retry = RETRY_FIRST;
+                    tracing::info!(namesrv = %self.namesrv, broker = self.registration.broker_name, "registered");
+                    if !self.was_registered.replace(true) {
+                        on_registered();
+                    }
+                    self.stay_registered(&client, shard).await;
+                    self.client.take();
+                    tracing::warn!(namesrv = %self.namesrv, "the connection to the NameServer was lost");
+                }
+                Err(error) => {
+                    if retry == RETRY_FIRST || retry == RETRY_MAX {
+                        tracing::warn!(namesrv = %self.namesrv, %error, "cannot register; trying again");
+                    }
+                }
+            }
+            glommio::timer::sleep(retry).await;
+            retry = (retry * 2).min(RETRY_MAX);
+        }
+    }
+
+    async fn connect_and_register<B: Buffer + 'static>(
+        &self,
+        shard: &RefCell<Shard<B>>,
+    ) -> Result<Rc<RemotingClient>, RegisterError> {
+        let client = RemotingClient::connect(self.namesrv, CONNECT_WAIT).await?;
+        self.known.set(None);
+        self.register(&client, shard).await?;
+        *self.client.borrow_mut() = Some(client.clone());
+        Ok(client)
+    }
+
+    /// Until the connection is lost.
+    async fn stay_registered<B: Buffer + 'static>(
+        &self,
+        client: &Rc<RemotingClient>,
+        shard: &RefCell<Shard<B>>,
+    ) {
+        enum Event {
+            Changed,
+            Heartbeat,
+            Closed,
+        }
+        loop {
+            let changed = async {
+                self.topics_changed.wait().await;
+                Event::Changed
+            };
+            let heartbeat = async {
+                glommio::timer::sleep(HEARTBEAT).await;
+                Event::Heartbeat
+            };
+            let closed = async {
+                client.closed().await;
+                Event::Closed
+            };
+            let done = match future::or(closed, future::or(changed, heartbeat)).await {
+                Event::Changed => self.register(client, shard).await,
+                Event::Heartbeat => self.refresh(client, shard).await,
+                Event::Closed => return,
+            };
+            if let Err(error) = done {
+                self.give_up(client, &error);
+                return;
+            }
+        }
+    }
+
+    fn give_up(&self, client: &RemotingClient, error: &RegisterError) {
+        tracing::warn!(namesrv = %self.namesrv, %error, "the NameServer does not take the registration");
+        client.close();
+    }
+
+    async fn register<B: Buffer + 'static>(
+        &self,
+        client: &RemotingClient,
+        shard: &RefCell<Shard<B>>,
+    ) -> Result<(), RegisterError> {
+        let (body, version) = {
+            let shard = shard.borrow();
+            (to_fastjson(&shard.registration(self.known.get())), shard.topics_version())
+        };
+        let Registration { cluster, broker_name, address } = &self.registration;
+        let header = RegisterBrokerRequest {
+            broker_name,
+            broker_addr: &address.to_string(),
+            cluster_name: cluster,
+            // Where a slave would replicate from. Nobody does; the field is required.
+            ha_server_addr: &SocketAddr::new(address.ip(), address.port() + 1).to_string(),
+            broker_id: 0,
+            heartbeat_timeout_ms: None,
+            enable_acting_master: None,
+            compressed: false,
+            // Unchecked: TCP has its own checksum.
+            body_crc32: 0,
+            zone_name: None,
+        };
+        let reply =
+            client.call(RequestCode::REGISTER_BROKER, &header, [Chunk::from(body)], REGISTER_WAIT).await?;
+        accepted(&reply)?;
+        self.known.set(Some(version));
+        Ok(())
+    }
+
+    /// Tells that we live, and registers anew if the NameServer has forgotten or missed something.
+    async fn refresh<B: Buffer + 'static>(
+        &self,
+        client: &RemotingClient,
+        shard: &RefCell<Shard<B>>,
+    ) -> Result<(), RegisterError> {
+        let version = shard.borrow().topics_version();
+        let Registration { cluster, broker_name, address } = &self.registration;
+        let header = QueryDataVersionRequest {
+            broker_name,
+            broker_addr: &address.to_string(),
+            cluster_name: cluster,
+            broker_id: 0,
+        };
+        let body = [Chunk::from(to_fastjson(&version))];
+        let reply = client.call(RequestCode::QUERY_DATA_VERSION, &header, body, CALL_WAIT).await?;
+        accepted(&reply)?;
+        let header = reply.header();
+        let is_changed = QueryDataVersionReply::decode(&header.ext).map_or(true, |reply| reply.changed);
+        if is_changed {
+            self.known.set(None);
+            self.register(client, shard).await?;
+        }
+        Ok(())
+    }
+
+    /// Takes the broker out of the routes, for an orderly stop.
+    pub(super) async fn unregister(&self) {
+        let Some(client) = self.client.borrow().clone() else { return };
+        let Registration { cluster, broker_name, address } = &self.registration;
+        let header = UnregisterBrokerRequest {
+            broker_name,
+            broker_addr: &address.to_string(),
+            cluster_name: cluster,
+            broker_id: 0,
+        };
+        // A NameServer that does not answer forgets us by itself when the connection closes.
+        let _ = client.call(RequestCode::UNREGISTER_BROKER, &header, [], Duration::from_secs(1)).await;
+    }
+}
+
+fn accepted(reply: &apogee_net::client::ReplyFrame) -> Result<(), RegisterError> {
+    match reply.code() {
+        ResponseCode::SUCCESS => Ok(()),
+        code => {
+            let remark = reply.header().remark.as_deref().unwrap_or_default().to_owned();
+            Err(RegisterError::Refused { code, remark })
+        }
+    }
+}

@@ -1,0 +1,450 @@
+//! Drives the shards of one executor: sockets and disk to [`Shard`], its actions to sockets and disk.
+
+use std::cell::RefCell;
+use std::net::{IpAddr, SocketAddr};
+use std::rc::{Rc, Weak};
+use std::sync::mpsc::Sender;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use apogee_net::code::ResponseCode;
+use apogee_net::command::{RequestHead, encode_request};
+use apogee_net::frame::{HeaderEncoding, RawFrame};
+use apogee_net::io::{
+    Chunk, Connection, ConnectionId, Driver, DriverConfig, Listener, Server, ServerLimits, Service,
+};
+use apogee_storage::driver::{Disk, DiskConfig, DmaBuffer, Identity, ShardDirectory};
+use apogee_storage::{DiskOp, Durability as LogDurability, LogConfig, NodeId, recover};
+use futures_lite::future;
+use glommio::sync::Semaphore;
+use glommio::{Latency, Shares, TaskQueueHandle};
+
+use super::NodeEvent;
+use super::clock::now_ms;
+use super::data_dir::shard_dir;
+use super::registrar::{Registrar, Registration};
+use super::stop::StopSignal;
+use crate::config::{BrokerConfig, Durability};
+use crate::service::{Reply, ReplyTo, Request};
+use crate::shard::topics::TopicPolicy;
+use crate::shard::{Action, Fetch, Push, Replay, Shard, ShardConfig};
+
+/// How often a shard looks at what falls due by time alone.
+const TICK: Duration = Duration::from_millis(100);
+
+/// Replies whose messages are being read from disk; more wait for their turn.
+const READS_IN_FLIGHT_MAX: u64 = 32;
+
+/// Longest wait for NameServers before whoever made a topic is answered all the same.
+const REGISTER_WAIT: Duration = Duration::from_secs(3);
+
+/// How long a stopping shard waits for its last writes.
+const IDLE_WAIT: Duration = Duration::from_secs(5);
+
+/// With `async` durability: the longest that a message acknowledged after its write stays unsynced.
+const ASYNC_SYNC_INTERVAL_MS: u32 = 500;
+
+/// Batches may be this much larger than the largest message: its layout, properties and the batch's own header.
+const BATCH_OVERHEAD_BYTES: u32 = 1024 * 1024;
+
+/// Scheduling groups of a shard's executor. Client I/O, appends and timers run in glommio's default queue; what can
+/// wait a little runs here, with a tenth of its shares.
+#[derive(Debug, Clone, Copy)]
+struct Groups {
+    /// Reads from disk for consumers that lag: they must not delay producers.
+    catch_up: TaskQueueHandle,
+    /// Preparing segments.
+    background: TaskQueueHandle,
+}
+
+/// Runs the shards until the order to stop. Reports each that is ready, and the first failure.
+pub(super) async fn run_all(
+    config: BrokerConfig,
+    shards: Vec<u16>,
+    stop: StopSignal,
+    events: Sender<NodeEvent>,
+) {
+    Driver::start(DriverConfig { spin: Duration::from_micros(config.spin_us) });
+    let groups = Groups {
+        catch_up: glommio::executor().create_task_queue(
+            Shares::Static(100),
+            Latency::NotImportant,
+            "catch-up",
+        ),
+        background: glommio::executor().create_task_queue(
+            Shares::Static(100),
+            Latency::NotImportant,
+            "background",
+        ),
+    };
+    let mut running = Vec::new();
+    for shard in shards {
+        match ShardDriver::start(&config, shard, groups, events.clone()).await {
+            Ok(driver) => running.push(driver),
+            Err(error) => {
+                let error = error.context(format!("shard {shard} cannot start"));
+                // Nobody listens only when the process is ending already.
+                let _ = events.send(NodeEvent::Failed(error));
+                return;
+            }
+        }
+    }
+    stop.given().await;
+    for driver in running {
+        driver.stop().await;
+    }
+}
+
+/// One shard, its connections, its disk and its NameServers.
+struct ShardDriver {
+    number: u16,
+    shard: RefCell<Shard<DmaBuffer>>,
+    server: Rc<Server>,
+    disk: Rc<Disk>,
+    registrars: Vec<Rc<Registrar>>,
+    reads: Semaphore,
+    groups: Groups,
+    tasks: RefCell<Vec<glommio::Task<()>>>,
+    this: Weak<ShardDriver>,
+    /// Keeps the directory locked.
+    _directory: ShardDirectory,
+}
+
+impl ShardDriver {
+    async fn start(
+        config: &BrokerConfig,
+        number: u16,
+        groups: Groups,
+        events: Sender<NodeEvent>,
+    ) -> anyhow::Result<Rc<Self>> {
+        let port = config.port(number)?;
+        let identity = Identity {
+            cluster: config.cluster.clone(),
+            group: config.group.clone(),
+            shard: number.into(),
+            node: NodeId(0),
+        };
+        let directory = ShardDirectory::open(&shard_dir(config, number), &identity)?;
+        let disk_config = DiskConfig { reserve_bytes: config.disk_reserve_bytes, ..DiskConfig::default() };
+        let disk = Rc::new(Disk::open(directory.log_path(), disk_config).await?);
+
+        let shard_config = shard_config(config, number, SocketAddr::new(config.advertised_ip()?, port));
+        let broker_name = shard_config.broker_name.clone();
+        let shard = open_shard(config, shard_config, &identity, &directory)?;
+        let listener = bind(config.listen, port)?;
+        let vip = bind_vip(config.listen, port);
+
+        let server = Server::new(ServerLimits::default());
+        let address = shard.config().address;
+        let registrars: Vec<_> = config
+            .namesrv
+            .iter()
+            .map(|&namesrv| {
+                Rc::new(Registrar::new(
+                    namesrv,
+                    Registration {
+                        cluster: config.cluster.clone(),
+                        broker_name: broker_name.clone(),
+                        address,
+                    },
+                ))
+            })
+            .collect();
+        let driver = Rc::new_cyclic(|this| ShardDriver {
+            number,
+            shard: RefCell::new(shard),
+            server,
+            disk,
+            registrars,
+            reads: Semaphore::new(READS_IN_FLIGHT_MAX),
+            groups,
+            tasks: RefCell::default(),
+            this: this.clone(),
+            _directory: directory,
+        });
+        driver.own(driver.server.clone().accept(listener, driver.clone()));
+        if let Some(vip) = vip {
+            driver.own(driver.server.clone().accept(vip, driver.clone()));
+        }
+        driver.own(driver.server.clone().close_idle());
+        driver.own(driver.clone().tick());
+        for registrar in &driver.registrars {
+            driver.own(driver.clone().keep_registered(registrar.clone(), events.clone()));
+        }
+        driver.pump();
+        Ok(driver)
+    }
+
+    /// Spawns a task that lives as long as the driver.
+    fn own(&self, task: impl Future<Output = ()> + 'static) {
+        self.tasks.borrow_mut().push(glommio::spawn_local(task));
+    }
+
+    async fn tick(self: Rc<Self>) {
+        loop {
+            glommio::timer::sleep(TICK).await;
+            self.shard.borrow_mut().on_tick(now_ms());
+            self.pump();
+        }
+    }
+
+    /// Registers for ever, and reports the shard as ready the first time that a NameServer knows it.
+    async fn keep_registered(self: Rc<Self>, registrar: Rc<Registrar>, events: Sender<NodeEvent>) {
+        let on_registered = || {
+            let first = self.registrars.iter().filter(|other| other.was_registered()).count() == 1;
+            if first {
+                // Nobody listens only when the process is ending already.
+                let _ = events.send(NodeEvent::ShardReady(self.number));
+            }
+        };
+        registrar.run(&self.shard, on_registered).await;
+    }
+
+    /// Hands over what the shard wants done until it wants nothing more.
+    fn pump(&self) {
+        loop {
+            while let Some(action) = self.take_action() {
+                self.carry_out(action);
+            }
+            let op = self.shard.borrow_mut().poll_op(now_ms(), |len| self.disk.alloc(len));
+            match op {
+                Some(op) => self.start_op(op),
+                None => match self.take_action() {
+                    Some(action) => self.carry_out(action),
+                    None => return,
+                },
+            }
+        }
+    }
+
+    fn take_action(&self) -> Option<Action> {
+        self.shard.borrow_mut().take_action()
+    }
+
+    fn start_op(&self, op: DiskOp<DmaBuffer>) {
+        let Some(this) = self.this.upgrade() else { return };
+        let is_background = matches!(op, DiskOp::Prepare { .. });
+        let work = async move {
+            let completion = this.disk.execute(op).await;
+            this.shard.borrow_mut().on_completion(completion);
+            this.pump();
+        };
+        if is_background {
+            self.spawn_into(work, self.groups.background);
+        } else {
+            glommio::spawn_local(work).detach();
+        }
+    }
+
+    fn spawn_into(&self, work: impl Future<Output = ()> + 'static, group: TaskQueueHandle) {
+        glommio::spawn_local_into(work, group).expect("the group was made on this executor").detach();
+    }
+
+    fn carry_out(&self, action: Action) {
+        match action {
+            Action::Reply { to, reply } => self.send(to, reply),
+            Action::Push { to, push } => self.push(to, push),
+            Action::Read { to, reply, runs } => {
+                let Some(this) = self.this.upgrade() else { return };
+                let work = async move {
+                    let reply = this.read(reply, runs).await;
+                    this.send(to, reply);
+                };
+                self.spawn_into(work, self.groups.catch_up);
+            }
+            Action::Close { connection, reason } => {
+                if let Some(connection) = self.server.connection(connection) {
+                    connection.close(reason);
+                }
+            }
+            Action::Register { then: None } => {
+                self.registrars.iter().for_each(|registrar| registrar.on_topics_changed());
+            }
+            Action::Register { then: Some((to, reply)) } => {
+                let Some(this) = self.this.upgrade() else { return };
+                let work = async move {
+                    this.register_everywhere().await;
+                    this.send(to, reply);
+                };
+                glommio::spawn_local(work).detach();
+            }
+        }
+    }
+
+    /// The reply with its body read from disk, or the reason why it cannot be.
+    async fn read(&self, mut reply: Reply, runs: impl IntoIterator<Item = Fetch>) -> Reply {
+        let Ok(_permit) = self.reads.acquire_permit(1).await else {
+            return Reply::error(ResponseCode::SERVICE_NOT_AVAILABLE, "the broker is stopping");
+        };
+        for run in runs {
+            let chunk = match run {
+                Fetch::Here(chunk) => chunk,
+                Fetch::File(run) => match self.disk.read(run).await {
+                    Ok(bytes) => Chunk::shared(Rc::new(bytes), 0..run.len as usize),
+                    Err(error) => {
+                        tracing::error!(shard = self.number, %error, "cannot read messages");
+                        return Reply::error(
+                            ResponseCode::SYSTEM_ERROR,
+                            format!("cannot read messages: {error}"),
+                        );
+                    }
+                },
+            };
+            reply.body.push(chunk);
+        }
+        reply
+    }
+
+    async fn register_everywhere(&self) {
+        let registered = async {
+            for registrar in &self.registrars {
+                registrar.register_now(&self.shard).await;
+            }
+        };
+        let too_late = async {
+            glommio::timer::sleep(REGISTER_WAIT).await;
+        };
+        future::or(registered, too_late).await;
+    }
+
+    fn send(&self, to: ReplyTo, reply: Reply) {
+        let Some(connection) = self.server.connection(to.connection) else { return };
+        if let Err(error) = reply.send(to, &connection) {
+            let reply = Reply::error(ResponseCode::SYSTEM_ERROR, format!("the reply is too large: {error}"));
+            reply.send(to, &connection).expect("an error reply fits a frame");
+        }
+    }
+
+    fn push(&self, to: ConnectionId, push: Push) {
+        let Some(connection) = self.server.connection(to) else { return };
+        let head = RequestHead { code: push.code, opaque: 0, oneway: true, ext: &*push.ext };
+        let body_len = push.body.iter().map(Chunk::len).sum();
+        let sent =
+            connection.send(|out| encode_request(out, HeaderEncoding::Json, &head, body_len), push.body);
+        if let Err(error) = sent {
+            tracing::warn!(code = %push.code, %error, "cannot push to a client");
+        }
+    }
+
+    /// Says good-bye to the NameServers, then waits until everything taken is durable.
+    async fn stop(self: Rc<Self>) {
+        for registrar in &self.registrars {
+            registrar.unregister().await;
+        }
+        self.shard.borrow_mut().prepare_stop();
+        self.pump();
+        let started = Instant::now();
+        while !self.shard.borrow().is_idle() && started.elapsed() < IDLE_WAIT {
+            glommio::timer::sleep(Duration::from_millis(2)).await;
+        }
+        let tasks = std::mem::take(&mut *self.tasks.borrow_mut());
+        for task in tasks {
+            task.cancel().await;
+        }
+        tracing::info!(shard = self.number, "stopped");
+    }
+}
+
+impl Service for ShardDriver {
+    fn on_frame(&self, connection: &Rc<Connection>, frame: RawFrame) {
+        let request = match Request::decode(connection.id(), connection.peer(), &frame) {
+            Ok(request) => request,
+            Err(error) => {
+                tracing::info!(connection = %connection.id(), peer = %connection.peer(), %error, "malformed header");
+                connection.close("malformed header");
+                return;
+            }
+        };
+        // Replies answer pushes, all of which are oneway: there is nothing to do with one.
+        if !request.header.is_reply() {
+            self.shard.borrow_mut().on_request(&request, now_ms());
+        }
+    }
+
+    fn on_turn_end(&self) {
+        self.pump();
+    }
+
+    fn on_closed(&self, connection: &Rc<Connection>) {
+        self.shard.borrow_mut().on_connection_closed(connection.id());
+        self.pump();
+    }
+}
+
+fn shard_config(config: &BrokerConfig, number: u16, address: SocketAddr) -> ShardConfig {
+    ShardConfig {
+        cluster: config.cluster.clone(),
+        broker_name: format!("{}-{number}", config.group),
+        address,
+        auto_create_topic: config.auto_create_topic,
+        auto_create_group: config.auto_create_group,
+        message_bytes_max: config.message_bytes_max as usize,
+    }
+}
+
+/// Recovers the log and opens the shard on it. Blocks: nothing is served on this executor's shard before.
+fn open_shard(
+    config: &BrokerConfig,
+    shard_config: ShardConfig,
+    identity: &Identity,
+    directory: &ShardDirectory,
+) -> anyhow::Result<Shard<DmaBuffer>> {
+    let log_config = LogConfig {
+        durability: match config.durability {
+            Durability::Sync => LogDurability::Sync,
+            Durability::Async => LogDurability::Async { sync_interval_ms: ASYNC_SYNC_INTERVAL_MS },
+        },
+        segment_bytes: config.segment_bytes,
+        tail_cache_bytes: config.tail_cache_bytes,
+        batch_bytes_max: (config.message_bytes_max + BATCH_OVERHEAD_BYTES).next_multiple_of(4096),
+        ..LogConfig::new(identity.group_id(), identity.node)
+    };
+    let policy = TopicPolicy {
+        cluster_name: config.cluster.clone(),
+        broker_name: shard_config.broker_name.clone(),
+        auto_create: config.auto_create_topic,
+        has_trace_topic: false,
+    };
+    let mut replay = Replay::new(policy, config.auto_create_group);
+    let started = Instant::now();
+    let mut failed = None;
+    let recovered = recover(directory, &log_config, &mut |record| {
+        if failed.is_none() {
+            failed = replay.on_record(&record).err().map(|error| (record.log_offset, error));
+        }
+    })?;
+    if let Some((offset, error)) = failed {
+        return Err(error).with_context(|| format!("control record at log offset {offset}"));
+    }
+    let report = &recovered.report;
+    if let Some(cut) = &report.cut {
+        tracing::warn!(broker = shard_config.broker_name, ?cut, "the log ended in an unfinished batch");
+    }
+    tracing::info!(
+        broker = shard_config.broker_name,
+        segments = report.segments,
+        batches = report.batches,
+        records = report.records,
+        bytes = report.bytes,
+        took = ?started.elapsed(),
+        "log recovered"
+    );
+    Ok(Shard::open(shard_config, log_config, recovered, replay, now_ms())?)
+}
+
+fn bind(ip: IpAddr, port: u16) -> anyhow::Result<Listener> {
+    let address = SocketAddr::new(ip, port);
+    Listener::bind(address).with_context(|| format!("cannot listen on {address}"))
+}
+
+/// The port that clients up to 4.4 send to (`vipChannelEnabled`). Not having it is no reason not to start.
+fn bind_vip(ip: IpAddr, port: u16) -> Option<Listener> {
+    let address = SocketAddr::new(ip, port - 2);
+    match Listener::bind(address) {
+        Ok(listener) => Some(listener),
+        Err(error) => {
+            tracing::warn!(%address, %error, "the VIP channel of old clients is not available");
+            None
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! What a person at the terminal is told: the machine, whether it will do, and what to type next.
+
+use std::path::Path;
+
+use anyhow::Context;
+use apogee_storage::format::BLOCK_LEN;
+use apogee_tuning::{Facts, Needs, Roots, requirements};
+
+use super::{IO_MEMORY_LIMITED, Plan};
+
+/// glommio refuses to start an executor below this limit of locked memory.
+const MEMLOCK_FLOOR: u64 = 512 * 1024;
+
+/// Each executor registers its I/O memory with three rings, and each registration counts.
+const REGISTRATIONS: u64 = 3;
+
+/// The facts about this machine; an error in one sentence if the broker cannot run here.
+///
+/// `executors` is how many will be started.
+pub(super) fn machine_facts(data_dir: &Path, executors: usize) -> anyhow::Result<Facts> {
+    let facts = Facts::collect(&Roots::machine(), data_dir)?;
+    let needs = Needs {
+        memlock_bytes: executors as u64 * REGISTRATIONS * IO_MEMORY_LIMITED as u64,
+        memlock_floor_bytes: MEMLOCK_FLOOR,
+        direct_io_align_bytes: BLOCK_LEN as u32,
+    };
+    requirements(&facts, needs).context("Apogee cannot run here")?;
+    Ok(facts)
+}
+
+pub(super) fn print_facts(facts: &Facts) {
+    println!("{facts}");
+}
+
+/// Says that everything runs, on one line that begins with `ready`, and for a first try what to do with it.
+pub(super) fn print_ready(plan: &Plan, shards: usize) {
+    let namesrv = plan.namesrv.as_ref().map(|config| config.address());
+    match (&plan.broker, namesrv) {
+        (Some(broker), _) => {
+            let first = broker.base_port;
+            let last = broker.port(shards.saturating_sub(1) as u16).unwrap_or(first);
+            println!("ready: {shards} shards on ports {first} to {last}, NameServers {:?}", broker.namesrv);
+        }
+        (None, Some(address)) => println!("ready: NameServer on {address}"),
+        (None, None) => println!("ready"),
+    }
+    if let (true, Some(broker), Some(address)) = (plan.welcome, &plan.broker, namesrv) {
+        let client = broker.namesrv.first().copied().unwrap_or(address);
+        println!();
+        println!("  Point any RocketMQ client (Java, Go, C++ …) at the NameServer  {client}");
+        println!(
+            "  Data is in                                                     {}",
+            broker.data_dir.display()
+        );
+        println!();
+        println!("  Try it, in a second terminal:");
+        println!(
+            "    cargo run --release -p apogee-loadgen -- run --namesrv {client} --rate 5000 --size 1024 --duration 30s"
+        );
+        println!();
+        println!("  Ctrl-C stops it; nothing acknowledged is lost.");
+    }
+}

@@ -7,7 +7,7 @@ use crate::service::Reply;
 
 use super::config::UpdateConfigError;
 use super::kv::KvError;
-use super::routes::{RegisterError, UnknownBroker};
+use super::routes::{RegisterError, RegisterTopicError};
 
 /// Why a request was not done. The text becomes the reply's remark; tools match on some of RocketMQ's.
 #[derive(Debug, thiserror::Error)]
@@ -25,7 +25,7 @@ pub(super) enum Refusal {
     #[error(transparent)]
     Register(#[from] RegisterError),
     #[error(transparent)]
-    UnknownBroker(#[from] UnknownBroker),
+    RegisterTopic(#[from] RegisterTopicError),
     #[error("name server not ready")]
     NotReady,
     #[error("No topic route info in name server for the topic: {0}")]
@@ -59,7 +59,7 @@ impl Refusal {
             | Refusal::RegisterBody(_)
             | Refusal::Crc32
             | Refusal::Register(_)
-            | Refusal::UnknownBroker(_)
+            | Refusal::RegisterTopic(_)
             | Refusal::NotReady
             | Refusal::Disabled
             | Refusal::Kv(KvError::TooManyEntries | KvError::TooManyBytes)

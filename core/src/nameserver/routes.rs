@@ -21,7 +21,7 @@ use std::rc::Rc;
 use apogee_net::body::{BrokerAddrs, BrokerData, DataVersion, TopicQueueMappingInfo, perm};
 use apogee_net::io::ConnectionId;
 
-pub(super) use lists::UnknownBroker;
+pub(super) use lists::RegisterTopicError;
 pub(super) use register::{MasterAddrs, RegisterError, Registered, Registration};
 pub(super) use remove::Removed;
 pub(super) use route::RouteFilter;

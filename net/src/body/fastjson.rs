@@ -12,7 +12,7 @@
 //!
 //! [`Reader`] is a pull parser over the whole body: nothing is built that is not asked for, and what the sender
 //! controls is bounded ([`DEPTH_MAX`], [`ELEMENTS_MAX`]). [`Writer`] is its counterpart. A body is declared once
-//! with [`body!`](crate::body::fastjson::body), which derives both directions from one list of members.
+//! with the macro `body!`, which derives both directions from one list of members.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;

@@ -12,11 +12,11 @@ const FLAG_UNIT: i32 = 1;
 /// The topic is subscribed to by units of a deployment.
 const FLAG_UNIT_SUB: i32 = 1 << 1;
 
-/// A request about the queues of a broker that is not registered.
+/// Why a single topic was not registered.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum UnknownBroker {
+pub(crate) enum RegisterTopicError {
     #[error("broker name {0} is not registered")]
-    NotRegistered(String),
+    UnknownBroker(String),
     #[error("topic {0:.100?} was not registered: its name is too long or there are too many topics")]
     TopicLeftOut(String),
 }
@@ -78,18 +78,22 @@ impl Routes {
     }
 
     /// Sets what the named brokers have of a topic; if one of them is unknown, nothing.
-    pub(crate) fn register_topic(&mut self, topic: &str, queues: &[QueueData]) -> Result<(), UnknownBroker> {
+    pub(crate) fn register_topic(
+        &mut self,
+        topic: &str,
+        queues: &[QueueData],
+    ) -> Result<(), RegisterTopicError> {
         let mut names = BTreeMap::new();
         for queue in queues {
             let (name, _) = self
                 .brokers
                 .get_key_value(queue.broker_name.as_str())
-                .ok_or_else(|| UnknownBroker::NotRegistered(queue.broker_name.clone()))?;
+                .ok_or_else(|| RegisterTopicError::UnknownBroker(queue.broker_name.clone()))?;
             names.insert(Rc::clone(name), QueueEntry::from(queue));
         }
         for (broker_name, entry) in names {
             if !self.put_queue_entry(topic, &broker_name, entry) {
-                return Err(UnknownBroker::TopicLeftOut(topic.to_owned()));
+                return Err(RegisterTopicError::TopicLeftOut(topic.to_owned()));
             }
         }
         Ok(())

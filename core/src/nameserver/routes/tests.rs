@@ -27,12 +27,10 @@ impl Routes {
         }
     }
 
-    fn everything(&self) -> (ClusterInfoText, Vec<String>) {
+    fn everything(&self) -> (String, Vec<String>) {
         (format!("{:?}", self.cluster_info()), self.all_topics().topic_list)
     }
 }
-
-type ClusterInfoText = String;
 
 fn topics(names: impl IntoIterator<Item = String>) -> TopicConfigAndMappingSerializeWrapper {
     let configs = names

@@ -135,7 +135,7 @@ fn execute_run(args: RunArgs) -> anyhow::Result<Outcome> {
     let settings = args.into_settings(&allowed)?;
     settings.check()?;
     eprintln!(
-        "{}, {} B, {:?} after {:?} of warm-up; Ctrl-C ends early with a report",
+        "{}, {} B, {:?} after {:?} of warm-up (Ctrl-C ends it early)",
         progress::describe(&settings.load),
         settings.size_bytes,
         settings.duration,

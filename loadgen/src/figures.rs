@@ -13,13 +13,21 @@ pub fn count(number: u64) -> String {
     out
 }
 
-/// Microseconds, with a tenth only where it means something; `n/a` without enough samples.
+/// Microseconds, with a tenth only where it means something; seconds, with their unit, from one second on; `n/a`
+/// without enough samples. At most seven characters below 100 seconds.
 pub fn micros(value: Option<f64>) -> String {
     match value {
         None => "n/a".to_owned(),
         Some(value) if value < 100.0 => format!("{value:.1}"),
+        Some(value) if value >= 999_999.5 => format!("{:.2} s", value / 1e6),
         Some(value) => count(value.round() as u64),
     }
+}
+
+/// Microseconds with their unit.
+pub fn latency(value: f64) -> String {
+    let text = micros(Some(value));
+    if text.ends_with('s') { text } else { format!("{text} µs") }
 }
 
 /// A rate of messages.
@@ -43,6 +51,8 @@ mod tests {
             ["0", "999", "1,000", "12,345,678"]
         );
         assert_eq!([micros(None), micros(Some(99.94)), micros(Some(1234.5))], ["n/a", "99.9", "1,235"]);
+        assert_eq!([micros(Some(999_999.4)), micros(Some(999_999.6))], ["999,999", "1.00 s"]);
+        assert_eq!([latency(1234.5), latency(12_345_678.0)], ["1,235 µs", "12.35 s"]);
         assert_eq!(per_second(4999.6), "5,000 msg/s");
         assert_eq!([clock(5), clock(65), clock(3_600)], ["0:05", "1:05", "60:00"]);
     }

@@ -76,10 +76,10 @@ impl Gauge {
 
 fn flow_line(rates: [f64; 3], counts: Counts, consume: bool) -> String {
     let [sent, acked, received] = rates.map(|rate| count(rate.round() as u64));
-    let received = if consume { format!("   received {received:>9}/s") } else { String::new() };
+    let received = if consume { format!("  received {received:>7}/s") } else { String::new() };
     let in_flight = counts.sent.saturating_sub(counts.acked + counts.failed);
     format!(
-        "sent {sent:>9}/s   acked {acked:>9}/s{received}   in flight {}   errors {}",
+        "sent {sent:>7}/s  acked {acked:>7}/s{received}  in flight {}  errors {}",
         count(in_flight),
         count(counts.failed)
     )
@@ -90,13 +90,13 @@ fn latency_line(live: &[std::sync::Arc<Live>], consume: bool) -> String {
         micros(live::quantile(live.iter().map(|live| part(live)), quantile).map(latency::micros))
     };
     let pair = |part: fn(&Live) -> &live::LiveLatency| {
-        format!("p50 {:>7} µs  p99 {:>7} µs", at(part, 0.5), at(part, 0.99))
+        format!("p50 {:>6} p99 {:>6} µs", at(part, 0.5), at(part, 0.99))
     };
     let publish = pair(|live| &live.publish);
     if !consume {
-        return format!("publish  {publish}");
+        return format!("publish {publish}");
     }
-    format!("publish  {publish}   end to end  {}", pair(|live| &live.end_to_end))
+    format!("publish {publish}  end to end {}", pair(|live| &live.end_to_end))
 }
 
 fn phase_name(phase: Phase) -> &'static str {
@@ -251,12 +251,15 @@ mod tests {
             live.publish.record(Duration::from_micros(200));
         }
         let line = latency_line(&[live], true);
-        assert!(line.starts_with("publish  p50     197 µs") && line.ends_with("p99     n/a µs"), "{line}");
+        assert!(
+            line.starts_with("publish p50    197 p99    197 µs") && line.ends_with("p99    n/a µs"),
+            "{line}"
+        );
         let line = flow_line(
             [4_999.7, 5_000.2, 0.0],
             Counts { sent: 10, acked: 7, failed: 1, ..counts(0, 0) },
             false,
         );
-        assert_eq!(line, "sent     5,000/s   acked     5,000/s   in flight 2   errors 1");
+        assert_eq!(line, "sent   5,000/s  acked   5,000/s  in flight 2  errors 1");
     }
 }

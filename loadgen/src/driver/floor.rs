@@ -12,7 +12,7 @@ use serde::Serialize;
 use socket2::SockRef;
 
 use super::runtime::pin_thread;
-use crate::figures::{count, micros, per_second};
+use crate::figures::{count, micros};
 use crate::latency::{Latency, Summary};
 
 /// Bytes under way at once: what the socket buffers hold for sure, so that both sides can never wait for each other.
@@ -140,11 +140,11 @@ impl FloorReport {
             [trip.p50_us, trip.p90_us, trip.p99_us, trip.p999_us, trip.p9999_us, trip.max_us].map(micros);
         let [p50, p90, p99, p999, p9999, max] = values;
         format!(
-            "raw TCP echo on loopback, {} B each way, {} under way: {}\n\
+            "raw TCP echo on loopback, {} B each way, {} under way: {} round trips/s\n\
              round trip, µs   p50 {p50}   p90 {p90}   p99 {p99}   p99.9 {p999}   p99.99 {p9999}   max {max}   ({} samples)\n",
             count(self.size as u64),
             self.depth,
-            per_second(self.round_trips_per_s),
+            count(self.round_trips_per_s as u64),
             count(trip.count),
         )
     }
@@ -155,7 +155,7 @@ mod tests {
     use super::*;
 
     fn settings(size_bytes: usize, depth: usize) -> FloorSettings {
-        let (duration, warmup) = (Duration::from_millis(100), Duration::from_millis(10));
+        let (duration, warmup) = (Duration::from_millis(300), Duration::from_millis(10));
         FloorSettings { size_bytes, depth, duration, warmup, server_cpu: None, client_cpu: None }
     }
 

@@ -86,6 +86,7 @@ impl Publisher {
                 Pace::Send(planned) => self.send(planned.stream, planned.due, || {}),
                 Pace::Sleep(wait) => glommio::timer::sleep(wait.min(LOOK_UP)).await,
                 Pace::Turn | Pace::Approach => glommio::timer::sleep(TURN).await,
+                Pace::Spin => std::hint::spin_loop(),
                 Pace::Finished => return,
             }
         }

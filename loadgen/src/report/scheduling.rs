@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use crate::figures;
 use crate::latency::Summary;
 
 /// The generator's share of a reported latency above which the report says so.
@@ -30,8 +31,9 @@ impl Scheduling {
             let (late, published) = (late?, published?);
             (late > published * SHARE_MAX).then(|| {
                 format!(
-                    "the generator was late itself: its {name} lateness of {late} µs is {:.0} % of the publish {name} \
-                     ({published} µs). From there on read \"from actual send\", or give it a CPU of its own (--pin).",
+                    "the generator itself was late: {name} {}, which is {:.0} % of the publish {name}. From there on \
+                     \"from actual send\" tells more.\nA CPU of its own (--pin) or a lower load on the machine helps.",
+                    figures::latency(late),
                     late / published * 100.0
                 )
             })
@@ -66,7 +68,7 @@ mod tests {
     fn the_first_tainted_percentile_is_named() {
         let scheduling = Scheduling::judge(&summary(2.0, 450.0, 900.0), &summary(200.0, 900.0, 5_000.0));
         let warning = scheduling.warning.unwrap();
-        assert!(warning.contains("p99 lateness of 450 µs is 50 % of the publish p99 (900 µs)"), "{warning}");
+        assert!(warning.contains("late: p99 450 µs, which is 50 % of the publish p99"), "{warning}");
     }
 
     #[test]

@@ -109,5 +109,8 @@ fn a_closed_loop_is_named_and_has_no_plan_to_be_late_against() {
     let settings = RunSettings { load: Load::Closed { depth: 16 }, consume: false, ..settings() };
     let text = Report::new(&settings, &surroundings(), &measured(), Duration::from_secs(2), false).text();
     assert!(text.contains("closed loop, 16 in flight per connection"), "{text}");
-    assert!(!text.contains("lateness") && !text.contains("end to end"), "{text}");
+    assert!(
+        !text.contains("lateness") && !text.contains("end to end") && !text.contains("from actual send"),
+        "{text}"
+    );
 }

@@ -7,12 +7,13 @@ use crate::failure::Failures;
 use crate::figures::{count, micros, per_second};
 use crate::latency::Summary;
 
-const COLUMNS: [&str; 7] = ["p50", "p90", "p99", "p99.9", "p99.99", "max", "samples"];
-const LABEL_CHARS: usize = 22;
-const COLUMN_CHARS: usize = 10;
+const COLUMNS: [&str; 6] = ["p50", "p90", "p99", "p99.9", "p99.99", "max"];
+const LABEL_CHARS: usize = 20;
+const COLUMN_CHARS: usize = 8;
+const SAMPLES_CHARS: usize = 11;
 
 pub(super) fn render(report: &Report) -> String {
-    let mut out = String::new();
+    let mut out = String::from("\n");
     heading(&mut out, report);
     out.push('\n');
     latencies(&mut out, report);
@@ -79,18 +80,26 @@ fn latencies(out: &mut String, report: &Report) {
     for column in COLUMNS {
         let _ = write!(out, "{column:>COLUMN_CHARS$}");
     }
-    out.push('\n');
+    let _ = writeln!(out, "{:>SAMPLES_CHARS$}", "samples");
+    // A closed loop has no plan: a message is due when it is sent.
+    let is_planned = report.configuration.rate.is_some();
     row(out, "publish", &report.publish);
-    row(out, "  from actual send", &report.publish_from_sent);
+    if is_planned {
+        row(out, "  from actual send", &report.publish_from_sent);
+    }
     if report.configuration.consume {
         row(out, "end to end", &report.e2e);
-        row(out, "  from actual send", &report.e2e_from_sent);
+        if is_planned {
+            row(out, "  from actual send", &report.e2e_from_sent);
+        }
     }
-    if report.configuration.rate.is_some() {
+    if is_planned {
         row(out, "generator's lateness", &report.scheduling.lateness);
     }
     if let Some(warning) = &report.scheduling.warning {
-        let _ = writeln!(out, "note: {warning}");
+        for (at, part) in warning.lines().enumerate() {
+            line(out, if at == 0 { "note" } else { "" }, format_args!("{part}"));
+        }
     }
 }
 
@@ -175,7 +184,7 @@ fn row(out: &mut String, label: &str, summary: &Summary) {
     for value in values {
         let _ = write!(out, "{:>COLUMN_CHARS$}", micros(value));
     }
-    let _ = writeln!(out, "{:>COLUMN_CHARS$}", count(summary.count));
+    let _ = writeln!(out, "{:>SAMPLES_CHARS$}", count(summary.count));
 }
 
 fn plural(number: usize) -> &'static str {

@@ -109,3 +109,35 @@ pub enum ConfigError {
     #[error("{name} is {value}; it must be a multiple of {BLOCK_LEN}")]
     NotAligned { name: &'static str, value: u64 },
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_are_valid() {
+        LogConfig::new(GroupId(1), NodeId(1)).validate().unwrap();
+    }
+
+    #[test]
+    fn wrong_values_are_refused_by_name() {
+        type Change = fn(&mut LogConfig);
+        let table: [(&str, Change); 9] = [
+            ("segment_bytes", |config| config.segment_bytes = 1 << 20),
+            ("segment_bytes", |config| config.segment_bytes += 1),
+            ("segments_ahead", |config| config.segments_ahead = 0),
+            ("batch_bytes_target", |config| config.batch_bytes_target = 9 << 20),
+            ("batch_bytes_max", |config| config.batch_bytes_max = 17 << 20),
+            ("batches_in_flight_max", |config| config.batches_in_flight_max = 0),
+            ("write_window_bytes", |config| config.write_window_bytes = 65 << 20),
+            ("staged_bytes_max", |config| config.staged_bytes_max = 1 << 20),
+            ("index_entries_max", |config| config.index_entries_max = 0),
+        ];
+        for (expected, change) in table {
+            let mut config = LogConfig::new(GroupId(1), NodeId(1));
+            change(&mut config);
+            let error = config.validate().unwrap_err();
+            assert!(error.to_string().starts_with(expected), "{error}");
+        }
+    }
+}

@@ -81,7 +81,8 @@ impl QueueIndex {
     fn count_while(&self, before: impl Fn(&IndexEntry) -> bool) -> u64 {
         let chunk = self.chunks.partition_point(|chunk| chunk.last().is_some_and(&before));
         let within = self.chunks.get(chunk).map_or(0, |chunk| chunk.partition_point(&before));
-        (chunk * CHUNK_ENTRIES + within) as u64
+        // The last chunk may be shorter than the others.
+        ((chunk * CHUNK_ENTRIES + within) as u64).min(self.len)
     }
 
     pub(crate) fn search_by_time(&self, time_ms: i64, bound: TimeBound) -> QueueOffset {
@@ -172,5 +173,68 @@ impl Queues {
         self.entries += 1;
         let visible = state.index.max();
         assert!(visible <= state.tail, "queue {}: {visible} visible, tail {}", state.key, state.tail);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn index_of(times: impl IntoIterator<Item = i64>) -> QueueIndex {
+        let mut index = QueueIndex::default();
+        for (nth, store_time_ms) in times.into_iter().enumerate() {
+            index.push(IndexEntry { log_offset: LogOffset(nth as u64), store_time_ms, size: 1, tag_hash: 0 });
+        }
+        index
+    }
+
+    #[test]
+    fn search_by_time_follows_the_table() {
+        let queue = index_of([10, 20, 20, 20, 40]);
+        let rows = [
+            ("equal", 20, 1, 3),
+            ("between two", 30, 4, 3),
+            ("after the last", 41, 5, 4),
+            ("the last", 40, 4, 4),
+            ("before the first", 9, 0, 0),
+            ("the first", 10, 0, 0),
+        ];
+        for (row, time_ms, lower, upper) in rows {
+            assert_eq!(queue.search_by_time(time_ms, TimeBound::Lower).0, lower, "{row}");
+            assert_eq!(queue.search_by_time(time_ms, TimeBound::Upper).0, upper, "{row}");
+        }
+        let empty = index_of([]);
+        for bound in [TimeBound::Lower, TimeBound::Upper] {
+            assert_eq!(empty.search_by_time(20, bound).0, 0);
+        }
+    }
+
+    #[test]
+    fn many_chunks_read_as_one() {
+        let len = 3 * CHUNK_ENTRIES as u64 + 5;
+        for len in [len, 3 * CHUNK_ENTRIES as u64] {
+            let queue = index_of((0..len).map(|nth| nth as i64 * 10));
+            assert_eq!(queue.max().0, len);
+            for offset in [0, 1, 1023, 1024, 1025, 2047, 2048, len - 1] {
+                assert_eq!(queue.get(QueueOffset(offset)).unwrap().log_offset.0, offset);
+                let rest: Vec<u64> =
+                    queue.range_from(QueueOffset(offset)).map(|entry| entry.log_offset.0).collect();
+                assert!(rest.iter().copied().eq(offset..len), "from {offset}");
+                for (time_ms, lower) in [(offset * 10, offset), (offset * 10 + 1, offset + 1)] {
+                    assert_eq!(queue.search_by_time(time_ms as i64, TimeBound::Lower).0, lower);
+                    assert_eq!(queue.search_by_time(time_ms as i64, TimeBound::Upper).0, offset);
+                }
+            }
+            for beyond in [len, len + 1, u64::MAX] {
+                assert!(queue.get(QueueOffset(beyond)).is_none());
+                assert_eq!(queue.range_from(QueueOffset(beyond)).count(), 0);
+            }
+        }
+    }
+
+    #[test]
+    fn queue_without_entries_is_small() {
+        // A hundred thousand queues then take some ten megabytes.
+        assert!(size_of::<QueueState>() <= 96, "{}", size_of::<QueueState>());
     }
 }

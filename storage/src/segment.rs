@@ -160,3 +160,21 @@ impl Segments {
         FileRun { segment: segment.base, position, len }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_lead_back_to_their_offsets() {
+        for base in [0, 1 << 30, u64::MAX] {
+            assert_eq!(parse_segment_file_name(&segment_file_name(LogOffset(base))), Some(LogOffset(base)));
+        }
+        assert_eq!(segment_file_name(LogOffset(1 << 30)), "00000000001073741824.seg");
+        let foreign = ["", ".seg", "1.seg", "0000000000000000000x.seg", "+0000000000000000001.seg"];
+        let foreign = foreign.into_iter().chain(["00000000000000000000.seg.tmp", "99999999999999999999.seg"]);
+        for name in foreign {
+            assert_eq!(parse_segment_file_name(name), None, "{name}");
+        }
+    }
+}

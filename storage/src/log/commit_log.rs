@@ -480,14 +480,14 @@ impl<B: Buffer, R: Record> CommitLog<B, R> {
 
     fn poison(&mut self, operation: &'static str, error: DiskError) {
         let poison = Poison { operation, error };
-        let on_the_way = self.pipeline.uncommitted_records();
-        let count = on_the_way + self.staging.len() as u64;
-        if count > 0 {
-            let first_ticket = Ticket(self.next_ticket.0 - count);
+        // Batch by batch: between two of them there may be tickets that failed earlier, for want of space.
+        let staged = self.staging.take_all().len() as u64;
+        let first_staged = Ticket(self.next_ticket.0 - staged);
+        let waiting = self.pipeline.uncommitted_tickets().chain([(first_staged, staged)]);
+        for (first_ticket, count) in waiting.filter(|(_, count)| *count > 0) {
             let cause = FailureCause::Poisoned(poison.clone());
             self.failed.push_back(FailedAppends { first_ticket, count, cause });
         }
-        self.staging.take_all();
         self.poison = Some(poison);
     }
 

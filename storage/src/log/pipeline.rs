@@ -136,8 +136,10 @@ impl<B> Pipeline<B> {
         self.flights.len() - self.committed
     }
 
-    pub(crate) fn uncommitted_records(&self) -> u64 {
-        self.flights.range(self.committed..).map(|flight| flight.records.len() as u64).sum()
+    /// First ticket and number of tickets of each uncommitted batch.
+    pub(crate) fn uncommitted_tickets(&self) -> impl Iterator<Item = (Ticket, u64)> {
+        let uncommitted = self.flights.range(self.committed..);
+        uncommitted.map(|flight| (flight.first_ticket, flight.records.len() as u64))
     }
 
     pub(crate) fn push(&mut self, flight: Flight<B>) {

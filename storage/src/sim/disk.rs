@@ -189,6 +189,16 @@ impl SimDisk {
         bytes
     }
 
+    /// Reads what a loss of power at this moment is sure to leave.
+    #[must_use]
+    pub fn read_durable(&self, run: FileRun) -> Vec<u8> {
+        let state = self.state.borrow();
+        let durable = &state.segments[&run.segment].durable;
+        let mut bytes = vec![0; run.len as usize];
+        copy_from(durable, run.position, &mut bytes);
+        bytes
+    }
+
     /// Overwrites bytes for good, as damage does.
     pub fn overwrite(&self, base: LogOffset, position: u64, bytes: &[u8]) {
         let state = &mut *self.state.borrow_mut();
@@ -327,6 +337,22 @@ impl State {
     }
 }
 
+/// Fills `out` from `position` on; sectors that are not there are zeros.
+fn copy_from(sectors: &FxHashMap<u64, Sector>, position: u64, out: &mut [u8]) {
+    let mut at = position;
+    let mut rest = out;
+    while !rest.is_empty() {
+        let within = at as usize % SECTOR_LEN;
+        let (piece, behind) = rest.split_at_mut((SECTOR_LEN - within).min(rest.len()));
+        match sectors.get(&(at / SECTOR_LEN as u64)) {
+            Some(sector) => piece.copy_from_slice(&sector[within..within + piece.len()]),
+            None => piece.fill(0),
+        }
+        at += piece.len() as u64;
+        rest = behind;
+    }
+}
+
 fn take_fault(count: &mut u32) -> bool {
     let failed = *count > 0;
     *count = count.saturating_sub(1);
@@ -360,16 +386,7 @@ impl SegmentSource for SimDisk {
         if position + out.len() as u64 > segment.bytes {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        let mut at = position;
-        let mut rest = out;
-        while !rest.is_empty() {
-            let within = at as usize % SECTOR_LEN;
-            let piece = rest.len().min(SECTOR_LEN - within);
-            let (head, tail) = rest.split_at_mut(piece);
-            head.copy_from_slice(&segment.sector(at / SECTOR_LEN as u64)[within..within + piece]);
-            at += piece as u64;
-            rest = tail;
-        }
+        copy_from(&segment.seen, position, out);
         Ok(())
     }
 

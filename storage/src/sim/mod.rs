@@ -4,5 +4,8 @@
 mod disk;
 mod rng;
 
+#[cfg(test)]
+mod model;
+
 pub use disk::{SECTOR_LEN, SimDisk};
 pub use rng::Rng;

@@ -12,9 +12,10 @@ use serde::Serialize;
 
 use crate::driver;
 use crate::driver::floor::{self, FloorSettings};
-use crate::driver::run::{self, StopFlag};
+use crate::driver::run;
 use crate::progress;
 use crate::settings::{self, Load, RunSettings};
+use crate::stop::StopFlag;
 
 /// Measures latency tails of any RocketMQ-compatible broker, and keeps books on every message.
 #[derive(Debug, Parser)]
@@ -136,10 +137,7 @@ fn execute_run(args: RunArgs) -> anyhow::Result<Outcome> {
     settings.check()?;
     eprintln!(
         "{}, {} B, {:?} after {:?} of warm-up (Ctrl-C ends it early)",
-        progress::describe(&settings.load),
-        settings.size_bytes,
-        settings.duration,
-        settings.warmup
+        settings.load, settings.size_bytes, settings.duration, settings.warmup
     );
     let report = run::run(&settings, &stop_on_ctrl_c()?, &mut *progress::for_stderr())?;
     print!("{}", report.text());

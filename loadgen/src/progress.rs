@@ -10,7 +10,6 @@ use crate::driver::run::{Observer, Phase, View};
 use crate::figures::{clock, count, micros};
 use crate::latency;
 use crate::live::{self, Live};
-use crate::settings::Load;
 
 /// Rates are taken over about the last second.
 const RATE_SPAN: Duration = Duration::from_secs(1);
@@ -204,14 +203,6 @@ impl Observer for Lines {
     }
 
     fn on_end(&mut self) {}
-}
-
-/// What the load is, in a few words, for the first line of a run.
-pub fn describe(load: &Load) -> String {
-    match load {
-        Load::Open { rate } => format!("open loop, {} msg/s", count(*rate)),
-        Load::Closed { depth } => format!("closed loop, {depth} in flight per connection"),
-    }
 }
 
 #[cfg(test)]

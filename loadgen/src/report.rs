@@ -47,8 +47,8 @@ pub struct Configuration {
     pub topic: String,
     pub brokers: Vec<String>,
     pub queues: usize,
-    /// `open loop` or `closed loop`.
-    pub load: &'static str,
+    /// Open or closed loop, in words.
+    pub load: String,
     /// Planned messages per second; only of an open loop.
     pub rate: Option<u64>,
     /// Requests in flight per connection; only of a closed loop.
@@ -119,7 +119,7 @@ impl Report {
                 topic: settings.topic.clone(),
                 brokers: surroundings.brokers.clone(),
                 queues: surroundings.queues,
-                load: if rate.is_some() { "open loop" } else { "closed loop" },
+                load: settings.load.to_string(),
                 rate,
                 depth,
                 size: settings.size_bytes,

@@ -1,7 +1,9 @@
 //! What a run is asked to do, checked as a whole before anything is started.
 
+use std::fmt;
 use std::time::Duration;
 
+use crate::figures;
 use crate::payload::{PAYLOAD_BYTES_MAX, PAYLOAD_BYTES_MIN};
 use crate::schedule::{Schedule, ScheduleError};
 
@@ -28,6 +30,15 @@ pub enum Load {
     Open { rate: u64 },
     /// A fixed number of requests in flight on each connection.
     Closed { depth: u32 },
+}
+
+impl fmt::Display for Load {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Load::Open { rate } => write!(f, "open loop, {} msg/s planned", figures::count(*rate)),
+            Load::Closed { depth } => write!(f, "closed loop, {depth} in flight per connection"),
+        }
+    }
 }
 
 /// One run.

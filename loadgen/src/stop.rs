@@ -1,11 +1,28 @@
 //! When a run is over: how long a thread waits for what is still outstanding, and whether the run was good.
 
 use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::{Serialize, Serializer};
 
 use crate::clock::RunTime;
 use crate::ledger::LedgerTotals;
+
+/// Set once, by whoever wants the run to end early; seen by all threads.
+#[derive(Clone, Debug, Default)]
+pub struct StopFlag(Arc<AtomicBool>);
+
+impl StopFlag {
+    pub fn new(flag: Arc<AtomicBool>) -> StopFlag {
+        StopFlag(flag)
+    }
+
+    pub fn is_set(&self) -> bool {
+        // Relaxed: nothing else is published with it.
+        self.0.load(Ordering::Relaxed)
+    }
+}
 
 /// What a drain looks at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

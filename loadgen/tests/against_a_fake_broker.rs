@@ -5,11 +5,11 @@ mod fake;
 use std::time::Duration;
 
 use apogee_loadgen::driver::SetupError;
-use apogee_loadgen::driver::run::{Observer, RunError, StopFlag, View, run};
+use apogee_loadgen::driver::run::{Observer, RunError, View, run};
 use apogee_loadgen::ledger::LedgerTotals;
 use apogee_loadgen::report::Report;
 use apogee_loadgen::settings::{Load, RunSettings, TOPIC_DEFAULT, in_flight_default};
-use apogee_loadgen::stop::Fault;
+use apogee_loadgen::stop::{Fault, StopFlag};
 use fake::Misdeeds;
 
 struct Unseen;
@@ -177,7 +177,7 @@ fn a_closed_loop_keeps_the_broker_busy_and_balances() {
     let books = &report.ledger;
     assert!(books.sent > 40, "{books:?}");
     assert_eq!((books.acked, books.received, books.lost), (books.sent, books.sent, 0));
-    assert_eq!(report.configuration.load, "closed loop");
+    assert_eq!(report.configuration.load, "closed loop, 4 in flight per connection");
 }
 
 #[test]

@@ -1,6 +1,4 @@
 use std::cell::RefCell;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use apogee_net::client::{CallError, ReplyFrame};
 use apogee_net::code::ResponseCode;
@@ -40,20 +38,5 @@ impl Books {
         }
         drop(tally);
         self.changed.raise();
-    }
-}
-
-/// Set once, by whoever wants the run to end early; seen by all threads.
-#[derive(Clone, Debug, Default)]
-pub struct StopFlag(Arc<AtomicBool>);
-
-impl StopFlag {
-    pub fn new(flag: Arc<AtomicBool>) -> StopFlag {
-        StopFlag(flag)
-    }
-
-    pub fn is_set(&self) -> bool {
-        // Relaxed: nothing else is published with it.
-        self.0.load(Ordering::Relaxed)
     }
 }

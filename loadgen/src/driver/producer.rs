@@ -11,13 +11,14 @@ use apogee_net::request::SendMessageRequest;
 use futures_lite::future;
 use rustc_hash::FxHashMap;
 
-use super::books::{Books, StopFlag};
+use super::books::Books;
 use super::link::{Link, RETRY_PAUSE};
 use crate::clock::RunTime;
 use crate::failure::Failure;
 use crate::pace::{BURST_MAX, ClosedLoop, Pace, Pacer};
 use crate::payload::PayloadWriter;
 use crate::schedule::StreamId;
+use crate::stop::StopFlag;
 
 const PRODUCER_GROUP: &str = "apogee-loadgen";
 

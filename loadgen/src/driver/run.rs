@@ -6,7 +6,6 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use glommio::ExecutorJoinHandle;
 
-pub use super::books::StopFlag;
 pub use super::runtime::ExecutorError;
 use super::runtime::{self, Nudger};
 use super::setup::{self, Broker, SetupError};
@@ -16,6 +15,7 @@ use crate::live::Live;
 use crate::payload::RunId;
 use crate::report::{Report, Surroundings};
 use crate::settings::{RunSettings, SettingsError};
+use crate::stop::StopFlag;
 use crate::tally::Measurements;
 
 /// From "all are ready" to the first message: enough for every thread to hear of it and to park its pulls.

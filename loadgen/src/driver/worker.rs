@@ -11,7 +11,7 @@ use futures_lite::future;
 use glommio::Task;
 use rustc_hash::FxHashMap;
 
-use super::books::{Books, StopFlag};
+use super::books::Books;
 use super::consumer::QueueReader;
 use super::link::{Link, RETRY_PAUSE};
 use super::producer::{Publisher, PublisherParts, Route};
@@ -23,7 +23,7 @@ use crate::pace::{ClosedLoop, Pacer};
 use crate::payload::{PayloadWriter, RunId};
 use crate::schedule::{MESSAGES_MAX, Schedule, StreamId};
 use crate::settings::{Load, RunSettings};
-use crate::stop::{Drain, DrainStep, Outstanding};
+use crate::stop::{Drain, DrainStep, Outstanding, StopFlag};
 use crate::tally::{Measurements, Tally, Window};
 
 /// What one thread has to do.

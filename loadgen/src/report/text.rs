@@ -24,16 +24,12 @@ pub(super) fn render(report: &Report) -> String {
 
 fn heading(out: &mut String, report: &Report) {
     let run = &report.configuration;
-    let load = match (run.rate, run.depth) {
-        (Some(rate), _) => format!("open loop, {} msg/s planned", count(rate)),
-        (None, Some(depth)) => format!("closed loop, {depth} in flight per connection"),
-        (None, None) => run.load.to_owned(),
-    };
     line(
         out,
         "load",
         format_args!(
-            "{load}, {} B each, {:?} after {:?} of warm-up",
+            "{}, {} B each, {:?} after {:?} of warm-up",
+            run.load,
             count(run.size as u64),
             run.duration,
             run.warmup

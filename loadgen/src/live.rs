@@ -16,6 +16,7 @@ pub struct Live {
     pub acked: Counter,
     pub received: Counter,
     pub failed: Counter,
+    pub in_flight: Gauge,
     pub publish: LiveLatency,
     pub end_to_end: LiveLatency,
 }
@@ -29,6 +30,21 @@ impl Counter {
     pub fn increment(&self) {
         // Relaxed: a reader wants a recent figure, not an order among figures.
         self.0.store(self.0.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+    }
+
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// A figure that goes up and down, with one writer.
+#[derive(Debug, Default)]
+pub struct Gauge(AtomicU64);
+
+impl Gauge {
+    /// Only the owning thread may call this.
+    pub fn set(&self, value: u64) {
+        self.0.store(value, Ordering::Relaxed);
     }
 
     pub fn get(&self) -> u64 {

@@ -32,6 +32,7 @@ struct Counts {
     acked: u64,
     received: u64,
     failed: u64,
+    in_flight: u64,
 }
 
 impl Counts {
@@ -43,6 +44,7 @@ impl Counts {
             acked: sum(|live| live.acked.get()),
             received: sum(|live| live.received.get()),
             failed: sum(|live| live.failed.get()),
+            in_flight: sum(|live| live.in_flight.get()),
         }
     }
 }
@@ -76,10 +78,9 @@ impl Gauge {
 fn flow_line(rates: [f64; 3], counts: Counts, consume: bool) -> String {
     let [sent, acked, received] = rates.map(|rate| count(rate.round() as u64));
     let received = if consume { format!("  received {received:>7}/s") } else { String::new() };
-    let in_flight = counts.sent.saturating_sub(counts.acked + counts.failed);
     format!(
         "sent {sent:>7}/s  acked {acked:>7}/s{received}  in flight {}  errors {}",
-        count(in_flight),
+        count(counts.in_flight),
         count(counts.failed)
     )
 }
@@ -246,11 +247,8 @@ mod tests {
             line.starts_with("publish p50    197 p99    197 µs") && line.ends_with("p99    n/a µs"),
             "{line}"
         );
-        let line = flow_line(
-            [4_999.7, 5_000.2, 0.0],
-            Counts { sent: 10, acked: 7, failed: 1, ..counts(0, 0) },
-            false,
-        );
+        let line =
+            flow_line([4_999.7, 5_000.2, 0.0], Counts { in_flight: 2, failed: 1, ..counts(0, 0) }, false);
         assert_eq!(line, "sent   5,000/s  acked   5,000/s  in flight 2  errors 1");
     }
 }

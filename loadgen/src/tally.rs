@@ -108,7 +108,7 @@ impl Tally {
         if self.window.contains(due) {
             self.measured.lateness.record(now.since(due));
         }
-        self.in_flight += 1;
+        self.set_in_flight(self.in_flight + 1);
         self.live.sent.increment();
         Stamp { stream, sequence, due, sent: now }
     }
@@ -122,7 +122,7 @@ impl Tally {
 
     /// The broker stored the message; `note` is a reservation it made (`Failure::Answered` with 10, 11 or 12).
     pub fn on_acked(&mut self, stamp: &Stamp, now: RunTime, note: Option<(Failure, &str)>) {
-        self.in_flight -= 1;
+        self.set_in_flight(self.in_flight - 1);
         self.ledger(stamp.stream).on_acked(stamp.sequence);
         if self.window.contains(stamp.due) {
             self.measured.publish.record(stamp, now);
@@ -140,7 +140,7 @@ impl Tally {
 
     /// The message will not be acknowledged any more.
     pub fn on_failed(&mut self, failure: Failure, remark: Option<&str>) {
-        self.in_flight -= 1;
+        self.set_in_flight(self.in_flight - 1);
         self.measured.publish_failures.record(failure, remark);
         self.live.failed.increment();
     }
@@ -190,6 +190,11 @@ impl Tally {
             measured.ledger.add(&ledger.totals());
         }
         measured
+    }
+
+    fn set_in_flight(&mut self, messages: u32) {
+        self.in_flight = messages;
+        self.live.in_flight.set(u64::from(messages));
     }
 
     fn ledger(&mut self, stream: StreamId) -> &mut StreamLedger {

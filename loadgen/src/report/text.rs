@@ -123,7 +123,14 @@ fn outcome(out: &mut String, report: &Report) {
         failures(out, "publish", &report.errors.publish);
         failures(out, "consume", &report.errors.consume);
         if report.errors.unsent > 0 {
-            line(out, "", format_args!("{} planned messages were never sent", count(report.errors.unsent)));
+            line(
+                out,
+                "",
+                format_args!(
+                    "{} planned messages were never sent; no distribution has them",
+                    count(report.errors.unsent)
+                ),
+            );
         }
     }
 

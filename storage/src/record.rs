@@ -17,7 +17,7 @@ pub struct Place {
 /// A record waiting to be written. It may hold references to received bytes; it is encoded exactly once, at the
 /// seal of its batch, straight into the buffer that goes to the disk.
 pub trait Record {
-    /// Length of the encoded form in bytes, the same whenever asked.
+    /// Length of the encoded form in bytes, at least 1 and the same whenever asked.
     fn encoded_len(&self) -> u32;
 
     /// Writes the encoded form. `out` is [`encoded_len`](Record::encoded_len) bytes of unspecified content; every

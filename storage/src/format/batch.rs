@@ -232,6 +232,9 @@ impl<'a> Batch<'a> {
             if u64::from(entry.position.get()) != position {
                 return wrong("position", position, entry.position.get().into());
             }
+            if entry.size.get() == 0 {
+                return wrong("size", 1, 0);
+            }
             if entry.reserved.get() != 0 {
                 return wrong("reserved", 0, entry.reserved.get().into());
             }

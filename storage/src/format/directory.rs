@@ -18,7 +18,7 @@ pub struct DirectoryEntry {
     pub store_time: I64,
     /// First byte of the record, counted from the first byte of the batch.
     pub position: U32,
-    /// Bytes of the record.
+    /// Bytes of the record, at least 1: each record has a place of its own.
     pub size: U32,
     pub tag_hash: I32,
     /// How many of the key hashes behind the entries are this record's; they stand in the order of the entries.

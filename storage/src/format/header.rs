@@ -10,6 +10,9 @@ pub const BATCH_HEADER_LEN: usize = 128;
 pub const BATCH_MAGIC: [u8; 4] = *b"APGB";
 pub const FORMAT_VERSION: u16 = 1;
 
+/// No group lives to see a greater term: with it a term can always be followed by another.
+const TERM_MAX: u64 = u64::MAX / 2;
+
 /// Length of the part that every version of the format has: magic, version, header length, header checksum.
 const PREFIX_LEN: usize = 12;
 /// Where the header checksum stands; it covers all other bytes of the header.
@@ -185,6 +188,9 @@ impl BatchHeader {
         }
         if self.index.get() == 0 || self.index.get() <= self.commit_hint.get() {
             return wrong("index", self.index.get());
+        }
+        if self.term.get() > TERM_MAX {
+            return wrong("term", self.term.get());
         }
         if self.prev_term.get() > self.term.get() {
             return wrong("prev_term", self.prev_term.get());

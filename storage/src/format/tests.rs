@@ -75,7 +75,7 @@ fn two_records() -> Vec<u8> {
 
 fn sample() -> impl Strategy<Value = Sample> {
     let hashes = vec(any::<u32>(), 0..4);
-    (any::<u64>(), any::<u64>(), any::<i32>(), hashes, vec(any::<u8>(), 0..3000)).prop_map(
+    (any::<u64>(), any::<u64>(), any::<i32>(), hashes, vec(any::<u8>(), 1..3000)).prop_map(
         |(queue, queue_offset, tag_hash, key_hashes, bytes)| Sample {
             queue,
             queue_offset,
@@ -115,9 +115,7 @@ proptest! {
             prop_assert_eq!(entry.store_time_ms, fields().store_time_ms);
             let range = batch.find(entry.log_offset).unwrap();
             prop_assert_eq!(entry.log_offset.0, fields().base_offset.0 + range.start as u64);
-            if !entry.record.is_empty() {
-                prop_assert_eq!(&bytes[range], entry.record);
-            }
+            prop_assert_eq!(&bytes[range], entry.record);
         }
     }
 
@@ -212,7 +210,7 @@ fn newer_version_is_told_from_damage() {
 #[test]
 fn impossible_headers_are_refused_by_field() {
     type Change = fn(&mut BatchHeader);
-    let table: [(&str, Change); 12] = [
+    let table: [(&str, Change); 13] = [
         ("header_len", |header| header.header_len.set(120)),
         ("reserved", |header| header.reserved[3] = 1),
         ("reserved", |header| header.reserved_tail[0] = 1),
@@ -225,6 +223,7 @@ fn impossible_headers_are_refused_by_field() {
         ("base_offset", |header| header.base_offset.set(u64::MAX - 4095)),
         ("index", |header| header.index.set(10)),
         ("prev_term", |header| header.prev_term.set(6)),
+        ("term", |header| header.term.set(1 << 63)),
     ];
     for (expected, change) in table {
         match RawHeader(&with_header(two_records(), change)).verify() {
@@ -243,10 +242,11 @@ fn impossible_headers_are_refused_by_field() {
 #[test]
 fn directory_that_does_not_fit_the_records_is_refused() {
     let first = BATCH_HEADER_LEN;
-    let table: [(&str, Range<usize>, &[u8]); 4] = [
+    let table: [(&str, Range<usize>, &[u8]); 5] = [
         ("position", first + 24..first + 25, &[0]),
         ("reserved", first + 38..first + 39, &[1]),
         ("position", first + 28..first + 29, &[6]),
+        ("size", first + 28..first + 29, &[0]),
         ("key hashes", first + 36..first + 37, &[1]),
     ];
     for (expected, at, bytes) in table {

@@ -121,7 +121,7 @@ impl<B: Buffer, R: Record> CommitLog<B, R> {
     /// refused, nothing of the call was taken.
     ///
     /// # Panics
-    /// If `appends` is empty.
+    /// If `appends` is empty, or a record is.
     pub fn stage(&mut self, appends: impl IntoIterator<Item = Append<R>>) -> Result<Staged, AppendRefused> {
         self.check_open()?;
         let mut layout = BatchLayout::default();
@@ -133,6 +133,7 @@ impl<B: Buffer, R: Record> CommitLog<B, R> {
                 return Err(AppendRefused::TooManyKeys { found: key_hashes.len(), limit: KEY_HASHES_MAX });
             }
             let size = record.encoded_len();
+            assert!(size > 0, "a record without bytes has no place of its own");
             layout.add(size, key_hashes.len());
             let (bytes, limit) = (layout.batch_len() as u64, u64::from(self.config.batch_bytes_max));
             if bytes > limit {

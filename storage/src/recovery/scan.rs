@@ -21,6 +21,10 @@
 //! *Torn*: magic, a checksum or the length does not hold. *Stale*: whole, but base offset, index or previous term is
 //! not that of batch `i`. Batches of an earlier life are never newer than the cut they lie behind, hence their commit
 //! hints are below it and they bear no witness.
+//!
+//! Nothing is erased, so a batch that was cut off as torn can become whole by chance: a later life, torn in the same
+//! place, may have written exactly the bytes it lacked (zeros, most likely). It is taken then. It follows the batch before,
+//! nothing was acknowledged in its place, and its own appends were told no outcome: they are late, not wrong.
 
 use std::io;
 
@@ -314,8 +318,7 @@ impl<'a, S: SegmentSource + ?Sized> Scan<'a, S> {
                 _ => (0, BLOCK_LEN as u64),
             };
             while at < upto {
-                let header = self.whole_header(&mut window, at)?;
-                let Some(header) = header else {
+                let Some(header) = self.whole_header(&mut window, at)? else {
                     at += BLOCK_LEN as u64;
                     continue;
                 };
@@ -332,7 +335,7 @@ impl<'a, S: SegmentSource + ?Sized> Scan<'a, S> {
                 }
                 batches_behind += 1;
                 self.greatest_term = self.greatest_term.max(header.term());
-                at += header.batch_len() as u64;
+                at += self.untouched_len(&mut window, at, &header)?;
             }
         }
         let cause = match stop {
@@ -355,6 +358,20 @@ impl<'a, S: SegmentSource + ?Sized> Scan<'a, S> {
             header.group() == self.config.group && header.base_offset() == segment.base.plus(at)
         });
         Ok(header.copied())
+    }
+
+    /// How far from a header the next one may stand. Batches of later lives may have been written into a batch that
+    /// was cut off, so only a whole one is known to hide none.
+    fn untouched_len(
+        &self,
+        window: &mut Window<'_, S>,
+        at: u64,
+        header: &BatchHeader,
+    ) -> Result<u64, RecoveryError> {
+        let base = window.segment().base;
+        let bytes = window.read(at, header.batch_len() as u64);
+        let bytes = bytes.map_err(|error| self.io_error(base, "read", at, &error))?;
+        Ok(if RawBatch(bytes).verify().is_ok() { bytes.len() } else { BLOCK_LEN } as u64)
     }
 
     fn inconsistent(

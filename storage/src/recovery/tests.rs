@@ -298,6 +298,15 @@ fn next_term_is_greater_than_that_of_stale_batches() {
 }
 
 #[test]
+fn stale_batch_hides_no_term_that_was_written_into_it() {
+    // Term 2 wrote a long batch 4; term 3 wrote 3, 4 and 5 in its place, of which only 5 came to the disk.
+    let long = Batch { block: 3, term: 2, prev_term: 2, hint: 2, blocks: 4, ..batch(4) };
+    let newer = Batch { term: 3, prev_term: 3, hint: 2, ..batch(5) };
+    let world = World::with(&[batch(1), batch(2), long, newer]);
+    assert_eq!(world.recover().unwrap().next_term(), Term(4));
+}
+
+#[test]
 fn batch_of_another_place_is_cut() {
     let world = World::with(&[batch(1), batch(2)]);
     world.put(2, &batch(2).encode());

@@ -1,0 +1,307 @@
+//! The log on a real file system, through glommio.
+//!
+//! Skipped, with a word, where the machine has no io_uring or the file system no direct I/O; never under `CI=true`.
+
+mod harness;
+
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use apogee_storage::driver::{DirectoryError, Disk, DiskConfig, Identity, ShardDirectory, check_direct_io};
+use apogee_storage::{
+    AppendRefused, DiskError, FileRun, LogConfig, LogOffset, NodeId, Place, QueueKey, QueueOffset,
+    ReadLimits, Record as _, Run, SegmentSource as _, recover,
+};
+use harness::{Numbered, Shard, append, identity, on_executor};
+
+const ALL: ReadLimits = ReadLimits { messages_max: 100_000, bytes_max: 1 << 30, examine_max: 100_000 };
+
+fn config() -> LogConfig {
+    LogConfig {
+        segment_bytes: 2 << 20,
+        batch_bytes_max: 1 << 20,
+        tail_cache_bytes: 256 << 10,
+        ..LogConfig::new(identity().group_id(), NodeId(1))
+    }
+}
+
+const NO_RESERVE: DiskConfig = DiskConfig { reserve_bytes: 0, open_files_max: 2 };
+
+/// A directory on the file system that this was built on, or nothing if it cannot be used.
+fn directory() -> Option<tempfile::TempDir> {
+    let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let io_uring =
+        glommio::LocalExecutorBuilder::default().io_memory(1 << 20).make().map_err(|error| error.to_string());
+    let usable = io_uring
+        .map(drop)
+        .and_then(|()| check_direct_io(directory.path()).map_err(|error| error.to_string()));
+    match usable {
+        Ok(()) => Some(directory),
+        Err(why) if std::env::var("CI").is_ok_and(|ci| ci == "true") => {
+            panic!("cannot be skipped under CI: {why}")
+        }
+        Err(why) => {
+            eprintln!("SKIPPED: {why}");
+            None
+        }
+    }
+}
+
+fn bytes_of(record: Numbered) -> Vec<u8> {
+    let mut bytes = vec![0; record.len as usize];
+    let place = Place { log_offset: LogOffset(0), queue_offset: QueueOffset(0), store_time_ms: 0 };
+    record.encode(place, &mut bytes);
+    bytes
+}
+
+async fn read_all(shard: &Shard, queue: u64) -> Vec<u8> {
+    let plan = shard.log.plan_read(QueueKey(queue), QueueOffset(0), ALL, |_| true);
+    let mut bytes = Vec::new();
+    for run in &plan.runs {
+        match run {
+            Run::Memory(run) => bytes.extend_from_slice(run.as_ref()),
+            Run::File(run) => bytes.extend_from_slice(shard.disk.read(*run).await.unwrap().as_ref()),
+        }
+    }
+    bytes
+}
+
+#[test]
+fn appended_rolled_and_reopened_records_are_what_they_were() {
+    let Some(directory) = directory() else { return };
+    let mut wanted: [Vec<u8>; 3] = Default::default();
+    on_executor(async {
+        let mut shard = Shard::open(directory.path(), config(), NO_RESERVE).await;
+        for id in 0..300 {
+            let record = Numbered { id, len: (1 + id * 7919 % 60_000) as u32 };
+            wanted[id as usize % 3].extend(bytes_of(record));
+            shard.log.stage([append(id % 3, id, record.len)]).unwrap();
+            shard.submit();
+            if id % 10 == 0 {
+                shard.settle().await;
+            }
+        }
+        shard.settle().await;
+        for (queue, wanted) in wanted.iter().enumerate() {
+            assert!(read_all(&shard, queue as u64).await == *wanted, "queue {queue} before the restart");
+        }
+    });
+    let segments = std::fs::read_dir(directory.path().join("log")).unwrap().count();
+    assert!(segments >= 5, "300 records of 30 KB in segments of 2 MiB: {segments}");
+    on_executor(async {
+        let mut shard = Shard::open(directory.path(), config(), NO_RESERVE).await;
+        for (queue, wanted) in wanted.iter_mut().enumerate() {
+            assert!(read_all(&shard, queue as u64).await == *wanted, "queue {queue} after the restart");
+            let record = Numbered { id: 1000, len: 10 };
+            assert_eq!(shard.log.stage([append(queue as u64, 1000, 10)]).unwrap().first_queue_offset.0, 100);
+            wanted.extend(bytes_of(record));
+        }
+        shard.settle().await;
+        for (queue, wanted) in wanted.iter().enumerate() {
+            assert!(read_all(&shard, queue as u64).await == *wanted, "queue {queue} goes on");
+        }
+    });
+}
+
+#[test]
+fn damage_is_told_with_file_and_position() {
+    use std::os::unix::fs::FileExt as _;
+    let Some(directory) = directory() else { return };
+    on_executor(async {
+        let mut shard = Shard::open(directory.path(), config(), NO_RESERVE).await;
+        for id in 0..3 {
+            shard.log.stage([append(0, id, 100)]).unwrap();
+            shard.settle().await;
+        }
+    });
+    let file = directory.path().join("log/00000000000000000000.seg");
+    std::fs::File::options().write(true).open(&file).unwrap().write_all_at(b"damage", 4096 + 200).unwrap();
+    let shard = ShardDirectory::open(directory.path(), &identity()).unwrap();
+    let error = recover(&shard, &config(), &mut |_| {}).unwrap_err().to_string();
+    assert!(error.starts_with(&format!("{} at 4096: batch 2 is damaged", file.display())), "{error}");
+}
+
+#[test]
+fn segment_that_leaves_too_little_space_is_refused() {
+    let Some(directory) = directory() else { return };
+    on_executor(async {
+        let greedy = DiskConfig { reserve_bytes: u64::MAX, ..NO_RESERVE };
+        let mut shard = Shard::open(directory.path(), config(), greedy).await;
+        shard.log.stage([append(0, 1, 100)]).unwrap();
+        shard.settle().await;
+        assert_eq!(shard.log.take_failed().unwrap().count, 1);
+        match shard.log.stage([append(0, 2, 100)]) {
+            Err(AppendRefused::NoSpace(error @ DiskError::NoSpace { .. })) => {
+                assert!(error.to_string().contains("bytes are free in"), "{error}");
+            }
+            other => panic!("{other:?}"),
+        }
+    });
+    assert_eq!(std::fs::read_dir(directory.path().join("log")).unwrap().count(), 0);
+}
+
+#[test]
+fn read_of_a_segment_that_is_not_there_names_it() {
+    let Some(directory) = directory() else { return };
+    on_executor(async {
+        let disk = Disk::open(directory.path(), NO_RESERVE).await.unwrap();
+        let run = FileRun { segment: LogOffset(77), position: 0, len: 10 };
+        match disk.read(run).await.unwrap_err() {
+            error @ DiskError::Io { os_code: Some(libc::ENOENT), .. } => {
+                assert!(error.to_string().contains("open segment 77"), "{error}");
+            }
+            other => panic!("{other}"),
+        }
+    });
+}
+
+#[test]
+fn unfinished_segment_is_removed_and_foreign_files_are_left() {
+    let Some(directory) = directory() else { return };
+    let log = directory.path().join("log");
+    std::fs::create_dir(&log).unwrap();
+    std::fs::write(log.join("00000000000000000000.seg.tmp"), b"half").unwrap();
+    std::fs::write(log.join("notes.txt"), b"mine").unwrap();
+    let shard = ShardDirectory::open(directory.path(), &identity()).unwrap();
+    assert!(shard.segments().unwrap().is_empty());
+    let names: Vec<_> = std::fs::read_dir(&log).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(names, ["notes.txt"]);
+}
+
+// Directory, lock and identity
+
+#[test]
+fn directory_in_use_is_refused_and_its_holder_named() {
+    let Some(directory) = directory() else { return };
+    let held = ShardDirectory::open(directory.path(), &identity()).unwrap();
+    match ShardDirectory::open(directory.path(), &identity()) {
+        Err(error @ DirectoryError::Locked { .. }) => {
+            let text = error.to_string();
+            assert!(
+                text.contains(&format!("in use by another process (pid {})", std::process::id())),
+                "{text}"
+            );
+        }
+        other => panic!("{other:?}"),
+    }
+    drop(held);
+    ShardDirectory::open(directory.path(), &identity()).unwrap();
+}
+
+#[test]
+fn data_of_another_shard_is_refused() {
+    let Some(directory) = directory() else { return };
+    drop(ShardDirectory::open(directory.path(), &identity()).unwrap());
+    let others = [
+        ("cluster", Identity { cluster: "other".to_owned(), ..identity() }),
+        ("group", Identity { group: "other".to_owned(), ..identity() }),
+        ("shard", Identity { shard: 4, ..identity() }),
+        ("node", Identity { node: NodeId(2), ..identity() }),
+    ];
+    for (field, other) in others {
+        let error = ShardDirectory::open(directory.path(), &other).unwrap_err().to_string();
+        assert!(error.contains(&format!("the data belongs to {field} ")), "{error}");
+    }
+    ShardDirectory::open(directory.path(), &identity()).unwrap();
+}
+
+#[test]
+fn identity_that_cannot_be_read_is_refused() {
+    let Some(directory) = directory() else { return };
+    let table: [(&[u8], &str); 5] = [
+        (b"", "format expected"),
+        (b"format: 2\ncluster: test\n", "directory format 2; this program knows format 1 only"),
+        (b"format: one\n", "format is \"one\""),
+        (b"format: 1\nshard: 3\n", "cluster expected, found \"shard: 3\""),
+        (b"\xff\xff", "it is not text"),
+    ];
+    for (content, expected) in table {
+        std::fs::write(directory.path().join("identity"), content).unwrap();
+        let error = ShardDirectory::open(directory.path(), &identity()).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+}
+
+#[test]
+fn identity_of_names_that_break_its_lines_is_refused() {
+    let Some(directory) = directory() else { return };
+    for cluster in ["", "two\nlines", &"x".repeat(256)] {
+        let broken = Identity { cluster: cluster.to_owned(), ..identity() };
+        let error = ShardDirectory::open(directory.path(), &broken).unwrap_err().to_string();
+        assert!(error.contains("cannot be part of an identity"), "{error}");
+    }
+}
+
+#[test]
+fn group_number_follows_from_the_names_alone() {
+    assert_eq!(identity().group_id().0, 0x7d92_d87d_cea6_3ad3);
+    let other = Identity { node: NodeId(2), ..identity() };
+    assert_eq!(other.group_id(), identity().group_id(), "all nodes of a group write the same batches");
+    let other = Identity { shard: 4, ..identity() };
+    assert_ne!(other.group_id(), identity().group_id());
+}
+
+// Killed in the middle
+
+const CHILD: &str = "APOGEE_TEST_APPEND_UNTIL_KILLED_IN";
+
+/// Not a test of its own: what the next one runs as a process and kills. Says each acknowledged record.
+#[test]
+fn append_until_killed() {
+    let Ok(directory) = std::env::var(CHILD) else { return };
+    let directory = PathBuf::from(directory);
+    on_executor(async {
+        let mut shard = Shard::open(&directory, config(), NO_RESERVE).await;
+        let mut next = shard.log.max_offset(QueueKey(0)).0;
+        loop {
+            for _ in 0..5 {
+                shard.log.stage([append(0, next, (1 + next * 131 % 5000) as u32)]).unwrap();
+                next += 1;
+            }
+            shard.submit();
+            shard.complete_one().await;
+            while let Some(committed) = shard.log.take_committed() {
+                println!("acknowledged {}", committed.places.last().unwrap().queue_offset);
+            }
+        }
+    });
+}
+
+/// Runs the child until it has acknowledged some, kills it, and says up to where it had.
+fn kill_while_appending(directory: &Path) -> u64 {
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "append_until_killed", "--nocapture"])
+        .env(CHILD, directory)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let mut acknowledged = lines.filter_map(|line| line.strip_prefix("acknowledged ")?.parse().ok());
+    let mut last = acknowledged.nth(40).expect("the child goes on until it is killed");
+    child.kill().unwrap();
+    // What it said before it died counts too.
+    last = acknowledged.last().unwrap_or(last);
+    child.wait().unwrap();
+    last
+}
+
+#[test]
+fn what_was_acknowledged_before_a_kill_is_there_after_it() {
+    let Some(directory) = directory() else { return };
+    for _ in 0..4 {
+        let last = kill_while_appending(directory.path());
+        let shard = ShardDirectory::open(directory.path(), &identity()).unwrap();
+        let mut records = 0;
+        let mut visit = |record: apogee_storage::RecoveredRecord<'_>| {
+            let id = record.queue_offset.0;
+            assert!(
+                record.bytes == bytes_of(Numbered { id, len: (1 + id * 131 % 5000) as u32 }),
+                "record {id}"
+            );
+            records += 1;
+        };
+        recover(&shard, &config(), &mut visit).unwrap();
+        assert!(records > last, "{records} records, number {last} was acknowledged");
+    }
+}

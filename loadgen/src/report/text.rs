@@ -93,8 +93,8 @@ fn latencies(out: &mut String, report: &Report) {
         row(out, "generator's lateness", &report.scheduling.lateness);
     }
     if let Some(warning) = &report.scheduling.warning {
-        for (at, part) in warning.lines().enumerate() {
-            line(out, if at == 0 { "note" } else { "" }, format_args!("{part}"));
+        for (at, part) in warning.split_inclusive(". ").enumerate() {
+            line(out, if at == 0 { "note" } else { "" }, format_args!("{}", part.trim_end()));
         }
     }
 }

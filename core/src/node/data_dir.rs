@@ -1,9 +1,11 @@
 //! The data directory of a node: its identity, its number of shards, its lock.
 //!
+//! ```text
 //!     apogee-data/
 //!       node.toml     cluster, group and number of shards; written once
 //!       lock          held while a process uses the directory
 //!       shard-0/ …    one directory per shard, self-contained
+//! ```
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;

@@ -1,9 +1,11 @@
 //! What drives the decisions: executors, sockets, disk, timers, signals, start and stop.
 //!
+//! ```text
 //!     control thread (main)      signals, start-up report, orderly stop
 //!        │ StopSignal   ▲ NodeEvent
 //!        ▼              │
 //!     executor per CPU: shard drivers      executor of the NameServer
+//! ```
 //!
 //! The control thread talks to executors by these two only and never touches their state.
 
@@ -20,7 +22,6 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use apogee_tuning::Facts;
 use glommio::ExecutorJoinHandle;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -30,10 +31,6 @@ use data_dir::DataDir;
 pub use executor::prepare_process;
 use executor::{ExecutorConfig, Nudge};
 use stop::StopSignal;
-
-/// Registered I/O memory per executor where locking memory is not limited, and where it is.
-const IO_MEMORY: usize = 32 * 1024 * 1024;
-const IO_MEMORY_LIMITED: usize = 1024 * 1024;
 
 /// How long an orderly stop may take before the process ends anyway; the log loses nothing by that.
 const STOP_MAX: Duration = Duration::from_secs(10);
@@ -93,9 +90,9 @@ impl Node {
         let signals = sender.clone();
         let mut caught = Signals::new([SIGINT, SIGTERM]).context("cannot catch signals")?;
         std::thread::Builder::new().name("signals".into()).spawn(move || {
-            for signal in caught.forever() {
+            for (count, signal) in caught.forever().enumerate() {
                 // A second signal means now.
-                if signals.send(NodeEvent::Signal(signal)).is_err() {
+                if count > 0 || signals.send(NodeEvent::Signal(signal)).is_err() {
                     std::process::exit(1);
                 }
             }
@@ -115,8 +112,9 @@ impl Node {
         if let Some(config) = &plan.namesrv {
             std::fs::create_dir_all(&config.data_dir)
                 .with_context(|| format!("cannot make the data directory {}", config.data_dir.display()))?;
-            let facts = welcome::machine_facts(&config.data_dir, 1)?;
-            let executor = executor_config("namesrv".into(), None, 0, &facts);
+            let facts = welcome::machine_facts(&config.data_dir)?;
+            welcome::check_machine(&facts, 1)?;
+            let executor = executor_config("namesrv".into(), None, 0, welcome::io_memory(&facts, 1));
             let (config, stop, sender) = (config.clone(), self.stop.clone(), self.sender.clone());
             let handle = executor::spawn(&executor, &self.nudge, move || namesrv::run(config, stop, sender))?;
             self.executors.push(handle);
@@ -130,13 +128,17 @@ impl Node {
     }
 
     fn start_broker(&mut self, config: &BrokerConfig) -> anyhow::Result<usize> {
-        let facts = welcome::machine_facts(&config.data_dir, config.cpus.len().max(1))?;
+        let facts = welcome::machine_facts(&config.data_dir)?;
         welcome::print_facts(&facts);
         let allowed = &facts.cpus.allowed;
         let cpus = if config.cpus.is_empty() { allowed } else { &config.cpus };
         if let Some(cpu) = cpus.iter().find(|&cpu| !allowed.contains(cpu)) {
             bail!("CPU {cpu} is not usable by this process, which may run on {allowed}");
         }
+        // One more than run shards: the NameServer may have its own.
+        let executors = cpus.len() + 1;
+        welcome::check_machine(&facts, executors)?;
+        let io_memory = welcome::io_memory(&facts, executors);
         let data_dir = DataDir::open(config, cpus.len())?;
         let shards = data_dir.shards();
         self.data_dir = Some(data_dir);
@@ -145,7 +147,7 @@ impl Node {
             let hosted: Vec<u16> =
                 (0..shards).filter(|&shard| usize::from(shard) % cpus.len() == slot).collect();
             let name = format!("shard-{}", hosted[0]);
-            let executor = executor_config(name, Some(cpu as usize), config.spin_us, &facts);
+            let executor = executor_config(name, Some(cpu as usize), config.spin_us, io_memory);
             let (config, stop, sender) = (config.clone(), self.stop.clone(), self.sender.clone());
             let handle = executor::spawn(&executor, &self.nudge, move || {
                 shard::run_all(config, hosted, stop, sender)
@@ -196,11 +198,11 @@ impl Node {
     }
 }
 
-fn executor_config(name: String, cpu: Option<usize>, spin_us: u64, facts: &Facts) -> ExecutorConfig {
+fn executor_config(name: String, cpu: Option<usize>, spin_us: u64, io_memory: usize) -> ExecutorConfig {
     ExecutorConfig {
         name,
         cpu,
-        io_memory: if facts.memlock_limited() { IO_MEMORY_LIMITED } else { IO_MEMORY },
+        io_memory,
         spin: Duration::from_micros(spin_us),
         detect_stalls: std::env::var_os("APOGEE_STALL_DETECTOR").is_some_and(|value| value == "1"),
     }
@@ -211,7 +213,11 @@ fn start_logging() {
     let filter =
         EnvFilter::try_from_env("APOGEE_LOG").unwrap_or_else(|_| EnvFilter::new("info,glommio=warn"));
     // Fails only when a logger exists already, as in tests: that one is as good.
-    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .with_writer(std::io::stderr)
+        .try_init();
 }
 
 /// A connection is a descriptor: takes as many as the hard limit allows.

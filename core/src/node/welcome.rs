@@ -6,7 +6,7 @@ use anyhow::Context;
 use apogee_storage::format::BLOCK_LEN;
 use apogee_tuning::{Facts, Needs, Roots, requirements};
 
-use super::{IO_MEMORY_LIMITED, Plan};
+use super::Plan;
 
 /// glommio refuses to start an executor below this limit of locked memory.
 const MEMLOCK_FLOOR: u64 = 512 * 1024;
@@ -14,18 +14,33 @@ const MEMLOCK_FLOOR: u64 = 512 * 1024;
 /// Each executor registers its I/O memory with three rings, and each registration counts.
 const REGISTRATIONS: u64 = 3;
 
-/// The facts about this machine; an error in one sentence if the broker cannot run here.
-///
-/// `executors` is how many will be started.
-pub(super) fn machine_facts(data_dir: &Path, executors: usize) -> anyhow::Result<Facts> {
-    let facts = Facts::collect(&Roots::machine(), data_dir)?;
+/// Registered I/O memory of one executor: as much as pays, and the least that is worth having. What does not fit is
+/// taken from ordinary memory, at the price of a page look-up per write.
+const IO_MEMORY: u64 = 32 * 1024 * 1024;
+const IO_MEMORY_MIN: u64 = 64 * 1024;
+
+pub(super) fn machine_facts(data_dir: &Path) -> anyhow::Result<Facts> {
+    Ok(Facts::collect(&Roots::machine(), data_dir)?)
+}
+
+/// Refuses, in one sentence, a machine that will not do for so many executors.
+pub(super) fn check_machine(facts: &Facts, executors: usize) -> anyhow::Result<()> {
     let needs = Needs {
-        memlock_bytes: executors as u64 * REGISTRATIONS * IO_MEMORY_LIMITED as u64,
+        memlock_bytes: executors as u64 * REGISTRATIONS * IO_MEMORY_MIN,
         memlock_floor_bytes: MEMLOCK_FLOOR,
         direct_io_align_bytes: BLOCK_LEN as u32,
     };
-    requirements(&facts, needs).context("Apogee cannot run here")?;
-    Ok(facts)
+    requirements(facts, needs).context("Apogee cannot run here")
+}
+
+/// I/O memory of each of so many executors: half of what may be locked, since the rings themselves count too.
+pub(super) fn io_memory(facts: &Facts, executors: usize) -> usize {
+    let share = match facts.limits.memlock.soft {
+        Some(limit) if facts.memlock_limited() => limit / 2 / (executors as u64 * REGISTRATIONS),
+        _ => IO_MEMORY,
+    };
+    // Whole pages.
+    (share.clamp(IO_MEMORY_MIN, IO_MEMORY) & !4095) as usize
 }
 
 pub(super) fn print_facts(facts: &Facts) {

@@ -19,6 +19,8 @@ mod refusal;
 mod registration;
 mod replay;
 mod state;
+#[cfg(test)]
+mod tests;
 
 pub use action::{Action, Fetch, Push};
 pub use replay::{Replay, ReplayError};

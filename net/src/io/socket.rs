@@ -102,6 +102,9 @@ impl Socket {
                 unsafe { libc::recv(fd, spare.as_mut_ptr().cast(), spare.len(), libc::MSG_DONTWAIT) };
             match usize::try_from(received) {
                 Ok(count) => {
+                    if count < spare.len() {
+                        self.readiness.on_short_receive();
+                    }
                     // SAFETY: `count` bytes of the spare capacity were just initialised.
                     unsafe { buffer.advance_mut(count) };
                     return Poll::Ready(Ok(count));

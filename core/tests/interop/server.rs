@@ -88,6 +88,8 @@ impl Server {
         };
         // Exit by the handler, or death by the signal for a server that leaves it at its default after cleaning up.
         assert!(status.success() || status.code() == Some(128 + libc::SIGTERM), "stopped with {status}");
+        let log = std::fs::read_to_string(&self.log).expect("read the server's log");
+        assert!(!log.contains("panicked at"), "something panicked on the way, see {}", self.log.display());
     }
 }
 

@@ -168,7 +168,7 @@ func pullPull(w *world) (string, error) {
 		if a.err != nil || a.result.Status != primitive.PullFound || len(a.result.GetMessageExts()) != 1 || a.result.NextBeginOffset != 1 {
 			return "", fmt.Errorf("a pull that waited was answered with %v, %w", a.result, a.err)
 		}
-	case <-time.After(2 * time.Second):
+	case <-time.After(3 * time.Second):
 		return "", fmt.Errorf("a pull that waited was not answered by a message")
 	}
 	return fmt.Sprintf("%d queues of %d messages", len(f.queues), messagesPerQueue), nil

@@ -74,7 +74,7 @@ final class Pulling {
         Thread.sleep(1_500);
         Check.that(!waiting.isDone(), "a pull of an empty queue did not wait");
         producer.send(new Message(filled.topic, "", "late", Payload.of("late")), filled.empty);
-        PullResult answered = waiting.get(2, TimeUnit.SECONDS);
+        PullResult answered = waiting.get(3, TimeUnit.SECONDS);
         checkPull(answered, PullStatus.FOUND, 1, "pull that waited");
         Check.equal("late", answered.getMsgFoundList().get(0).getKeys(), "key of the message waited for");
 

@@ -27,6 +27,11 @@ impl AlignedBuffer {
     }
 }
 
+// SAFETY: the memory belongs to this value alone, wherever it is, and changes only through `&mut self`.
+unsafe impl Send for AlignedBuffer {}
+// SAFETY: as above: nothing changes behind a shared reference.
+unsafe impl Sync for AlignedBuffer {}
+
 impl AsRef<[u8]> for AlignedBuffer {
     fn as_ref(&self) -> &[u8] {
         // SAFETY: `data` owns `layout.size()` initialised bytes; they are borrowed as long as `self` is.

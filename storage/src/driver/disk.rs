@@ -2,7 +2,6 @@
 
 use std::cell::{Cell, RefCell};
 use std::fs;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -11,7 +10,7 @@ use glommio::io::{DmaFile, OpenOptions, ReadResult};
 use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 
-use super::prepare::prepare_segment;
+use super::prepare::{Fill, prepare_segment};
 use crate::disk::{Buffer, Completion, DiskError, DiskOp, FileRun, SegmentInfo};
 use crate::format::BLOCK_LEN;
 use crate::segment::segment_file_name;
@@ -46,13 +45,20 @@ pub struct Disk {
     config: DiskConfig,
     open: RefCell<FxHashMap<LogOffset, OpenSegment>>,
     uses: Cell<u64>,
+    fill: Fill,
 }
 
 impl Disk {
     /// To be called on the executor that will use the disk, before anything else there opens a file for direct I/O.
     pub async fn open(directory: &Path, config: DiskConfig) -> Result<Disk, DiskError> {
         prime_poll_probe(directory).await?;
-        Ok(Disk { directory: directory.to_owned(), config, open: RefCell::default(), uses: Cell::new(0) })
+        Ok(Disk {
+            directory: directory.to_owned(),
+            config,
+            open: RefCell::default(),
+            uses: Cell::new(0),
+            fill: Fill::unknown(),
+        })
     }
 
     /// A buffer for [`CommitLog::poll_op`](crate::CommitLog::poll_op).
@@ -95,6 +101,7 @@ impl Disk {
         len: u32,
     ) -> Result<(), DiskError> {
         assert_eq!(buffer.len(), len as usize, "a write is of a whole buffer");
+        self.fill.set(position + u64::from(len));
         let file = self.segment(segment).await?;
         let written = file.write_rc_at(buffer, position).await;
         let written = written.map_err(|error| self.error("write", segment, &error))?;
@@ -118,15 +125,7 @@ impl Disk {
     }
 
     async fn prepare(&self, segment: SegmentInfo) -> Result<(), DiskError> {
-        let (directory, reserve_bytes) = (self.directory.clone(), self.config.reserve_bytes);
-        let made = glommio::executor().spawn_blocking(move || {
-            // A panic that left the closure would leave its caller waiting for ever.
-            catch_unwind(AssertUnwindSafe(|| prepare_segment(&directory, segment, reserve_bytes)))
-        });
-        made.await.unwrap_or_else(|_| {
-            let (action, message) = (format!("make segment {}", segment.base), "panicked".to_owned());
-            Err(DiskError::Io { action, os_code: None, message })
-        })?;
+        prepare_segment(&self.directory, segment, self.config.reserve_bytes, &self.fill).await?;
         // Now, off the append path, rather than at the first write.
         self.segment(segment.base).await.map(drop)
     }

@@ -1,66 +1,119 @@
-//! Making a segment: zeros on the disk, durable, then the name. Blocking; runs on the blocking pool.
+//! Making a segment: zeros on the disk, durable, then the name.
 //!
 //! Written zeros, not an allocation alone: the first write to merely allocated blocks changes the file's metadata,
 //! and each sync then costs a journal commit.
 
+use std::cell::Cell;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
-use std::path::Path;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
 use super::directory::sync_directory;
 use crate::aligned::AlignedBuffer;
 use crate::disk::{DiskError, SegmentInfo};
 use crate::segment::segment_file_name;
 
-/// Zeros written at once.
-const ZERO_BYTES: usize = 1 << 20;
+/// Zeros written at once: the pool's thread is free for others after each piece.
+const PIECE_BYTES: usize = 1 << 20;
 
-/// Makes `segment` in `directory`, leaving at least `reserve_bytes` of the file system free.
-pub(super) fn prepare_segment(
+/// Rest after each piece while there is no hurry: some 100 MiB/s then, which appends hardly notice.
+const REST: Duration = Duration::from_millis(10);
+
+/// How full the segment is that is written to. A preparation at full speed takes the disk from the appends, and a
+/// segment is needed only when the one before it is full; so a preparation keeps twice as far ahead as it must and
+/// rests in between.
+#[derive(Debug)]
+pub(super) struct Fill(Cell<u64>);
+
+impl Fill {
+    /// Nothing was written yet: for all that is known, the segment is needed at once.
+    pub(super) fn unknown() -> Fill {
+        Fill(Cell::new(u64::MAX))
+    }
+
+    pub(super) fn set(&self, bytes: u64) {
+        self.0.set(bytes);
+    }
+
+    fn allows_rest(&self, zeroed: u64) -> bool {
+        self.0.get().saturating_mul(2) < zeroed
+    }
+}
+
+/// Makes `segment` in `directory`, leaving at least `reserve_bytes` of the file system free. Stopped in the middle, it
+/// leaves a file that the next opening removes.
+pub(super) async fn prepare_segment(
     directory: &Path,
     segment: SegmentInfo,
     reserve_bytes: u64,
+    fill: &Fill,
 ) -> Result<(), DiskError> {
+    check_space(directory, segment, reserve_bytes)?;
+    let name = segment_file_name(segment.base);
+    let unfinished = directory.join(format!("{name}.tmp"));
+    let made = make(directory, &unfinished, &name, segment.bytes, fill).await;
+    made.map_err(|error| {
+        // The space is better given back; if even that fails, the next opening does it.
+        let _ = fs::remove_file(&unfinished);
+        DiskError::io(format!("make segment {} in {}", segment.base, directory.display()), &error)
+    })
+}
+
+async fn make(directory: &Path, unfinished: &Path, name: &str, bytes: u64, fill: &Fill) -> io::Result<()> {
+    let path = unfinished.to_owned();
+    let file = Arc::new(blocking(move || allocate(&path, bytes)).await?);
+    let zeros = Arc::new(AlignedBuffer::zeroed(PIECE_BYTES));
+    let mut position = 0;
+    while position < bytes {
+        let piece = (bytes - position).min(PIECE_BYTES as u64);
+        let (file, zeros) = (Arc::clone(&file), Arc::clone(&zeros));
+        blocking(move || file.write_all_at(&(*zeros).as_ref()[..piece as usize], position)).await?;
+        position += piece;
+        if fill.allows_rest(position) {
+            glommio::timer::sleep(REST).await;
+        }
+    }
+    let (directory, unfinished, finished): (PathBuf, PathBuf, PathBuf) =
+        (directory.to_owned(), unfinished.to_owned(), directory.join(name));
+    blocking(move || {
+        file.sync_all()?;
+        fs::rename(&unfinished, &finished)?;
+        sync_directory(&directory)
+    })
+    .await
+}
+
+fn allocate(path: &Path, bytes: u64) -> io::Result<File> {
+    let mut options = File::options();
+    options.write(true).create(true).truncate(true).custom_flags(libc::O_DIRECT);
+    let file = options.open(path)?;
+    let length = libc::off_t::try_from(bytes).map_err(io::Error::other)?;
+    // SAFETY: a plain system call on a descriptor that `file` keeps open.
+    match unsafe { libc::posix_fallocate(file.as_raw_fd(), 0, length) } {
+        0 => Ok(file),
+        error => Err(io::Error::from_raw_os_error(error)),
+    }
+}
+
+/// Runs on the blocking pool. A panic that left the closure would leave its caller waiting for ever.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    let caught = glommio::executor().spawn_blocking(|| catch_unwind(AssertUnwindSafe(work)));
+    caught.await.unwrap_or_else(|_| Err(io::Error::other("panicked")))
+}
+
+fn check_space(directory: &Path, segment: SegmentInfo, reserve_bytes: u64) -> Result<(), DiskError> {
     let place = directory.display().to_string();
-    let failed = |action: &str| {
-        let action = format!("{action} segment {} in {place}", segment.base);
-        move |error: io::Error| DiskError::io(action.clone(), &error)
-    };
-    let free_bytes = free_bytes(directory).map_err(failed("make room for"))?;
+    let free_bytes = free_bytes(directory)
+        .map_err(|error| DiskError::io(format!("ask for the free space in {place}"), &error))?;
     if free_bytes < segment.bytes.saturating_add(reserve_bytes) {
         return Err(DiskError::NoSpace { place, needed_bytes: segment.bytes, free_bytes, reserve_bytes });
     }
-    let name = segment_file_name(segment.base);
-    let unfinished = directory.join(format!("{name}.tmp"));
-    let made = write_zeros(&unfinished, segment.bytes);
-    if made.is_err() {
-        // The space is better given back; if even that fails, the next opening does it.
-        let _ = fs::remove_file(&unfinished);
-    }
-    made.map_err(failed("write"))?;
-    fs::rename(&unfinished, directory.join(&name)).map_err(failed("name"))?;
-    sync_directory(directory).map_err(failed("make durable the name of"))
-}
-
-fn write_zeros(path: &Path, bytes: u64) -> io::Result<()> {
-    let file =
-        File::options().write(true).create(true).truncate(true).custom_flags(libc::O_DIRECT).open(path)?;
-    let length = i64::try_from(bytes).map_err(io::Error::other)?;
-    // SAFETY: a plain system call on a descriptor that `file` keeps open.
-    let allocated = unsafe { libc::posix_fallocate(file.as_raw_fd(), 0, length) };
-    if allocated != 0 {
-        return Err(io::Error::from_raw_os_error(allocated));
-    }
-    let zeros = AlignedBuffer::zeroed(ZERO_BYTES);
-    let mut position = 0;
-    while position < bytes {
-        let piece = (bytes - position).min(ZERO_BYTES as u64);
-        file.write_all_at(&zeros.as_ref()[..piece as usize], position)?;
-        position += piece;
-    }
-    file.sync_all()
+    Ok(())
 }
 
 fn free_bytes(directory: &Path) -> io::Result<u64> {

@@ -32,6 +32,19 @@ impl<'a> Request<'a> {
         Ok(Request { connection, peer, header, body: &frame.body, encoding: frame.encoding })
     }
 
+    /// The request in a frame; none in a reply, and none in a frame whose header cannot be read, which ends its
+    /// connection.
+    pub fn of(connection: &Connection, frame: &'a RawFrame) -> Option<Self> {
+        match Self::decode(connection.id(), connection.peer(), frame) {
+            Ok(request) => (!request.header.is_reply()).then_some(request),
+            Err(error) => {
+                tracing::info!(connection = %connection.id(), peer = %connection.peer(), %error, "malformed header");
+                connection.close("malformed header");
+                None
+            }
+        }
+    }
+
     pub fn code(&self) -> RequestCode {
         RequestCode(self.header.code)
     }

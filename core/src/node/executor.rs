@@ -7,19 +7,17 @@
 //! - A panic is a bug, and a bug in one shard must not go on with half-changed state: the process aborts and
 //!   recovers from its log ([`abort_on_panic`]).
 
-use std::future::poll_fn;
-use std::sync::{Arc, Mutex};
-use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use anyhow::Context;
+use apogee_net::io::Nudge;
 use glommio::{
     DefaultStallDetectionHandler, ExecutorJoinHandle, LocalExecutorBuilder, Placement, PoolPlacement,
 };
 
 /// How often sleeping executors are woken: the longest that the lost-park bug can hold one. Costs below half a
 /// percent of a core.
-const NUDGE_PERIOD: Duration = Duration::from_millis(25);
+pub(super) const NUDGE_PERIOD: Duration = Duration::from_millis(25);
 
 /// Threads of an executor's blocking pool: one for preparing segments, one for everything else.
 const BLOCKING_THREADS: usize = 2;
@@ -62,54 +60,14 @@ where
     if config.detect_stalls {
         builder = builder.detect_stalls(Some(Box::new(DefaultStallDetectionHandler {})));
     }
-    let nudged = nudge.clone();
+    let nudge = nudge.handle();
     builder
         .spawn(move || async move {
-            let _registered = glommio::spawn_local(nudged.register());
+            let _registered = glommio::spawn_local(nudge.keep_awake());
             main().await
         })
         .map_err(|error| anyhow::anyhow!("{error}"))
         .with_context(|| format!("cannot start executor {}", config.name))
-}
-
-/// Wakes executors from outside at a slow beat.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Nudge {
-    wakers: Arc<Mutex<Vec<Waker>>>,
-}
-
-impl Nudge {
-    /// Starts the thread, which lives as long as the process.
-    pub(super) fn start() -> Self {
-        let nudge = Nudge::default();
-        let wakers = nudge.wakers.clone();
-        std::thread::Builder::new()
-            .name("nudge".into())
-            .spawn(move || {
-                loop {
-                    #[expect(clippy::disallowed_methods, reason = "a thread of its own, not a shard's")]
-                    std::thread::sleep(NUDGE_PERIOD);
-                    for waker in wakers.lock().expect("nobody panics with this lock").iter() {
-                        waker.wake_by_ref();
-                    }
-                }
-            })
-            .expect("a process that cannot start a thread cannot start at all");
-        nudge
-    }
-
-    /// A task that never ends and only exists to be woken.
-    async fn register(self) {
-        let mut registered = false;
-        poll_fn(|cx| {
-            if !registered {
-                registered = true;
-                self.wakers.lock().expect("nobody panics with this lock").push(cx.waker().clone());
-            }
-            Poll::<()>::Pending
-        })
-        .await
-    }
 }
 
 /// Makes every panic, on any thread, end the process after its message is printed.

@@ -22,6 +22,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use apogee_net::io::Nudge;
 use glommio::ExecutorJoinHandle;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -29,7 +30,7 @@ use signal_hook::iterator::Signals;
 use crate::config::{BrokerConfig, NamesrvConfig};
 use data_dir::DataDir;
 pub use executor::prepare_process;
-use executor::{ExecutorConfig, Nudge};
+use executor::{ExecutorConfig, NUDGE_PERIOD};
 use stop::StopSignal;
 
 /// How long an orderly stop may take before the process ends anyway; the log loses nothing by that.
@@ -98,7 +99,7 @@ impl Node {
             }
         })?;
         Ok(Node {
-            nudge: Nudge::start(),
+            nudge: Nudge::start(NUDGE_PERIOD),
             stop: StopSignal::default(),
             sender,
             events,

@@ -117,17 +117,7 @@ impl NamesrvDriver {
 
 impl Service for NamesrvDriver {
     fn on_frame(&self, connection: &Rc<Connection>, frame: RawFrame) {
-        let request = match Request::decode(connection.id(), connection.peer(), &frame) {
-            Ok(request) => request,
-            Err(error) => {
-                tracing::info!(connection = %connection.id(), peer = %connection.peer(), %error, "malformed header");
-                connection.close("malformed header");
-                return;
-            }
-        };
-        if request.header.is_reply() {
-            return;
-        }
+        let Some(request) = Request::of(connection, &frame) else { return };
         let reply = self.nameserver.borrow_mut().handle(&request, self.now_ms());
         let to = request.reply_to();
         let connection = connection.clone();

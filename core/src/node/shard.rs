@@ -347,16 +347,8 @@ impl ShardDriver {
 
 impl Service for ShardDriver {
     fn on_frame(&self, connection: &Rc<Connection>, frame: RawFrame) {
-        let request = match Request::decode(connection.id(), connection.peer(), &frame) {
-            Ok(request) => request,
-            Err(error) => {
-                tracing::info!(connection = %connection.id(), peer = %connection.peer(), %error, "malformed header");
-                connection.close("malformed header");
-                return;
-            }
-        };
         // Replies answer pushes, all of which are oneway: there is nothing to do with one.
-        if !request.header.is_reply() {
+        if let Some(request) = Request::of(connection, &frame) {
             self.shard.borrow_mut().on_request(&request, now_ms());
         }
     }

@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use apogee_net::io::Nudge;
 use glommio::ExecutorJoinHandle;
 
 pub use super::runtime::ExecutorError;
-use super::runtime::{self, Nudger};
+use super::runtime::{self, NUDGE_PERIOD};
 use super::setup::{self, Broker, SetupError};
 use super::worker::{self, Handshake, WorkerPlan};
 use crate::assignment;
@@ -71,11 +72,11 @@ pub trait Observer {
 /// Prepares, sends, receives and reports. Blocks until all is done or `stop` is set and the rest has been awaited.
 pub fn run(settings: &RunSettings, stop: &StopFlag, observer: &mut dyn Observer) -> Result<Report, RunError> {
     settings.check()?;
-    let nudger = Nudger::start();
+    let nudge = Nudge::start(NUDGE_PERIOD);
     let settings = Arc::new(settings.clone());
 
     observer.on_step(&format!("topic {} on the brokers of {}", settings.topic, settings.namesrv.join(";")));
-    let brokers: Arc<[Broker]> = prepare(&settings, &nudger)?.into();
+    let brokers: Arc<[Broker]> = prepare(&settings, &nudge)?.into();
     if stop.is_set() {
         return Err(RunError::Interrupted);
     }
@@ -96,7 +97,7 @@ pub fn run(settings: &RunSettings, stop: &StopFlag, observer: &mut dyn Observer)
         live: Arc::default(),
         stop: stop.clone(),
     });
-    let mut team = Team::start(plans, &nudger)?;
+    let mut team = Team::start(plans, &nudge)?;
     let connections = team.await_ready()?;
     let start = team.give_start();
     let stopped_after = team.watch(&settings, start, stop, observer);
@@ -115,10 +116,10 @@ pub fn run(settings: &RunSettings, stop: &StopFlag, observer: &mut dyn Observer)
     Ok(Report::new(&settings, &surroundings, &measured, measured_for, stopped_after.is_some()))
 }
 
-fn prepare(settings: &Arc<RunSettings>, nudger: &Nudger) -> Result<Vec<Broker>, RunError> {
+fn prepare(settings: &Arc<RunSettings>, nudge: &Nudge) -> Result<Vec<Broker>, RunError> {
     let settings = settings.clone();
     let task = move || async move { setup::prepare(&settings).await };
-    let handle = runtime::start("loadgen-setup", None, nudger, task)?;
+    let handle = runtime::start("loadgen-setup", None, nudge, task)?;
     Ok(handle.join().map_err(|error| RunError::Thread(error.to_string()))??)
 }
 
@@ -139,7 +140,7 @@ struct Team {
 }
 
 impl Team {
-    fn start(plans: impl Iterator<Item = WorkerPlan>, nudger: &Nudger) -> Result<Team, ExecutorError> {
+    fn start(plans: impl Iterator<Item = WorkerPlan>, nudge: &Nudge) -> Result<Team, ExecutorError> {
         let (ready_sender, ready) = sync_channel(1);
         let (end_guard, ended) = sync_channel(0);
         let mut team = Team { members: vec![], ready, starts: vec![], live: vec![], ended };
@@ -150,7 +151,7 @@ impl Team {
             let end_guard: SyncSender<()> = end_guard.clone();
             team.live.push(plan.live.clone());
             team.starts.push(start_sender);
-            team.members.push(runtime::start("loadgen", cpu, nudger, move || async move {
+            team.members.push(runtime::start("loadgen", cpu, nudge, move || async move {
                 let _end_guard = end_guard;
                 worker::work(plan, handshake).await
             })?);

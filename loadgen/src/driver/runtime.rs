@@ -1,12 +1,9 @@
 //! glommio executors: how they are started and kept awake.
 
 use std::future::Future;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::task::{Poll, Waker};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
-use apogee_net::io::{Driver, DriverConfig};
+use apogee_net::io::{Driver, DriverConfig, Nudge};
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
 
 /// How long an executor with a CPU of its own looks for events before it sleeps. Waking from sleep costs tens of
@@ -17,9 +14,8 @@ const SPIN_BEFORE_PARK: Duration = Duration::from_micros(100);
 /// No files are read or written; the smallest arena keeps clear of the memlock limit.
 const IO_MEMORY_BYTES: usize = 64 * 1024;
 
-/// A glommio executor can sleep with runnable tasks when it was descheduled at the wrong moment, until something
-/// outside wakes it. This often something does.
-const NUDGE: Duration = Duration::from_millis(5);
+/// The longest that glommio's lost-park bug can hold an executor; see [`Nudge`].
+pub(super) const NUDGE_PERIOD: Duration = Duration::from_millis(5);
 
 /// To be called first in `main`, while there is one thread: registering for membarrier is slow afterwards.
 pub fn early_init() {
@@ -30,7 +26,7 @@ pub fn early_init() {
 pub(super) fn start<T: Send + 'static, F: Future<Output = T> + 'static>(
     name: &str,
     cpu: Option<usize>,
-    nudger: &Nudger,
+    nudge: &Nudge,
     task: impl FnOnce() -> F + Send + 'static,
 ) -> Result<ExecutorJoinHandle<T>, ExecutorError> {
     let placement = cpu.map_or(Placement::Unbound, Placement::Fixed);
@@ -40,11 +36,11 @@ pub(super) fn start<T: Send + 'static, F: Future<Output = T> + 'static>(
         builder = builder.spin_before_park(SPIN_BEFORE_PARK);
         config.spin = SPIN;
     }
-    let wakers = nudger.shared.clone();
+    let nudge = nudge.handle();
     builder
         .spawn(move || async move {
             Driver::start(config);
-            glommio::spawn_local(be_nudged(wakers)).detach();
+            glommio::spawn_local(nudge.keep_awake()).detach();
             task().await
         })
         .map_err(|error| ExecutorError { reason: error.to_string() })
@@ -82,67 +78,4 @@ pub(super) fn pin_thread(cpu: usize) -> std::io::Result<()> {
     // SAFETY: `set` lives through the call and its size is what is passed; 0 is the calling thread.
     let result = unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &set) };
     if result == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
-}
-
-/// A thread that wakes one task of every executor each `NUDGE`; ends when dropped.
-pub(super) struct Nudger {
-    shared: Arc<NudgeShared>,
-    thread: Option<JoinHandle<()>>,
-}
-
-#[derive(Default)]
-struct NudgeShared {
-    state: Mutex<NudgeState>,
-    ended: Condvar,
-}
-
-#[derive(Default)]
-struct NudgeState {
-    /// One for each executor of the run, at most `THREADS_MAX` and the one for the setup.
-    wakers: Vec<Waker>,
-    is_over: bool,
-}
-
-impl Nudger {
-    pub(super) fn start() -> Nudger {
-        let shared = Arc::<NudgeShared>::default();
-        let nudged = shared.clone();
-        let nudge = move || {
-            let mut state = nudged.state.lock().unwrap_or_else(PoisonError::into_inner);
-            while !state.is_over {
-                state.wakers.iter().for_each(Waker::wake_by_ref);
-                let waited = nudged.ended.wait_timeout(state, NUDGE);
-                state = waited.unwrap_or_else(PoisonError::into_inner).0;
-            }
-        };
-        let thread = std::thread::Builder::new().name("nudge".into()).spawn(nudge);
-        Nudger { shared, thread: Some(thread.expect("a thread can be started")) }
-    }
-}
-
-impl Drop for Nudger {
-    fn drop(&mut self) {
-        let mut state = self.shared.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.is_over = true;
-        state.wakers.clear();
-        drop(state);
-        self.shared.ended.notify_all();
-        if let Some(thread) = self.thread.take() {
-            // It can only have panicked inside a waker, and then the run has ended with that panic.
-            let _ = thread.join();
-        }
-    }
-}
-
-/// Hands this executor's waker to the nudger and then does nothing for ever.
-async fn be_nudged(shared: Arc<NudgeShared>) {
-    let mut is_known = false;
-    std::future::poll_fn(|cx| {
-        if !is_known {
-            is_known = true;
-            shared.state.lock().unwrap_or_else(PoisonError::into_inner).wakers.push(cx.waker().clone());
-        }
-        Poll::<()>::Pending
-    })
-    .await;
 }

@@ -162,6 +162,7 @@ fn unfinished_segment_is_removed_and_foreign_files_are_left() {
     let log = directory.path().join("log");
     std::fs::create_dir(&log).unwrap();
     std::fs::write(log.join("00000000000000000000.seg.tmp"), b"half").unwrap();
+    std::fs::write(log.join("probe.1.1.tmp"), b"probe").unwrap();
     std::fs::write(log.join("notes.txt"), b"mine").unwrap();
     let shard = ShardDirectory::open(directory.path(), &identity()).unwrap();
     assert!(shard.segments().unwrap().is_empty());

@@ -66,13 +66,13 @@ impl ShardDirectory {
         &self.log
     }
 
-    /// What a preparation left that did not come to its end.
+    /// What preparations and probes left that did not come to their end.
     fn remove_unfinished(&self) -> io::Result<()> {
         for entry in fs::read_dir(&self.log)? {
             let entry = entry?;
             let name = entry.file_name();
-            let unfinished = name.to_str().and_then(|name| name.strip_suffix(".tmp"));
-            if unfinished.and_then(parse_segment_file_name).is_some() {
+            let Some(unfinished) = name.to_str().and_then(|name| name.strip_suffix(".tmp")) else { continue };
+            if parse_segment_file_name(unfinished).is_some() || unfinished.starts_with("probe.") {
                 fs::remove_file(entry.path())?;
             }
         }

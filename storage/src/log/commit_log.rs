@@ -6,18 +6,16 @@ use std::rc::Rc;
 use smallvec::SmallVec;
 
 use super::marks::Marks;
-use super::pipeline::{
-    Committed, FailedAppends, FailureCause, Flight, Grown, Pipeline, Placed, Poison, SealedRecord,
-};
+use super::pipeline::{Committed, FailedAppends, FailureCause, Pipeline, Placed, Poison, SealedRecord};
 use super::staging::{AppendRefused, Staged, StagedRecord, Staging};
 use crate::batches::Batches;
 use crate::config::{ConfigError, Durability, LogConfig};
 use crate::disk::{Buffer, Completion, DiskError, DiskOp, OpId, SegmentInfo};
-use crate::format::{BatchFields, BatchKind, BatchLayout, BatchWriter, KEY_HASHES_MAX, NewEntry};
-use crate::index::{IndexEntry, Queues};
+use crate::format::{BatchLayout, KEY_HASHES_MAX};
+use crate::index::Queues;
 use crate::record::{Append, Record};
 use crate::recovery::Recovered;
-use crate::segment::{Placement, Segments};
+use crate::segment::Segments;
 use crate::tail_cache::TailCache;
 use crate::types::{BatchIndex, LogOffset, QueueKey, QueueOffset, Term, Ticket};
 
@@ -50,31 +48,31 @@ pub(crate) struct Restored {
 #[derive(Debug)]
 pub struct CommitLog<B, R> {
     pub(super) config: LogConfig,
-    term: Term,
+    pub(super) term: Term,
     pub(super) segments: Segments,
     pub(super) queues: Queues,
     pub(super) batches: Batches,
     pub(super) tail_cache: TailCache<B>,
-    staging: Staging<R>,
-    pipeline: Pipeline<B>,
-    marks: Marks,
-    last_index: BatchIndex,
-    last_term: Term,
-    last_store_time_ms: i64,
-    durable_index: BatchIndex,
+    pub(super) staging: Staging<R>,
+    pub(super) pipeline: Pipeline<B>,
+    pub(super) marks: Marks,
+    pub(super) last_index: BatchIndex,
+    pub(super) last_term: Term,
+    pub(super) last_store_time_ms: i64,
+    pub(super) durable_index: BatchIndex,
     next_op: u64,
-    next_ticket: Ticket,
+    pub(super) next_ticket: Ticket,
     /// Index entries that uncommitted records will need.
-    uncommitted_entries: u64,
+    pub(super) uncommitted_entries: u64,
     committed: VecDeque<Committed>,
-    failed: VecDeque<FailedAppends>,
+    pub(super) failed: VecDeque<FailedAppends>,
     poison: Option<Poison>,
     /// Staged records wait for a segment that could not be made.
-    out_of_space: bool,
+    pub(super) out_of_space: bool,
     sync_due_at_ms: Option<i64>,
     sync_asked: bool,
     /// A batch waits until others are durable, which in asynchronous durability nobody else is in a hurry for.
-    window_is_full: bool,
+    pub(super) window_is_full: bool,
 }
 
 impl<B: Buffer, R: Record> CommitLog<B, R> {
@@ -247,161 +245,9 @@ impl<B: Buffer, R: Record> CommitLog<B, R> {
         DiskOp::Sync { id, segments: self.pipeline.start_sync(id) }
     }
 
-    fn next_op_id(&mut self) -> OpId {
+    pub(super) fn next_op_id(&mut self) -> OpId {
         self.next_op += 1;
         OpId(self.next_op)
-    }
-
-    /// Makes a batch of what is staged, if the pipeline lets it through and its segment is there.
-    fn seal(&mut self, now_ms: i64, alloc: impl FnOnce(usize) -> B) -> Option<DiskOp<B>> {
-        if self.pipeline.uncommitted() >= self.config.batches_in_flight_max as usize {
-            return None;
-        }
-        let (layout, groups) = self.staging.next_batch(self.config.batch_bytes_target as usize)?;
-        let batch_len = layout.batch_len();
-        let on_the_way = self.pipeline.undurable_bytes();
-        if on_the_way > 0 && on_the_way + batch_len as u64 > self.config.write_window_bytes {
-            self.window_is_full = true;
-            return None;
-        }
-        let Some(placement) = self.segments.place(batch_len as u64) else {
-            self.refuse_staged_without_space();
-            return None;
-        };
-        self.segments.take(placement, batch_len as u64);
-        Some(self.seal_at(placement, layout, groups, now_ms, alloc(batch_len)))
-    }
-
-    /// Staged records wait for a segment on its way, and fail once it cannot be made.
-    fn refuse_staged_without_space(&mut self) {
-        let Some(error) = self.segments.failure().cloned() else { return };
-        self.out_of_space = true;
-        let records = self.staging.take_all();
-        let count = records.len() as u64;
-        // Nothing staged was sealed, so these are the newest records of their queues: taken back last to first,
-        // each leaves its queue's tail where it was before.
-        for staged in records.iter().rev() {
-            let state = self.queues.at(staged.slot);
-            assert_eq!(
-                state.tail,
-                staged.queue_offset.next(),
-                "staged records are the newest of their queues"
-            );
-            state.tail = staged.queue_offset;
-            self.uncommitted_entries -= u64::from(state.key != QueueKey::CONTROL);
-        }
-        let first_ticket = Ticket(self.next_ticket.0 - count);
-        self.failed.push_back(FailedAppends { first_ticket, count, cause: FailureCause::NoSpace(error) });
-    }
-
-    fn seal_at(
-        &mut self,
-        placement: Placement,
-        layout: BatchLayout,
-        groups: usize,
-        now_ms: i64,
-        mut buffer: B,
-    ) -> DiskOp<B> {
-        let first_ticket = Ticket(self.next_ticket.0 - self.staging.len() as u64);
-        let records = self.staging.take(groups);
-        let index = self.last_index.next();
-        let (order, queues) = self.group_by_queue(index, &records);
-        let store_time_ms = self.last_store_time_ms.max(now_ms);
-        let base = placement.base_offset();
-        let fields = BatchFields {
-            kind: BatchKind::Records,
-            group: self.config.group,
-            leader: self.config.node,
-            term: self.term,
-            index,
-            prev_term: self.last_term,
-            base_offset: base,
-            commit_hint: self.durable_index,
-            store_time_ms,
-        };
-        let mut log_offsets = vec![LogOffset(0); records.len()];
-        let mut writer = BatchWriter::new(buffer.as_mut(), layout, fields);
-        for nth in order {
-            let staged = &records[nth as usize];
-            let entry = NewEntry {
-                queue: self.queues.at(staged.slot).key,
-                queue_offset: staged.queue_offset,
-                tag_hash: staged.tag_hash,
-                key_hashes: &staged.key_hashes,
-                size: staged.size,
-            };
-            log_offsets[nth as usize] = writer.push(entry, |place, out| staged.record.encode(place, out));
-        }
-        writer.finish();
-
-        let sealed = records.iter().zip(log_offsets).map(|(staged, log_offset)| SealedRecord {
-            slot: staged.slot,
-            queue_offset: staged.queue_offset,
-            entry: IndexEntry { log_offset, store_time_ms, size: staged.size, tag_hash: staged.tag_hash },
-        });
-        let records = sealed.collect();
-        let (buffer, len) = (Rc::new(buffer), layout.batch_len() as u32);
-        let write = self.next_op_id();
-        let op = DiskOp::Write {
-            id: write,
-            index,
-            segment: placement.segment,
-            position: placement.position,
-            buffer: Rc::clone(&buffer),
-            len,
-        };
-        let segment = placement.segment;
-        let written = false;
-        let flight = Flight {
-            index,
-            base,
-            len,
-            segment,
-            buffer,
-            write,
-            written,
-            first_ticket,
-            store_time_ms,
-            records,
-            queues,
-        };
-        let appended = flight.end();
-        self.pipeline.push(flight);
-        self.last_index = index;
-        self.last_term = self.term;
-        self.last_store_time_ms = store_time_ms;
-        self.marks.advance(Marks { appended, ..self.marks });
-        op
-    }
-
-    /// The order on disk: queue by queue in the order of their first record, each queue's records as staged.
-    fn group_by_queue(&mut self, index: BatchIndex, records: &[StagedRecord<R>]) -> (Vec<u32>, Vec<Grown>) {
-        let mut queues = Vec::new();
-        let mut counts: Vec<u32> = Vec::new();
-        let mut group_of = Vec::with_capacity(records.len());
-        for staged in records {
-            let state = self.queues.at(staged.slot);
-            if state.group_of_batch.0 != index.0 {
-                state.group_of_batch = (index.0, queues.len() as u32);
-                queues.push(Grown { queue: state.key, from: staged.queue_offset });
-                counts.push(0);
-            }
-            let group = state.group_of_batch.1;
-            counts[group as usize] += 1;
-            group_of.push(group);
-        }
-        let mut next_of_group = counts;
-        let mut begin = 0;
-        for count in &mut next_of_group {
-            begin += std::mem::replace(count, begin);
-        }
-        let mut order = vec![0; records.len()];
-        for (nth, group) in group_of.into_iter().enumerate() {
-            let at = &mut next_of_group[group as usize];
-            order[*at as usize] = nth as u32;
-            *at += 1;
-        }
-        (order, queues)
     }
 
     /// Takes the answer to any operation.

@@ -4,6 +4,7 @@ mod commit_log;
 mod marks;
 mod pipeline;
 mod read;
+mod seal;
 mod staging;
 
 #[cfg(test)]

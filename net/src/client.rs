@@ -18,7 +18,7 @@ use crate::code::{RequestCode, ResponseCode};
 use crate::command::{RequestHead, encode_request};
 use crate::frame::{FrameError, HeaderEncoding, RawFrame};
 use crate::header::{Header, WriteExt};
-use crate::io::{Chunk, Connection, ConnectionId, Service, Signal, Socket, serve};
+use crate::io::{Chunk, Connection, ConnectionId, OutboxLimits, Service, Signal, Socket, serve};
 
 /// Requests that may be unanswered at once on one connection; one more is refused.
 const PENDING_MAX: usize = 1 << 20;
@@ -105,7 +105,7 @@ impl RemotingClient {
             Err(io::Error::new(io::ErrorKind::TimedOut, format!("not connected within {timeout:?}")))
         };
         let socket = future::or(Socket::connect(address), too_late).await?;
-        let connection = Connection::new(ConnectionId(0), socket);
+        let connection = Connection::new(ConnectionId(0), socket, OutboxLimits::CLIENT);
         let calls = Rc::new(Calls {
             pending: RefCell::default(),
             next_opaque: Cell::new(1),

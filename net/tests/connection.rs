@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use apogee_net::client::{CallError, RemotingClient};
 use apogee_net::code::{RequestCode, ResponseCode};
-use apogee_net::command::{ReplyHead, encode_reply};
+use apogee_net::command::{ReplyHead, RequestHead, append_request, encode_reply};
 use apogee_net::frame::{HeaderEncoding, RawFrame};
 use apogee_net::header::{Header, NoExt};
 use apogee_net::io::{
@@ -139,6 +139,66 @@ fn a_malformed_frame_closes_its_own_connection_only() {
         assert_eq!(*echo.closed.borrow(), [ConnectionId(2)]);
         assert_eq!(hostile.read(&mut [0; 8]).unwrap(), 0);
         client.call(RequestCode(1), &NoExt, [], WITHIN).await.unwrap();
+    });
+}
+
+#[test]
+fn a_peer_that_takes_nothing_can_still_be_closed() {
+    with_echo_server(Duration::ZERO, |address, server, echo| async move {
+        let client = RemotingClient::connect(address, WITHIN).await.unwrap();
+        let stalled = TcpStream::connect(address).unwrap();
+        eventually(|| server.connection_count() == 2).await;
+        let connection = server.connection(ConnectionId(2)).unwrap();
+        // More than any socket buffer takes, so that the writer waits for the peer.
+        let head = ReplyHead { code: ResponseCode::SUCCESS, opaque: 1, remark: None, ext: &NoExt };
+        let chunk = body(8 << 20, 1);
+        for _ in 0..4 {
+            let queued = connection.send(
+                |out| encode_reply(out, HeaderEncoding::Json, &head, chunk.len()),
+                [Chunk::from(chunk.clone())],
+            );
+            queued.unwrap();
+        }
+        glommio::timer::sleep(Duration::from_millis(50)).await;
+        assert!(connection.is_congested());
+        connection.close("test");
+        eventually(|| echo.closed.borrow().contains(&ConnectionId(2))).await;
+        client.call(RequestCode(1), &NoExt, [], WITHIN).await.unwrap();
+        drop(stalled);
+    });
+}
+
+/// One connection that always has more to send, and a timer that must go off all the same.
+#[test]
+fn a_flooding_peer_does_not_keep_the_executor_from_its_timers() {
+    with_echo_server(Duration::ZERO, |address, _, _| async move {
+        let flood = std::thread::spawn(move || {
+            let mut wire = bytes::BytesMut::new();
+            let head = RequestHead { code: SILENT, opaque: 1, oneway: true, ext: &NoExt };
+            for _ in 0..500 {
+                append_request(&mut wire, HeaderEncoding::Json, &head, &[7; 1000]).unwrap();
+            }
+            let mut socket = TcpStream::connect(address).unwrap();
+            let started = Instant::now();
+            while started.elapsed() < Duration::from_millis(500) {
+                socket.write_all(&wire).unwrap();
+            }
+        });
+        let mut ticks = Vec::new();
+        while !flood.is_finished() {
+            let asleep = Instant::now();
+            glommio::timer::sleep(Duration::from_millis(1)).await;
+            ticks.push(asleep.elapsed());
+        }
+        flood.join().unwrap();
+        ticks.sort();
+        // Starved, it goes by the preemption timer: 100 ms. Half of them may be late on a busy machine.
+        let median = ticks[ticks.len() / 2];
+        assert!(
+            median < Duration::from_millis(50),
+            "a sleep of 1 ms took {median:?} ({} of them)",
+            ticks.len()
+        );
     });
 }
 

@@ -10,6 +10,7 @@ use bytes::{Buf, BytesMut};
 use futures_lite::future;
 
 use super::chunk::Chunk;
+use super::driver::pause;
 use super::signal::Signal;
 use super::socket::{RECV_BYTES_MIN, Socket};
 use crate::frame::{self, FrameError, RawFrame};
@@ -21,12 +22,28 @@ const RECV_BYTES_MAX: usize = 256 * 1024;
 /// Frames handled before other tasks get their turn: with small frames well below 500 µs of work.
 const FRAMES_PER_TURN: usize = 64;
 
-/// Unsent bytes above which no more requests are read from a peer: it must take its replies first.
-const OUTBOX_PAUSE_BYTES: usize = 8 * 1024 * 1024;
+/// Bytes received before other tasks get their turn, for frames so large that [`FRAMES_PER_TURN`] is never reached.
+const BYTES_PER_TURN: usize = 256 * 1024;
 
-/// Unsent bytes above which the peer is given up. Reached only by replies and pushes to a peer that reads nothing,
-/// since its own requests stop counting at [`OUTBOX_PAUSE_BYTES`].
-const OUTBOX_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Bytes that may wait for a connection's peer to take them.
+#[derive(Debug, Clone, Copy)]
+pub struct OutboxLimits {
+    /// Above this nothing more is read from the peer: a server's client must take its replies first. A client reads
+    /// on whatever it has still to send, or two full out-queues would wait for each other.
+    pub pause_reading_bytes: usize,
+    /// Above this the peer is given up.
+    pub bytes_max: usize,
+}
+
+impl OutboxLimits {
+    /// For accepted connections. The second limit is reached only by a peer that reads nothing while replies to what
+    /// it asked before keep coming.
+    pub const SERVER: OutboxLimits =
+        OutboxLimits { pause_reading_bytes: 8 * 1024 * 1024, bytes_max: 256 * 1024 * 1024 };
+
+    pub const CLIENT: OutboxLimits =
+        OutboxLimits { pause_reading_bytes: usize::MAX, bytes_max: 256 * 1024 * 1024 };
+}
 
 /// Slices of one vectored send.
 const SLICES_PER_SEND: usize = 64;
@@ -65,13 +82,27 @@ pub struct Connection {
     drained: Signal,
     closed: Cell<Option<CloseReason>>,
     last_active: Cell<Instant>,
+    limits: OutboxLimits,
+}
+
+/// What a connection has read without letting others have a turn.
+#[derive(Debug, Default)]
+struct Turn {
+    frames: usize,
+    bytes: usize,
+}
+
+impl Turn {
+    fn is_over(&self) -> bool {
+        self.frames >= FRAMES_PER_TURN || self.bytes >= BYTES_PER_TURN
+    }
 }
 
 /// Why a connection ended, for its one log line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum CloseReason {
     Local(&'static str),
-    OutboxFull,
+    OutboxFull { bytes_max: usize },
 }
 
 #[derive(Debug, Default)]
@@ -92,7 +123,7 @@ impl Outbox {
 }
 
 impl Connection {
-    pub fn new(id: ConnectionId, socket: Socket) -> Rc<Self> {
+    pub fn new(id: ConnectionId, socket: Socket, limits: OutboxLimits) -> Rc<Self> {
         Rc::new(Connection {
             id,
             socket,
@@ -101,6 +132,7 @@ impl Connection {
             drained: Signal::default(),
             closed: Cell::new(None),
             last_active: Cell::new(Instant::now()),
+            limits,
         })
     }
 
@@ -128,7 +160,7 @@ impl Connection {
 
     /// Queues a frame: what `encode` appends, then `body`. On a closed connection both are dropped.
     ///
-    /// A frame that `encode` refuses is not queued. A peer that lets [`OUTBOX_BYTES_MAX`] gather is disconnected.
+    /// A frame that `encode` refuses is not queued. A peer that lets too much gather is disconnected.
     pub fn send(
         &self,
         encode: impl FnOnce(&mut BytesMut) -> Result<(), FrameError>,
@@ -148,10 +180,11 @@ impl Connection {
                 outbox.chunks.push_back(chunk);
             }
         }
-        if outbox.bytes > OUTBOX_BYTES_MAX {
-            self.closed.set(Some(CloseReason::OutboxFull));
-        }
+        let is_full = outbox.bytes > self.limits.bytes_max;
         drop(outbox);
+        if is_full {
+            self.end(CloseReason::OutboxFull { bytes_max: self.limits.bytes_max });
+        }
         self.unsent.raise();
         Ok(())
     }
@@ -159,18 +192,28 @@ impl Connection {
     /// Ends the connection; what is still unsent is dropped. `reason` appears in its log line.
     pub fn close(&self, reason: &'static str) {
         if !self.is_closed() {
-            self.closed.set(Some(CloseReason::Local(reason)));
-            self.unsent.raise();
+            self.end(CloseReason::Local(reason));
         }
+    }
+
+    /// Whether so much waits for the peer that it gets nothing more to wait for.
+    pub fn is_congested(&self) -> bool {
+        self.outbox.borrow().bytes > self.limits.pause_reading_bytes
+    }
+
+    fn end(&self, reason: CloseReason) {
+        self.closed.set(Some(reason));
+        self.unsent.raise();
+        // Wakes a writer that waits for a peer which takes nothing, and a reader that waits for one which says nothing.
+        self.socket.shutdown();
     }
 
     async fn read_frames(self: &Rc<Self>, service: &impl Service) -> Result<(), ConnectionEnd> {
         let mut buffer = BytesMut::new();
         let mut receive_bytes = RECV_BYTES_FIRST;
+        let mut turn = Turn::default();
         loop {
-            while self.outbox.borrow().bytes > OUTBOX_PAUSE_BYTES {
-                self.drained.wait().await;
-            }
+            self.wait_until_drained().await;
             if buffer.capacity() - buffer.len() < RECV_BYTES_MIN {
                 let whole_frame = frame::bytes_missing(&buffer)?;
                 buffer.reserve(receive_bytes.max(whole_frame));
@@ -184,16 +227,31 @@ impl Connection {
             if received == spare {
                 receive_bytes = (receive_bytes * 2).min(RECV_BYTES_MAX);
             }
-            let mut frames = 0;
+            turn.bytes += received;
             while let Some(frame) = frame::split_frame(&mut buffer)? {
                 service.on_frame(self, frame);
-                frames += 1;
-                if frames % FRAMES_PER_TURN == 0 {
+                if let Some(reason) = self.closed.get() {
+                    return Err(ConnectionEnd::Closed(reason));
+                }
+                turn.frames += 1;
+                if turn.is_over() || self.is_congested() {
                     service.on_turn_end();
-                    future::yield_now().await;
+                    turn = Turn::default();
+                    pause().await;
+                    self.wait_until_drained().await;
                 }
             }
             service.on_turn_end();
+            if received < spare {
+                // The socket is empty: the next receive waits, and everybody else has a turn anyway.
+                turn = Turn::default();
+            }
+        }
+    }
+
+    async fn wait_until_drained(&self) {
+        while self.is_congested() {
+            self.drained.wait().await;
         }
     }
 
@@ -250,9 +308,11 @@ fn advance(chunk: &mut Chunk, sent: usize) {
 pub async fn serve<S: Service>(connection: Rc<Connection>, service: Rc<S>) {
     // One task for both directions: replies queued while frames are read leave in the same poll.
     let result = future::or(connection.read_frames(&*service), connection.write_chunks()).await;
+    let closed_here = connection.closed.get();
     connection.close("connection over");
-    connection.socket.shutdown();
-    match result.expect_err("both directions run until the connection ends") {
+    let end = result.expect_err("both directions run until the connection ends");
+    // What was found after this side had closed is only an echo of that.
+    match closed_here.map_or(end, ConnectionEnd::Closed) {
         ConnectionEnd::Peer { unfinished: 0 } => {}
         end => {
             tracing::info!(connection = %connection.id, peer = %connection.peer(), "connection closed: {end}")
@@ -277,8 +337,8 @@ impl fmt::Display for CloseReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             CloseReason::Local(reason) => f.write_str(reason),
-            CloseReason::OutboxFull => {
-                write!(f, "the peer does not read: more than {OUTBOX_BYTES_MAX} bytes wait for it")
+            CloseReason::OutboxFull { bytes_max } => {
+                write!(f, "the peer does not read: more than {bytes_max} bytes wait for it")
             }
         }
     }

@@ -2,7 +2,7 @@ use std::cell::{Cell, RefCell};
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
-use std::task::Waker;
+use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
 use futures_lite::AsyncRead;
@@ -11,9 +11,30 @@ use futures_lite::future::poll_fn;
 /// How many readiness events one `epoll_wait` takes. More sockets than this are simply served by the next round.
 const EVENTS_PER_ROUND: usize = 256;
 
-/// How long one pause of a spinning driver asks for. Any pause lets the executor reap its rings; a shorter one
-/// than this costs more in timers than it saves.
-const SPIN_PAUSE: Duration = Duration::from_nanos(500);
+/// Name of the driver's own eventfd inside epoll; no socket gets it, for its slot does not exist.
+const KICK: u64 = u64::MAX;
+
+/// Lets everything else on the executor have its turn, disk completions and timers included.
+///
+/// Not a yield: a task that yields stays runnable, and while any task is, glommio looks at its rings only when the
+/// preemption timer fires. One socket that always had more to read then held up every sync by 100 ms. Nor a short
+/// sleep: timers go by the millisecond.
+pub(super) async fn pause() {
+    let driver = Driver::current();
+    let round = driver.round.get();
+    let mut is_queued = false;
+    poll_fn(|cx| {
+        if driver.round.get() != round {
+            return Poll::Ready(());
+        }
+        if !std::mem::replace(&mut is_queued, true) {
+            driver.paused.borrow_mut().push(cx.waker().clone());
+            driver.kick();
+        }
+        Poll::Pending
+    })
+    .await
+}
 
 #[derive(Debug, Clone, Copy, Default)]
 pub struct DriverConfig {
@@ -82,8 +103,14 @@ impl Readiness {
 #[derive(Debug)]
 pub struct Driver {
     epoll: OwnedFd,
+    /// An eventfd inside `epoll`: a write to it has the driver wake after the executor's next look at its rings.
+    kick: OwnedFd,
     config: DriverConfig,
     sockets: RefCell<Sockets>,
+    /// Tasks in [`pause`]; at most two per connection.
+    paused: RefCell<Vec<Waker>>,
+    /// Counts the driver's rounds.
+    round: Cell<u64>,
 }
 
 /// Registered sockets by slot. The generation guards against an event that was fetched together with the one
@@ -122,7 +149,21 @@ impl Driver {
         assert!(fd >= 0, "epoll_create1 failed: {}", io::Error::last_os_error());
         // SAFETY: a fresh descriptor that nobody else holds.
         let epoll = unsafe { OwnedFd::from_raw_fd(fd) };
-        let driver = Rc::new(Driver { epoll, config, sockets: RefCell::default() });
+        // SAFETY: no pointer is passed; the result is checked before it is owned.
+        let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
+        assert!(fd >= 0, "eventfd failed: {}", io::Error::last_os_error());
+        // SAFETY: a fresh descriptor that nobody else holds.
+        let kick = unsafe { OwnedFd::from_raw_fd(fd) };
+        let driver = Rc::new(Driver {
+            epoll,
+            kick,
+            config,
+            sockets: RefCell::default(),
+            paused: RefCell::default(),
+            round: Cell::default(),
+        });
+        let edges = libc::EPOLLIN | libc::EPOLLET;
+        driver.watch(driver.kick.as_raw_fd(), edges, KICK).expect("epoll takes an eventfd");
         CURRENT.with_borrow_mut(|current| *current = Some(driver.clone()));
         glommio::spawn_local(driver.clone().run()).detach();
         driver
@@ -152,15 +193,28 @@ impl Driver {
         let slot = &mut sockets.slots[index as usize];
         slot.readiness = Some(readiness.clone());
         let registration = Registration(u64::from(slot.generation) << 32 | u64::from(index));
-        let events = libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLRDHUP | libc::EPOLLET;
-        let mut event = libc::epoll_event { events: events as u32, u64: registration.0 };
-        // SAFETY: `event` lives through the call; both descriptors are open.
-        if unsafe { libc::epoll_ctl(self.epoll.as_raw_fd(), libc::EPOLL_CTL_ADD, fd, &mut event) } != 0 {
-            let error = io::Error::last_os_error();
+        let edges = libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLRDHUP | libc::EPOLLET;
+        if let Err(error) = self.watch(fd, edges, registration.0) {
             sockets.release(index);
             return Err(error);
         }
         Ok((registration, readiness))
+    }
+
+    fn watch(&self, fd: RawFd, events: i32, name: u64) -> io::Result<()> {
+        let mut event = libc::epoll_event { events: events as u32, u64: name };
+        // SAFETY: `event` lives through the call; both descriptors are open.
+        match unsafe { libc::epoll_ctl(self.epoll.as_raw_fd(), libc::EPOLL_CTL_ADD, fd, &mut event) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+
+    /// Has epoll report an event. The count inside the eventfd is never read: each write is an edge.
+    fn kick(&self) {
+        let one = 1u64;
+        // SAFETY: eight bytes of a live value. It can only fail when 2^64 kicks were counted.
+        unsafe { libc::write(self.kick.as_raw_fd(), (&raw const one).cast(), size_of::<u64>()) };
     }
 
     /// Forgets a socket. The kernel drops its side when the last descriptor closes, which is the caller's next step.
@@ -176,17 +230,17 @@ impl Driver {
             if self.dispatch_ready() > 0 {
                 last_event = Instant::now();
             }
-            // Never merely yield here: a driver that stays runnable keeps the executor from reaping its rings, and
-            // disk completions would wait for the 100 ms preemption timer.
+            self.round.set(self.round.get() + 1);
+            self.paused.take().into_iter().for_each(Waker::wake);
+            // Never merely yield here, for the reason that `pause` gives.
             if !self.config.spin.is_zero() && last_event.elapsed() < self.config.spin {
-                glommio::timer::sleep(SPIN_PAUSE).await;
-            } else {
-                self.wait_for_events().await;
+                self.kick();
             }
+            self.wait_for_events().await;
         }
     }
 
-    /// Takes what epoll has, marks the sockets and wakes their tasks. Never blocks.
+    /// Takes what epoll has, marks the sockets and wakes their tasks. Never blocks. Returns how many there were.
     fn dispatch_ready(&self) -> usize {
         let mut events = [libc::epoll_event { events: 0, u64: 0 }; EVENTS_PER_ROUND];
         // SAFETY: the array outlives the call and its length is what is passed.
@@ -195,9 +249,11 @@ impl Driver {
         };
         // Negative is EINTR, the only error a valid epoll descriptor gives: the next round asks again.
         let count = usize::try_from(count).unwrap_or(0);
+        let mut dispatched = 0;
         for event in &events[..count] {
             let (bits, name) = (event.events as i32, event.u64);
             let Some(readiness) = self.sockets.borrow().get(name) else { continue };
+            dispatched += 1;
             let broken = bits & (libc::EPOLLHUP | libc::EPOLLERR) != 0;
             if broken || bits & libc::EPOLLRDHUP != 0 {
                 readiness.hung_up.set(true);
@@ -209,7 +265,7 @@ impl Driver {
                 readiness.set(Interest::Write);
             }
         }
-        count
+        dispatched
     }
 
     /// Sleeps in the executor until the epoll descriptor itself is readable.

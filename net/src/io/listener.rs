@@ -44,16 +44,21 @@ impl Listener {
         self.local
     }
 
-    /// The next connection. Failures that concern one connection only (reset before it was accepted) or pass by
-    /// themselves (no descriptor free) are logged and waited out.
+    /// The next connection. One that was reset before it was accepted is passed over; want of descriptors or memory
+    /// is logged and waited out.
     pub async fn accept(&self) -> Socket {
         loop {
             match poll_fn(|cx| self.poll_accept(cx)).await.and_then(Socket::new) {
                 Ok(socket) => return socket,
-                Err(error) => {
-                    tracing::warn!(listener = %self.local, %error, "cannot accept a connection");
-                    glommio::timer::sleep(ACCEPT_RETRY).await;
-                }
+                Err(error) => match error.raw_os_error() {
+                    Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {
+                        tracing::warn!(listener = %self.local, %error, "cannot accept a connection");
+                        glommio::timer::sleep(ACCEPT_RETRY).await;
+                    }
+                    _ => {
+                        tracing::debug!(listener = %self.local, %error, "a connection ended before it was accepted")
+                    }
+                },
             }
         }
     }

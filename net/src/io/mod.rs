@@ -24,7 +24,7 @@ mod signal;
 mod socket;
 
 pub use chunk::Chunk;
-pub use connection::{Connection, ConnectionId, Service, serve};
+pub use connection::{Connection, ConnectionId, OutboxLimits, Service, serve};
 pub use driver::{Driver, DriverConfig};
 pub use listener::Listener;
 pub use nudge::{Nudge, NudgeHandle};

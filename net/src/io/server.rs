@@ -1,16 +1,19 @@
 use std::cell::{Cell, RefCell};
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use rustc_hash::FxHashMap;
 
-use super::connection::{Connection, ConnectionId, Service, serve};
+use super::connection::{Connection, ConnectionId, OutboxLimits, Service, serve};
+use super::driver::pause;
 use super::listener::Listener;
 use super::socket::Socket;
 
 /// How often idle connections are looked for.
 const IDLE_SCAN: Duration = Duration::from_secs(10);
+
+/// Connections accepted before other tasks get their turn.
+const ACCEPTS_PER_TURN: u64 = 16;
 
 #[derive(Debug, Clone, Copy)]
 pub struct ServerLimits {
@@ -41,8 +44,13 @@ impl Server {
 
     /// Accepts on `listener` for ever, serving each connection in a task of its own.
     pub async fn accept<S: Service>(self: Rc<Self>, listener: Listener, service: Rc<S>) {
+        let mut accepted = 0u64;
         loop {
             let socket = listener.accept().await;
+            accepted += 1;
+            if accepted.is_multiple_of(ACCEPTS_PER_TURN) {
+                pause().await;
+            }
             let peer = socket.peer();
             if let Some(connection) = self.admit(socket) {
                 glommio::spawn_local(self.clone().serve(connection, service.clone())).detach();
@@ -74,18 +82,13 @@ impl Server {
         self.connections.borrow().len()
     }
 
-    /// Peers connected now, for diagnosis.
-    pub fn peers(&self) -> Vec<SocketAddr> {
-        self.connections.borrow().values().map(|connection| connection.peer()).collect()
-    }
-
     fn admit(&self, socket: Socket) -> Option<Rc<Connection>> {
         let mut connections = self.connections.borrow_mut();
         if connections.len() >= self.limits.connections_max {
             return None;
         }
         let id = ConnectionId(self.next_id.replace(self.next_id.get() + 1));
-        let connection = Connection::new(id, socket);
+        let connection = Connection::new(id, socket, OutboxLimits::SERVER);
         connections.insert(id, connection.clone());
         Some(connection)
     }

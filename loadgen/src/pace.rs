@@ -25,6 +25,10 @@ pub const SPIN_MAX: Duration = Duration::from_micros(20);
 /// so that replies are read in between; nothing is dropped.
 pub const BURST_MAX: u32 = 64;
 
+/// Longest time between two turns, whatever is due: at 50,000 messages/s there is always one due within
+/// [`SPIN_MAX`], and a thread that only spins and sends neither writes nor reads. Bounds how late a reply is stamped.
+pub const TURN_AFTER: Duration = Duration::from_micros(100);
+
 /// The next step of an open-loop publisher.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pace {
@@ -50,34 +54,42 @@ pub struct Pacer {
     share: Share,
     upcoming: Option<Planned>,
     burst: u32,
+    /// When the executor turned last.
+    turned: Option<RunTime>,
 }
 
 impl Pacer {
     pub fn new(mut share: Share) -> Pacer {
         let upcoming = share.next();
-        Pacer { share, upcoming, burst: 0 }
+        Pacer { share, upcoming, burst: 0, turned: None }
     }
 
     pub fn next(&mut self, now: RunTime) -> Pace {
         let Some(planned) = self.upcoming else { return Pace::Finished };
-        if planned.due <= now {
-            if self.burst == BURST_MAX {
-                self.burst = 0;
-                return Pace::Turn;
-            }
-            self.burst += 1;
-            self.upcoming = self.share.next();
-            return Pace::Send(planned);
-        }
-        self.burst = 0;
         let wait = planned.due.since(now);
         if wait > APPROACH {
-            Pace::Sleep(wait - APPROACH)
-        } else if wait > SPIN_MAX {
-            Pace::Approach
-        } else {
-            Pace::Spin
+            return self.turn(Pace::Sleep(wait - APPROACH));
         }
+        if wait > SPIN_MAX {
+            return self.turn(Pace::Approach);
+        }
+        let turned = *self.turned.get_or_insert(now);
+        if self.burst == BURST_MAX || now.since(turned) >= TURN_AFTER {
+            return self.turn(Pace::Turn);
+        }
+        if !wait.is_zero() {
+            return Pace::Spin;
+        }
+        self.burst += 1;
+        self.upcoming = self.share.next();
+        Pace::Send(planned)
+    }
+
+    /// Any answer that lets the executor turn; the time it takes counts from when the thread can act again.
+    fn turn(&mut self, pace: Pace) -> Pace {
+        self.burst = 0;
+        self.turned = None;
+        pace
     }
 }
 
@@ -145,6 +157,20 @@ mod tests {
         assert_eq!(pacer.next(at(1_000 - APPROACH.as_micros() as u64)), Pace::Approach);
         assert_eq!(pacer.next(at(999 - SPIN_MAX.as_micros() as u64)), Pace::Approach);
         assert_eq!(pacer.next(at(999)), Pace::Spin);
+    }
+
+    #[test]
+    fn a_rate_that_leaves_no_pause_still_lets_the_executor_turn() {
+        let mut pacer = pacer(60_000, Duration::from_millis(10));
+        let mut turned = 0;
+        for now in 0..9_000 {
+            while let Pace::Send(_) = pacer.next(at(now)) {}
+            if pacer.next(at(now)) == Pace::Spin {
+                assert!(now - turned <= TURN_AFTER.as_micros() as u64 + 1, "{now}: no turn since {turned}");
+            } else {
+                turned = now;
+            }
+        }
     }
 
     #[test]

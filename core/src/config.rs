@@ -189,6 +189,8 @@ impl BrokerConfig {
         PORT_STRIDE
             .checked_mul(shard)
             .and_then(|distance| self.base_port.checked_add(distance))
+            // The port above it is replication's.
+            .filter(|&port| port < u16::MAX)
             .with_context(|| format!("base_port = {}: no port left for shard {shard}", self.base_port))
     }
 }

@@ -61,13 +61,24 @@ where
         builder = builder.detect_stalls(Some(Box::new(DefaultStallDetectionHandler {})));
     }
     let nudge = nudge.handle();
-    builder
+    // glommio makes the executor inside the thread, and an error there is only seen by joining it.
+    let (started, is_started) = std::sync::mpsc::channel();
+    let failed = || format!("cannot start executor {}", config.name);
+    let executor = builder
         .spawn(move || async move {
-            let _registered = glommio::spawn_local(nudge.keep_awake());
+            // Nobody waits only when this process is ending already.
+            let _ = started.send(());
+            let _awake = glommio::spawn_local(nudge.keep_awake());
             main().await
         })
         .map_err(|error| anyhow::anyhow!("{error}"))
-        .with_context(|| format!("cannot start executor {}", config.name))
+        .with_context(failed)?;
+    if is_started.recv().is_err() {
+        let reason =
+            executor.join().err().map_or_else(|| "it ended at once".to_owned(), |error| error.to_string());
+        return Err(anyhow::anyhow!("{reason}")).with_context(failed);
+    }
+    Ok(executor)
 }
 
 /// Makes every panic, on any thread, end the process after its message is printed.

@@ -50,7 +50,7 @@ pub struct Plan {
 enum NodeEvent {
     /// The NameServer accepts connections.
     NamesrvReady,
-    /// The shard accepts connections and every NameServer it could reach knows it.
+    /// The shard accepts connections and a NameServer knows it.
     ShardReady(u16),
     /// A part cannot start or go on.
     Failed(anyhow::Error),

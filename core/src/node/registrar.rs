@@ -180,9 +180,9 @@ impl Registrar {
         client: &RemotingClient,
         shard: &RefCell<Shard<B>>,
     ) -> Result<(), RegisterError> {
-        let (body, version) = {
+        let (parts, version) = {
             let shard = shard.borrow();
-            (to_fastjson(&shard.registration(self.known.get())), shard.topics_version())
+            (shard.registration(self.known.get()), shard.topics_version())
         };
         let Registration { cluster, broker_name, address } = &self.registration;
         let header = RegisterBrokerRequest {
@@ -199,9 +199,11 @@ impl Registrar {
             body_crc32: 0,
             zone_name: None,
         };
-        let reply =
-            client.call(RequestCode::REGISTER_BROKER, &header, [Chunk::from(body)], REGISTER_WAIT).await?;
-        accepted(&reply)?;
+        for part in parts {
+            let body = [Chunk::from(to_fastjson(&part))];
+            let reply = client.call(RequestCode::REGISTER_BROKER, &header, body, REGISTER_WAIT).await?;
+            accepted(&reply)?;
+        }
         self.known.set(Some(version));
         Ok(())
     }

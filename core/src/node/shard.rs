@@ -1,6 +1,6 @@
 //! Drives the shards of one executor: sockets and disk to [`Shard`], its actions to sockets and disk.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::net::{IpAddr, SocketAddr};
 use std::rc::{Rc, Weak};
 use std::sync::mpsc::Sender;
@@ -34,6 +34,9 @@ const TICK: Duration = Duration::from_millis(100);
 
 /// Replies whose messages are being read from disk; more wait for their turn.
 const READS_IN_FLIGHT_MAX: u64 = 32;
+
+/// Pulls that wait for one of those reads; one more is answered as busy, and its client tries again.
+const READS_WAITING_MAX: usize = 16 * 1024;
 
 /// Longest wait for NameServers before whoever made a topic is answered all the same.
 const REGISTER_WAIT: Duration = Duration::from_secs(3);
@@ -77,21 +80,64 @@ pub(super) async fn run_all(
             "background",
         ),
     };
-    let mut running = Vec::new();
-    for shard in shards {
-        match ShardDriver::start(&config, shard, groups, events.clone()).await {
-            Ok(driver) => running.push(driver),
-            Err(error) => {
-                let error = error.context(format!("shard {shard} cannot start"));
-                // Nobody listens only when the process is ending already.
-                let _ = events.send(NodeEvent::Failed(error));
-                return;
-            }
+    let running = match start_all(&config, shards, groups, &events).await {
+        Ok(running) => running,
+        Err(error) => {
+            // Nobody listens only when the process is ending already.
+            let _ = events.send(NodeEvent::Failed(error));
+            return;
         }
-    }
+    };
     stop.given().await;
-    for driver in running {
-        driver.stop().await;
+    let stopping: Vec<_> = running.into_iter().map(|driver| glommio::spawn_local(driver.stop())).collect();
+    for stopped in stopping {
+        stopped.await;
+    }
+}
+
+/// Opens all shards, then serves them: recovery blocks the thread, and no client may wait for another shard's.
+async fn start_all(
+    config: &BrokerConfig,
+    shards: Vec<u16>,
+    groups: Groups,
+    events: &Sender<NodeEvent>,
+) -> anyhow::Result<Vec<Rc<ShardDriver>>> {
+    let mut opened = Vec::new();
+    for number in shards {
+        let shard =
+            OpenShard::open(config, number).await.with_context(|| format!("shard {number} cannot start"))?;
+        opened.push((number, shard));
+    }
+    opened
+        .into_iter()
+        .map(|(number, shard)| {
+            ShardDriver::serve(config, number, shard, groups, events)
+                .with_context(|| format!("shard {number} cannot start"))
+        })
+        .collect()
+}
+
+/// A shard recovered and not yet served.
+struct OpenShard {
+    shard: Shard<DmaBuffer>,
+    disk: Disk,
+    directory: ShardDirectory,
+}
+
+impl OpenShard {
+    async fn open(config: &BrokerConfig, number: u16) -> anyhow::Result<Self> {
+        let identity = Identity {
+            cluster: config.cluster.clone(),
+            group: config.group.clone(),
+            shard: number.into(),
+            node: NodeId(0),
+        };
+        let directory = ShardDirectory::open(&shard_dir(config, number), &identity)?;
+        let disk_config = DiskConfig { reserve_bytes: config.disk_reserve_bytes, ..DiskConfig::default() };
+        let disk = Disk::open(directory.log_path(), disk_config).await?;
+        let address = SocketAddr::new(config.advertised_ip()?, config.port(number)?);
+        let shard = open_shard(config, shard_config(config, number, address), &identity, &directory)?;
+        Ok(OpenShard { shard, disk, directory })
     }
 }
 
@@ -103,39 +149,30 @@ struct ShardDriver {
     disk: Rc<Disk>,
     registrars: Vec<Rc<Registrar>>,
     reads: Semaphore,
+    reads_waiting: Cell<usize>,
     groups: Groups,
     tasks: RefCell<Vec<glommio::Task<()>>>,
+    /// Requests are not taken any more; clients go elsewhere or come back.
+    stopping: Cell<bool>,
     this: Weak<ShardDriver>,
     /// Keeps the directory locked.
     _directory: ShardDirectory,
 }
 
 impl ShardDriver {
-    async fn start(
+    fn serve(
         config: &BrokerConfig,
         number: u16,
+        OpenShard { shard, disk, directory }: OpenShard,
         groups: Groups,
-        events: Sender<NodeEvent>,
+        events: &Sender<NodeEvent>,
     ) -> anyhow::Result<Rc<Self>> {
         let port = config.port(number)?;
-        let identity = Identity {
-            cluster: config.cluster.clone(),
-            group: config.group.clone(),
-            shard: number.into(),
-            node: NodeId(0),
-        };
-        let directory = ShardDirectory::open(&shard_dir(config, number), &identity)?;
-        let disk_config = DiskConfig { reserve_bytes: config.disk_reserve_bytes, ..DiskConfig::default() };
-        let disk = Rc::new(Disk::open(directory.log_path(), disk_config).await?);
-
-        let shard_config = shard_config(config, number, SocketAddr::new(config.advertised_ip()?, port));
-        let broker_name = shard_config.broker_name.clone();
-        let shard = open_shard(config, shard_config, &identity, &directory)?;
         let listener = bind(config.listen, port)?;
         let vip = bind_vip(config.listen, port);
 
         let server = Server::new(ServerLimits::default());
-        let address = shard.config().address;
+        let ShardConfig { address, ref broker_name, .. } = *shard.config();
         let registrars: Vec<_> = config
             .namesrv
             .iter()
@@ -154,11 +191,13 @@ impl ShardDriver {
             number,
             shard: RefCell::new(shard),
             server,
-            disk,
+            disk: Rc::new(disk),
             registrars,
             reads: Semaphore::new(READS_IN_FLIGHT_MAX),
+            reads_waiting: Cell::default(),
             groups,
             tasks: RefCell::default(),
+            stopping: Cell::default(),
             this: this.clone(),
             _directory: directory,
         });
@@ -244,24 +283,16 @@ impl ShardDriver {
         match action {
             Action::Reply { to, reply } => self.send(to, reply),
             Action::Push { to, push } => self.push(to, push),
-            Action::Read { to, reply, runs } => {
-                let Some(this) = self.this.upgrade() else { return };
-                let work = async move {
-                    let reply = this.read(reply, runs).await;
-                    this.send(to, reply);
-                };
-                self.spawn_into(work, self.groups.catch_up);
-            }
+            Action::Read { to, reply, runs } => self.start_read(to, reply, runs),
             Action::Close { connection, reason } => {
                 if let Some(connection) = self.server.connection(connection) {
                     connection.close(reason);
                 }
             }
-            Action::Register { then: None } => {
+            Action::Register { then } => {
+                // Reaches also those that are just connecting, and those that do not answer in time.
                 self.registrars.iter().for_each(|registrar| registrar.on_topics_changed());
-            }
-            Action::Register { then: Some((to, reply)) } => {
-                let Some(this) = self.this.upgrade() else { return };
+                let (Some((to, reply)), Some(this)) = (then, self.this.upgrade()) else { return };
                 let work = async move {
                     this.register_everywhere().await;
                     this.send(to, reply);
@@ -271,11 +302,28 @@ impl ShardDriver {
         }
     }
 
+    fn start_read(&self, to: ReplyTo, reply: Reply, runs: impl IntoIterator<Item = Fetch> + 'static) {
+        let Some(this) = self.this.upgrade() else { return };
+        if self.reads_waiting.get() >= READS_WAITING_MAX {
+            let remark = format!("{READS_WAITING_MAX} pulls wait for the disk already");
+            return self.send(to, Reply::error(ResponseCode::SYSTEM_BUSY, remark));
+        }
+        self.reads_waiting.set(self.reads_waiting.get() + 1);
+        let work = async move {
+            // Never closed, so always granted.
+            let permit = this.reads.acquire_permit(1).await;
+            this.reads_waiting.set(this.reads_waiting.get() - 1);
+            // Nothing is read for a client that is gone.
+            if permit.is_ok() && this.server.connection(to.connection).is_some() {
+                let reply = this.read(reply, runs).await;
+                this.send(to, reply);
+            }
+        };
+        self.spawn_into(work, self.groups.catch_up);
+    }
+
     /// The reply with its body read from disk, or the reason why it cannot be.
     async fn read(&self, mut reply: Reply, runs: impl IntoIterator<Item = Fetch>) -> Reply {
-        let Ok(_permit) = self.reads.acquire_permit(1).await else {
-            return Reply::error(ResponseCode::SERVICE_NOT_AVAILABLE, "the broker is stopping");
-        };
         for run in runs {
             let chunk = match run {
                 Fetch::Here(chunk) => chunk,
@@ -295,16 +343,25 @@ impl ShardDriver {
         reply
     }
 
-    async fn register_everywhere(&self) {
-        let registered = async {
-            for registrar in &self.registrars {
-                registrar.register_now(&self.shard).await;
+    /// Tells all NameServers at once; waits for those that can be reached, at most [`REGISTER_WAIT`].
+    async fn register_everywhere(self: &Rc<Self>) {
+        let told: Vec<_> = self
+            .registrars
+            .iter()
+            .map(|registrar| {
+                let (this, registrar) = (self.clone(), registrar.clone());
+                glommio::spawn_local(async move { registrar.register_now(&this.shard).await })
+            })
+            .collect();
+        let all = async {
+            for task in told {
+                task.await;
             }
         };
         let too_late = async {
             glommio::timer::sleep(REGISTER_WAIT).await;
         };
-        future::or(registered, too_late).await;
+        future::or(all, too_late).await;
     }
 
     fn send(&self, to: ReplyTo, reply: Reply) {
@@ -331,15 +388,19 @@ impl ShardDriver {
         for registrar in &self.registrars {
             registrar.unregister().await;
         }
-        self.shard.borrow_mut().prepare_stop();
-        self.pump();
-        let started = Instant::now();
-        while !self.shard.borrow().is_idle() && started.elapsed() < IDLE_WAIT {
-            glommio::timer::sleep(Duration::from_millis(2)).await;
-        }
         let tasks = std::mem::take(&mut *self.tasks.borrow_mut());
         for task in tasks {
             task.cancel().await;
+        }
+        self.stopping.set(true);
+        let started = Instant::now();
+        loop {
+            self.shard.borrow_mut().prepare_stop();
+            self.pump();
+            if self.shard.borrow().is_idle() || started.elapsed() > IDLE_WAIT {
+                break;
+            }
+            glommio::timer::sleep(Duration::from_millis(2)).await;
         }
         tracing::info!(shard = self.number, "stopped");
     }
@@ -347,6 +408,9 @@ impl ShardDriver {
 
 impl Service for ShardDriver {
     fn on_frame(&self, connection: &Rc<Connection>, frame: RawFrame) {
+        if self.stopping.get() {
+            return;
+        }
         // Replies answer pushes, all of which are oneway: there is nothing to do with one.
         if let Some(request) = Request::of(connection, &frame) {
             self.shard.borrow_mut().on_request(&request, now_ms());
@@ -365,16 +429,14 @@ impl Service for ShardDriver {
 
 fn shard_config(config: &BrokerConfig, number: u16, address: SocketAddr) -> ShardConfig {
     ShardConfig {
-        cluster: config.cluster.clone(),
+        cluster: config.cluster.as_str().into(),
         broker_name: format!("{}-{number}", config.group),
         address,
-        auto_create_topic: config.auto_create_topic,
-        auto_create_group: config.auto_create_group,
         message_bytes_max: config.message_bytes_max as usize,
     }
 }
 
-/// Recovers the log and opens the shard on it. Blocks: nothing is served on this executor's shard before.
+/// Recovers the log and opens the shard on it. Blocks: nothing is served on this executor yet.
 fn open_shard(
     config: &BrokerConfig,
     shard_config: ShardConfig,

@@ -6,9 +6,10 @@ use std::collections::VecDeque;
 use apogee_net::code::ResponseCode;
 use apogee_net::message::OffsetMessageId;
 use apogee_net::request::SendMessageReply;
-use apogee_storage::{Buffer, Placed, Ticket};
+use apogee_storage::{Buffer, FailedAppends, FailureCause, Placed, Staged, Ticket};
 
 use super::action::Action;
+use super::control::ControlRecord;
 use super::record::REGION;
 use super::refusal::Refusal;
 use super::state::Shard;
@@ -43,18 +44,25 @@ pub(super) struct Waiters(VecDeque<Waiter>);
 struct Waiter {
     first_ticket: Ticket,
     count: u32,
+    /// The change that was staged, if it was one: it must get into the log, whatever becomes of this try.
+    change: Option<ControlRecord>,
     then: Then,
 }
 
 impl Waiters {
-    pub(super) fn push(&mut self, first_ticket: Ticket, count: u32, then: Then) {
+    pub(super) fn push(&mut self, staged: Staged, change: Option<ControlRecord>, then: Then) {
+        let Staged { first_ticket, count, .. } = staged;
         if let Some(last) = self.0.back() {
-            assert!(
-                last.first_ticket.0 + u64::from(last.count) == first_ticket.0,
-                "tickets follow each other"
-            );
+            let end = last.first_ticket.0 + u64::from(last.count);
+            assert!(end <= first_ticket.0, "ticket {first_ticket} behind {end}");
         }
-        self.0.push_back(Waiter { first_ticket, count, then });
+        self.0.push_back(Waiter { first_ticket, count, change, then });
+    }
+
+    /// The newest, if its tickets lie at or above `first`.
+    fn pop_from(&mut self, first: u64) -> Option<Waiter> {
+        let back = self.0.back()?;
+        (back.first_ticket.0 >= first).then(|| self.0.pop_back())?
     }
 
     /// The oldest, if all its tickets lie below `end`.
@@ -78,10 +86,25 @@ impl<B: Buffer + 'static> Shard<B> {
             }
         }
         while let Some(failed) = self.log.take_failed() {
-            let reason = failed.cause.to_string();
-            while let Some(waiter) = self.waiters.pop_below(failed.first_ticket.0 + failed.count) {
-                self.fail(waiter.then, &reason);
+            self.on_failed(&failed);
+        }
+    }
+
+    /// Those that failed are the newest: older ones may still be on their way to the disk.
+    ///
+    /// Messages that found no space are refused. Changes are not: their tables have made them already, so they wait
+    /// for space, in front of everything else.
+    fn on_failed(&mut self, failed: &FailedAppends) {
+        let reason = failed.cause.to_string();
+        let mut refused = Vec::new();
+        while let Some(waiter) = self.waiters.pop_from(failed.first_ticket.0) {
+            match (waiter.change, &failed.cause) {
+                (Some(change), FailureCause::NoSpace(_)) => self.unlogged.push_front((change, waiter.then)),
+                _ => refused.push(waiter.then),
             }
+        }
+        for then in refused.into_iter().rev() {
+            self.fail(then, &reason);
         }
     }
 

@@ -9,9 +9,9 @@ use super::action::{Action, Fetch};
 use super::state::Shard;
 use crate::service::{Reply, ReplyTo};
 
-/// Messages and bytes of one reply. RocketMQ gives 32 messages or 256 KiB; clients depend on neither.
+/// Messages and bytes of one reply; the bytes are RocketMQ's own, for requests that name none.
 pub(super) const PULL_MESSAGES_MAX: u32 = 1024;
-pub(super) const PULL_BYTES_DEFAULT: u64 = 1024 * 1024;
+pub(super) const PULL_BYTES_DEFAULT: u64 = 256 * 1024;
 pub(super) const PULL_BYTES_MAX: u64 = 8 * 1024 * 1024;
 
 /// Index entries that one pull looks at: at some 5 ns each far below the time a task may take.

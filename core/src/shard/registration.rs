@@ -4,6 +4,10 @@ use apogee_net::body::{DataVersion, RegisterBrokerBody, TopicConfigAndMappingSer
 use apogee_storage::Buffer;
 
 use super::state::Shard;
+use super::topics::Topic;
+
+/// Topics of one registration: with the longest names and attributes still a fraction of a frame.
+const TOPICS_PER_PART: usize = 4096;
 
 impl<B: Buffer + 'static> Shard<B> {
     /// The version of the topics: what a NameServer compares to know whether it is up to date.
@@ -11,25 +15,31 @@ impl<B: Buffer + 'static> Shard<B> {
         self.topics.version()
     }
 
-    /// A registration for a NameServer that was told everything up to `known`; of all topics when it knows nothing.
+    /// Registrations for a NameServer that was told everything up to `known`, to be sent in order; of all topics when
+    /// it knows nothing. At least one, which says no more than that the broker lives when nothing has changed.
     ///
-    /// Topics that are missing in a registration stay as they were, so that 100,000 topics are sent once and not at
-    /// every change. An unknown broker must begin with all: a body of exactly one topic is refused then
-    /// (`RouteInfoManager#registerBroker`).
-    pub fn registration(&self, known: Option<DataVersion>) -> RegisterBrokerBody {
-        let entry =
-            |topic: &super::topics::Topic| (topic.config().topic_name.clone(), topic.config().clone());
-        let topic_config_table = match known {
-            Some(version) => self.topics.changed_since(version).map(entry).collect(),
-            None => self.topics.iter().map(entry).collect(),
+    /// Topics that are missing in a registration stay as they were: so 100,000 topics are sent once, in parts that
+    /// each fit a frame, and not at every change. A broker that the NameServer does not know must not begin with
+    /// exactly one topic (`RouteInfoManager#registerBroker`); every shard has a dozen of its own.
+    pub fn registration(&self, known: Option<DataVersion>) -> Vec<RegisterBrokerBody> {
+        let topics: Vec<&Topic> = match known {
+            Some(version) => self.topics.changed_since(version).collect(),
+            None => self.topics.iter().collect(),
         };
-        RegisterBrokerBody {
+        let part = |topics: &[&Topic]| RegisterBrokerBody {
             filter_server_list: Vec::new(),
             topic_config_serialize_wrapper: TopicConfigAndMappingSerializeWrapper {
                 data_version: self.topics.version(),
-                topic_config_table,
+                topic_config_table: topics
+                    .iter()
+                    .map(|topic| (topic.config().topic_name.clone(), topic.config().clone()))
+                    .collect(),
                 ..Default::default()
             },
+        };
+        match topics.is_empty() {
+            true => vec![part(&[])],
+            false => topics.chunks(TOPICS_PER_PART).map(part).collect(),
         }
     }
 }

@@ -1,5 +1,6 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::rc::Rc;
 
 use apogee_net::code::{RequestCode, ResponseCode};
 use apogee_net::header::{ExtWriter, WriteExt};
@@ -39,12 +40,10 @@ const UNLOGGED_MAX: usize = 1024;
 /// What a shard is told about itself and its node. Fixed while it runs.
 #[derive(Debug, Clone)]
 pub struct ShardConfig {
-    pub cluster: String,
+    pub cluster: Rc<str>,
     pub broker_name: String,
     /// Where clients reach this shard. Stands in every message it stores.
     pub address: SocketAddr,
-    pub auto_create_topic: bool,
-    pub auto_create_group: bool,
     pub message_bytes_max: usize,
 }
 
@@ -73,7 +72,7 @@ pub struct Shard<B> {
     /// Where sends that leave the queue to the broker go next.
     pub(super) next_queue: u32,
     /// Changes that are made and not yet staged, since the log was full. Nothing else is staged before them.
-    unlogged: VecDeque<(ControlRecord, Then)>,
+    pub(super) unlogged: VecDeque<(ControlRecord, Then)>,
     actions: VecDeque<Action>,
     offsets_logged_at_ms: i64,
     housekeeping_at_ms: i64,
@@ -187,9 +186,9 @@ impl<B: Buffer + 'static> Shard<B> {
         self.log.ask_sync();
     }
 
-    /// Everything taken is durable and answered.
+    /// Everything taken is durable, or never will be.
     pub fn is_idle(&self) -> bool {
-        self.unlogged.is_empty() && self.log.is_idle()
+        self.log.poisoned().is_some() || self.unlogged.is_empty() && self.log.is_idle()
     }
 
     pub(super) fn reply(&mut self, to: Option<ReplyTo>, reply: Reply) {
@@ -225,7 +224,7 @@ impl<B: Buffer + 'static> Shard<B> {
         self.stage_unlogged();
     }
 
-    /// Refuses a request that may change a table while earlier changes still wait for the log.
+    /// Refuses a request that may change a table while too many earlier changes wait for the log.
     pub(super) fn check_changes_flow(&self) -> Result<(), Refusal> {
         if self.unlogged.len() >= UNLOGGED_MAX {
             return Err(Refusal::new(
@@ -244,12 +243,11 @@ impl<B: Buffer + 'static> Shard<B> {
     ) -> Result<(), Refusal> {
         self.stage_unlogged();
         if !self.unlogged.is_empty() {
-            self.check_changes_flow()?;
             let wait = "service not available now: changes of topics or groups wait for the log";
-            return Err(Refusal::new(ResponseCode::SYSTEM_BUSY, wait));
+            return Err(Refusal::new(ResponseCode::SERVICE_NOT_AVAILABLE, wait));
         }
         let staged = self.log.stage(appends)?;
-        self.waiters.push(staged.first_ticket, staged.count, then);
+        self.waiters.push(staged, None, then);
         Ok(())
     }
 
@@ -257,8 +255,8 @@ impl<B: Buffer + 'static> Shard<B> {
         while let Some((record, _)) = self.unlogged.front() {
             match self.log.stage([ShardRecord::control(record)]) {
                 Ok(staged) => {
-                    let (_, then) = self.unlogged.pop_front().expect("looked at just now");
-                    self.waiters.push(staged.first_ticket, staged.count, then);
+                    let (change, then) = self.unlogged.pop_front().expect("looked at just now");
+                    self.waiters.push(staged, Some(change), then);
                 }
                 Err(AppendRefused::Poisoned(poison)) => {
                     self.fail_unlogged(&poison.to_string());

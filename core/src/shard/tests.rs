@@ -76,12 +76,10 @@ fn open(disk: &SimDisk, now_ms: i64) -> Shard<AlignedBuffer> {
         cluster: "DefaultCluster".into(),
         broker_name: BROKER.into(),
         address: "127.0.0.1:10911".parse().unwrap(),
-        auto_create_topic: true,
-        auto_create_group: true,
         message_bytes_max: 4 << 20,
     };
     let policy = TopicPolicy {
-        cluster_name: config.cluster.clone(),
+        cluster_name: config.cluster.to_string(),
         broker_name: config.broker_name.clone(),
         auto_create: true,
         has_trace_topic: false,
@@ -356,6 +354,7 @@ fn a_stored_message_says_where_it_is_and_who_stored_it() {
     assert!(message.is_body_intact());
     assert_eq!(message.properties.get(property::TAGS), Some("TagA"));
     assert_eq!(message.properties.get(property::REGION), Some("DefaultRegion"));
+    assert_eq!(message.properties.get(property::CLUSTER), Some("DefaultCluster"));
     let unique_key = message.properties.get(property::UNIQUE_KEY).expect("the broker adds one");
     assert_eq!(sent.ext["transactionId"], unique_key);
 }
@@ -532,6 +531,24 @@ fn a_full_disk_is_a_clear_refusal() {
     world.tick(2_000);
     world.tick(2_000);
     assert_eq!(world.send("T", "again").code, ResponseCode::SUCCESS);
+}
+
+#[test]
+fn a_change_that_found_no_space_is_logged_once_there_is_some() {
+    let mut world = World::new();
+    world.disk.set_full(true);
+    let large = "x".repeat(3 << 20);
+    while world.send("T", &large).code == ResponseCode::SUCCESS {
+        world.tick(100);
+    }
+    // Its topic is made in the table; neither that nor the message can be logged.
+    assert_eq!(world.send("New", "refused").code, ResponseCode::SERVICE_NOT_AVAILABLE);
+    world.disk.set_full(false);
+    world.tick(2_000);
+    world.tick(2_000);
+    assert_eq!(world.send("New", "kept").code, ResponseCode::SUCCESS);
+    world.crash();
+    assert_eq!(world.pull(&pull_from("New", 0)).bodies(), ["kept"]);
 }
 
 #[test]

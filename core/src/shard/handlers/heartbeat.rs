@@ -30,7 +30,14 @@ pub(super) fn handle<B: Buffer + 'static>(
     let subscriptions = Subscriptions::of(&heartbeat);
     let mut knows_subscriptions = true;
     for consumer in &heartbeat.consumer_data_set {
-        knows_subscriptions &= shard.register_consumer(client, consumer, subscriptions, now_ms)?;
+        match shard.register_consumer(client, consumer, subscriptions, now_ms) {
+            Ok(knows) => knows_subscriptions &= knows,
+            // The client's other groups must not suffer; the pulls of this one are refused, with the reason.
+            Err(refusal) => {
+                let (group, remark) = (&consumer.group_name, &refusal.remark);
+                tracing::debug!(client = heartbeat.client_id, group, %remark, "group left out of a heartbeat");
+            }
+        }
     }
     // A client that sent everything hears `true` too, as from a Java broker.
     let subscription_changed = match subscriptions {

@@ -26,7 +26,8 @@ pub(super) fn handle<B: Buffer + 'static>(
     let pull = shard.check_pull(&wanted, now_ms)?;
     if wanted.sys_flag.contains(PullSysFlag::COMMIT_OFFSET) && wanted.commit_offset >= 0 {
         let offset = QueueOffset(wanted.commit_offset as u64);
-        shard.offsets.commit(wanted.consumer_group, pull.queue, offset)?;
+        // A full table must not stop the consumption; the client commits by requests of its own as well.
+        let _ = shard.offsets.commit(wanted.consumer_group, pull.queue, offset);
     }
     let pulled = shard.pull(&pull);
     if let (Pulled::NothingNew { .. }, true, Some(to)) =
@@ -70,7 +71,7 @@ impl<B: Buffer + 'static> Shard<B> {
         let bytes_max = wanted.message_bytes_max.and_then(|bytes| u64::try_from(bytes).ok());
         Ok(Pull {
             queue,
-            // A negative offset is no queue's: corrected to the first, as one that is too small.
+            // A negative offset is no queue's: read from the beginning.
             from: QueueOffset(u64::try_from(wanted.queue_offset).unwrap_or(0)),
             messages_max: wanted.messages_max.clamp(1, PULL_MESSAGES_MAX as i32) as u32,
             bytes_max: bytes_max.filter(|&bytes| bytes > 0).unwrap_or(PULL_BYTES_DEFAULT).min(PULL_BYTES_MAX),

@@ -144,7 +144,8 @@ impl<B: Buffer + 'static> Shard<B> {
     ) -> Result<(), Refusal> {
         let received = Properties(send.properties.as_bytes());
         let made: HexId;
-        let mut set = self.added_properties();
+        let cluster = self.config.cluster.clone();
+        let mut set = self.added_properties(&cluster);
         if received.get(property::UNIQUE_KEY).is_none() {
             made = self.unique_keys.next(now_ms);
             set.push((property::UNIQUE_KEY, &made));
@@ -176,7 +177,8 @@ impl<B: Buffer + 'static> Shard<B> {
                 "batch request does not support retry group",
             ));
         }
-        let set = self.added_properties();
+        let cluster = self.config.cluster.clone();
+        let set = self.added_properties(&cluster);
         let mut appends = Vec::new();
         for message in BatchMessages::new(request.body) {
             let message = message?;
@@ -188,16 +190,16 @@ impl<B: Buffer + 'static> Shard<B> {
         if appends.is_empty() {
             return Err(Refusal::new(ResponseCode::MESSAGE_ILLEGAL, "the batch is empty"));
         }
-        drop(set);
         self.stage(appends, sent(request, target, None))
     }
 
     /// What every stored message says of its broker.
-    fn added_properties<'a>(&self) -> SmallVec<[(&'a str, &'a str); 6]>
-    where
-        Self: 'a,
-    {
-        SmallVec::from_slice(&[(property::REGION, REGION), (property::TRACE_ON, "true")])
+    fn added_properties<'a>(&self, cluster: &'a str) -> SmallVec<[(&'a str, &'a str); 6]> {
+        SmallVec::from_slice(&[
+            (property::REGION, REGION),
+            (property::TRACE_ON, "true"),
+            (property::CLUSTER, cluster),
+        ])
     }
 
     fn message<'a>(

@@ -44,6 +44,9 @@ const REGISTER_WAIT: Duration = Duration::from_secs(3);
 /// How long a stopping shard waits for its last writes.
 const IDLE_WAIT: Duration = Duration::from_secs(5);
 
+/// How long the last replies have to leave.
+const LAST_REPLIES_WAIT: Duration = Duration::from_millis(20);
+
 /// With `async` durability: the longest that a message acknowledged after its write stays unsynced.
 const ASYNC_SYNC_INTERVAL_MS: u32 = 500;
 
@@ -402,6 +405,8 @@ impl ShardDriver {
             }
             glommio::timer::sleep(Duration::from_millis(2)).await;
         }
+        // The last replies are queued now; their connections' tasks still have to write them.
+        glommio::timer::sleep(LAST_REPLIES_WAIT).await;
         tracing::info!(shard = self.number, "stopped");
     }
 }

@@ -13,6 +13,7 @@ mod clock;
 mod data_dir;
 mod executor;
 mod namesrv;
+mod open;
 mod registrar;
 mod shard;
 mod stop;

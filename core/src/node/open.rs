@@ -1,0 +1,103 @@
+//! Opens a shard: its directory, its disk, its log and what the log says of topics, groups and offsets.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use anyhow::Context;
+use apogee_storage::driver::{Disk, DiskConfig, DmaBuffer, Identity, ShardDirectory};
+use apogee_storage::{Durability as LogDurability, LogConfig, NodeId, recover};
+
+use super::clock::now_ms;
+use super::data_dir::shard_dir;
+use crate::config::{BrokerConfig, Durability};
+use crate::shard::topics::TopicPolicy;
+use crate::shard::{Replay, Shard, ShardConfig};
+
+/// With `async` durability: the longest that a message acknowledged after its write stays unsynced.
+const ASYNC_SYNC_INTERVAL_MS: u32 = 500;
+
+/// Batches may be this much larger than the largest message: its layout, properties and the batch's own header.
+const BATCH_OVERHEAD_BYTES: u32 = 1024 * 1024;
+
+/// A shard recovered and not yet served.
+pub(super) struct OpenShard {
+    pub(super) shard: Shard<DmaBuffer>,
+    pub(super) disk: Disk,
+    pub(super) directory: ShardDirectory,
+}
+
+impl OpenShard {
+    pub(super) async fn open(config: &BrokerConfig, number: u16) -> anyhow::Result<Self> {
+        let identity = Identity {
+            cluster: config.cluster.clone(),
+            group: config.group.clone(),
+            shard: number.into(),
+            node: NodeId(0),
+        };
+        let directory = ShardDirectory::open(&shard_dir(config, number), &identity)?;
+        let disk_config = DiskConfig { reserve_bytes: config.disk_reserve_bytes, ..DiskConfig::default() };
+        let disk = Disk::open(directory.log_path(), disk_config).await?;
+        let address = SocketAddr::new(config.advertised_ip()?, config.port(number)?);
+        let shard = open_shard(config, shard_config(config, number, address), &identity, &directory)?;
+        Ok(OpenShard { shard, disk, directory })
+    }
+}
+
+fn shard_config(config: &BrokerConfig, number: u16, address: SocketAddr) -> ShardConfig {
+    ShardConfig {
+        cluster: config.cluster.as_str().into(),
+        broker_name: format!("{}-{number}", config.group),
+        address,
+        message_bytes_max: config.message_bytes_max as usize,
+    }
+}
+
+/// Recovers the log and opens the shard on it. Blocks: nothing is served on this executor yet.
+fn open_shard(
+    config: &BrokerConfig,
+    shard_config: ShardConfig,
+    identity: &Identity,
+    directory: &ShardDirectory,
+) -> anyhow::Result<Shard<DmaBuffer>> {
+    let log_config = LogConfig {
+        durability: match config.durability {
+            Durability::Sync => LogDurability::Sync,
+            Durability::Async => LogDurability::Async { sync_interval_ms: ASYNC_SYNC_INTERVAL_MS },
+        },
+        segment_bytes: config.segment_bytes,
+        tail_cache_bytes: config.tail_cache_bytes,
+        batch_bytes_max: (config.message_bytes_max + BATCH_OVERHEAD_BYTES).next_multiple_of(4096),
+        ..LogConfig::new(identity.group_id(), identity.node)
+    };
+    let policy = TopicPolicy {
+        cluster_name: config.cluster.clone(),
+        broker_name: shard_config.broker_name.clone(),
+        auto_create: config.auto_create_topic,
+        has_trace_topic: false,
+    };
+    let mut replay = Replay::new(policy, config.auto_create_group);
+    let started = Instant::now();
+    let mut failed = None;
+    let recovered = recover(directory, &log_config, &mut |record| {
+        if failed.is_none() {
+            failed = replay.on_record(&record).err().map(|error| (record.log_offset, error));
+        }
+    })?;
+    if let Some((offset, error)) = failed {
+        return Err(error).with_context(|| format!("control record at log offset {offset}"));
+    }
+    let report = &recovered.report;
+    if let Some(cut) = &report.cut {
+        tracing::warn!(broker = shard_config.broker_name, ?cut, "the log ended in an unfinished batch");
+    }
+    tracing::info!(
+        broker = shard_config.broker_name,
+        segments = report.segments,
+        batches = report.batches,
+        records = report.records,
+        bytes = report.bytes,
+        took = ?started.elapsed(),
+        "log recovered"
+    );
+    Ok(Shard::open(shard_config, log_config, recovered, replay, now_ms())?)
+}

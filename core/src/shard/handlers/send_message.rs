@@ -56,25 +56,29 @@ pub(super) fn handle<B: Buffer + 'static>(
     Ok(Answer::Later)
 }
 
-/// Refuses what is not built yet, rather than storing it as something else.
+/// Refuses what is not built yet, rather than storing it as something else. One pass: every send comes through here.
 fn check_features(send: &SendMessageRequest<'_>) -> Result<(), Refusal> {
-    let properties = Properties(send.properties.as_bytes());
-    if properties.get(property::TRANSACTION_PREPARED).is_some_and(|value| value == "true") {
-        let remark = "this broker does not take transactional messages";
-        return Err(Refusal::new(ResponseCode::NO_PERMISSION, remark));
-    }
-    let timers =
-        [property::TIMER_DELAY_SEC, property::TIMER_DELAY_MS, property::TIMER_DELIVER_MS, property::DELAY];
-    let is_retry = send.topic.starts_with(RETRY_PREFIX);
-    match timers.into_iter().find(|name| properties.get(name).is_some_and(|value| value != "0")) {
-        // A consumer that asks for a later redelivery gets one at once: late is a wish, losing it would not be.
-        Some(property::DELAY) if is_retry => Ok(()),
-        Some(name) => {
-            let remark = format!("this broker does not take delayed messages (property {name})");
-            Err(Refusal::new(ResponseCode::MESSAGE_ILLEGAL, remark))
+    const TRANSACTION: &[u8] = property::TRANSACTION_PREPARED.as_bytes();
+    const DELAY: &[u8] = property::DELAY.as_bytes();
+    const TIMERS: [&[u8]; 3] = [
+        property::TIMER_DELAY_SEC.as_bytes(),
+        property::TIMER_DELAY_MS.as_bytes(),
+        property::TIMER_DELIVER_MS.as_bytes(),
+    ];
+    for (name, value) in Properties(send.properties.as_bytes()).iter() {
+        if name == TRANSACTION && value == b"true" {
+            let remark = "this broker does not take transactional messages";
+            return Err(Refusal::new(ResponseCode::NO_PERMISSION, remark));
         }
-        None => Ok(()),
+        // A consumer that asks for a later redelivery gets one at once: late is a wish, losing it would not be.
+        let is_delay = name == DELAY && !send.topic.starts_with(RETRY_PREFIX);
+        if (is_delay || TIMERS.contains(&name)) && value != b"0" {
+            let name = String::from_utf8_lossy(name);
+            let remark = format!("this broker does not take delayed messages (property {name})");
+            return Err(Refusal::new(ResponseCode::MESSAGE_ILLEGAL, remark));
+        }
     }
+    Ok(())
 }
 
 /// Where a message goes: its topic, or the dead letters of its group.

@@ -122,10 +122,6 @@ impl RemotingClient {
         self.connection.peer()
     }
 
-    pub fn local(&self) -> SocketAddr {
-        self.connection.local()
-    }
-
     pub fn is_closed(&self) -> bool {
         self.connection.is_closed()
     }

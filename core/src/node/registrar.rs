@@ -86,13 +86,11 @@ impl Registrar {
         self.topics_changed.raise();
     }
 
-    /// Tells the NameServer what changed, now. Does nothing while it cannot be reached: it is told everything once
-    /// it can.
+    /// Tells the NameServer what changed, now; one that is just connecting, as soon as it is connected.
     pub(super) async fn register_now<B: Buffer + 'static>(&self, shard: &RefCell<Shard<B>>) {
         let client = self.client.borrow().clone();
-        if let Some(client) = client
-            && let Err(error) = self.register(&client, shard).await
-        {
+        let Some(client) = client else { return self.on_topics_changed() };
+        if let Err(error) = self.register(&client, shard).await {
             self.give_up(&client, &error);
         }
     }

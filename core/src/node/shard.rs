@@ -261,10 +261,11 @@ impl ShardDriver {
                     connection.close(reason);
                 }
             }
-            Action::Register { then } => {
-                // Reaches also those that are just connecting, and those that do not answer in time.
+            Action::Register { then: None } => {
                 self.registrars.iter().for_each(|registrar| registrar.on_topics_changed());
-                let (Some((to, reply)), Some(this)) = (then, self.this.upgrade()) else { return };
+            }
+            Action::Register { then: Some((to, reply)) } => {
+                let Some(this) = self.this.upgrade() else { return };
                 let work = async move {
                     this.register_everywhere().await;
                     this.send(to, reply);

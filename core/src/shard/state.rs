@@ -17,7 +17,7 @@ use super::clients::{ClientTable, Notify};
 use super::commit::{Then, Waiters};
 use super::control::ControlRecord;
 use super::groups::{GroupError, GroupTable};
-use super::handlers;
+use super::handlers::{self, Answer};
 use super::locks::LockTable;
 use super::offsets::OffsetTable;
 use super::parked::ParkedPulls;
@@ -124,8 +124,8 @@ impl<B: Buffer + 'static> Shard<B> {
     /// Answers a request, now or later through an action; a oneway request never.
     pub fn on_request(&mut self, request: &Request<'_>, now_ms: i64) {
         let reply = match handlers::dispatch(self, request, now_ms) {
-            Ok(handlers::Answer::Now(reply)) => reply,
-            Ok(handlers::Answer::Later) => return,
+            Ok(Answer::Now(reply)) => reply,
+            Ok(Answer::Later) => return,
             Err(refusal) => refusal.into(),
         };
         self.reply(request.reply_to(), reply);
@@ -222,6 +222,17 @@ impl<B: Buffer + 'static> Shard<B> {
     pub(super) fn journal(&mut self, record: ControlRecord, then: Then) {
         self.unlogged.push_back((record, then));
         self.stage_unlogged();
+    }
+
+    /// Answers a request that changed a table, by `then` once the change is durable, or that left it as it was.
+    pub(super) fn answer_change(&mut self, change: Option<ControlRecord>, then: Then) -> Answer {
+        match change {
+            Some(record) => {
+                self.journal(record, then);
+                Answer::Later
+            }
+            None => Reply::success().into(),
+        }
     }
 
     /// Refuses a request that may change a table while too many earlier changes wait for the log.

@@ -6,13 +6,14 @@ use super::data_version::DataVersion;
 use super::fastjson::{self, RawValue, body, body_enum};
 use super::route::TopicQueueMappingInfo;
 
-/// Bits of a topic's or broker's permission (`PermName`).
+/// The bits of [`Perm`](crate::flags::Perm) as bodies carry them: bare integers.
 pub mod perm {
-    /// The topic is a template for topics that are created by being sent to.
-    pub const INHERIT: i32 = 1;
-    pub const WRITE: i32 = 1 << 1;
-    pub const READ: i32 = 1 << 2;
-    pub const PRIORITY: i32 = 1 << 3;
+    use crate::flags::Perm;
+
+    pub const INHERIT: i32 = Perm::INHERIT.0;
+    pub const WRITE: i32 = Perm::WRITE.0;
+    pub const READ: i32 = Perm::READ.0;
+    pub const PRIORITY: i32 = Perm::PRIORITY.0;
 }
 
 body! {

@@ -144,11 +144,6 @@ impl Connection {
         self.socket.peer()
     }
 
-    /// The address the peer reached us at.
-    pub fn local(&self) -> SocketAddr {
-        self.socket.local()
-    }
-
     /// Time since the last byte in either direction.
     pub fn idle_for(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.last_active.get())

@@ -22,7 +22,6 @@ pub struct Socket {
     registration: Registration,
     readiness: Rc<Readiness>,
     peer: SocketAddr,
-    local: SocketAddr,
 }
 
 impl Socket {
@@ -32,10 +31,9 @@ impl Socket {
         socket.set_tcp_nodelay(true)?;
         let not_ip = || io::Error::new(io::ErrorKind::Unsupported, "not an IP socket");
         let peer = socket.peer_addr()?.as_socket().ok_or_else(not_ip)?;
-        let local = socket.local_addr()?.as_socket().ok_or_else(not_ip)?;
         let driver = Driver::current();
         let (registration, readiness) = driver.register(socket.as_raw_fd())?;
-        Ok(Socket { socket, driver, registration, readiness, peer, local })
+        Ok(Socket { socket, driver, registration, readiness, peer })
     }
 
     /// Connects without blocking the executor. The caller sets the time limit.
@@ -72,10 +70,6 @@ impl Socket {
 
     pub fn peer(&self) -> SocketAddr {
         self.peer
-    }
-
-    pub fn local(&self) -> SocketAddr {
-        self.local
     }
 
     /// Receives into the spare capacity of `buffer`, which the caller has reserved. Zero is the end of the stream.

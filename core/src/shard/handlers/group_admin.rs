@@ -5,7 +5,7 @@ use apogee_net::body::{SubscriptionGroupConfig, SubscriptionGroupWrapper, parse,
 use apogee_net::request::{DeleteSubscriptionGroupRequest, TypedHeader};
 use apogee_storage::Buffer;
 
-use super::{Answer, Handled};
+use super::Handled;
 use crate::service::{Reply, Request};
 use crate::shard::commit::Then;
 use crate::shard::refusal::Refusal;
@@ -35,13 +35,8 @@ pub(super) fn update<B: Buffer + 'static>(
 ) -> Handled {
     let wanted: SubscriptionGroupConfig = parse(request.body)?;
     shard.check_changes_flow()?;
-    match shard.groups.update(wanted, now_ms)? {
-        Some(record) => {
-            shard.journal(record, Then::Succeed(request.reply_to()));
-            Ok(Answer::Later)
-        }
-        None => Ok(Reply::success().into()),
-    }
+    let change = shard.groups.update(wanted, now_ms)?;
+    Ok(shard.answer_change(change, Then::Succeed(request.reply_to())))
 }
 
 pub(super) fn delete<B: Buffer + 'static>(
@@ -51,16 +46,9 @@ pub(super) fn delete<B: Buffer + 'static>(
 ) -> Handled {
     let wanted = DeleteSubscriptionGroupRequest::decode(&request.header.ext)?;
     shard.check_changes_flow()?;
-    match shard.groups.delete(wanted.group_name, wanted.clean_offset, now_ms) {
-        Some(record) => {
-            if wanted.clean_offset {
-                shard.offsets.remove_group(wanted.group_name);
-            }
-            shard.journal(record, Then::Succeed(request.reply_to()));
-            Ok(Answer::Later)
-        }
-        None => Ok(Reply::success().into()),
-    }
+    let change = shard.groups.delete(wanted.group_name, wanted.clean_offset, now_ms);
+    change.iter().for_each(|record| shard.offsets.apply(record));
+    Ok(shard.answer_change(change, Then::Succeed(request.reply_to())))
 }
 
 pub(super) fn get_all<B: Buffer + 'static>(shard: &mut Shard<B>, _: &Request<'_>, _: i64) -> Handled {

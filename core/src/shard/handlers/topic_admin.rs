@@ -11,7 +11,7 @@ use apogee_net::request::{
 };
 use apogee_storage::{Buffer, QueueOffset};
 
-use super::{Answer, Handled};
+use super::Handled;
 use crate::service::{Reply, Request};
 use crate::shard::attributes;
 use crate::shard::commit::Then;
@@ -40,13 +40,8 @@ pub(super) fn update<B: Buffer + 'static>(
         topic_sys_flag: wanted.topic_sys_flag.unwrap_or(0),
         write_queue_nums: wanted.write_queues,
     };
-    match shard.topics.update(config, now_ms)? {
-        Some(record) => {
-            shard.journal(record, Then::Register(request.reply_to()));
-            Ok(Answer::Later)
-        }
-        None => Ok(Reply::success().into()),
-    }
+    let change = shard.topics.update(config, now_ms)?;
+    Ok(shard.answer_change(change, Then::Register(request.reply_to())))
 }
 
 /// NameServers are told by the tool that deletes (216); a registration never takes a topic away.
@@ -57,15 +52,9 @@ pub(super) fn delete<B: Buffer + 'static>(
 ) -> Handled {
     let wanted = DeleteTopicRequest::decode(&request.header.ext)?;
     shard.check_changes_flow()?;
-    let number = shard.topics.get(wanted.topic).map(|topic| topic.number());
-    match shard.topics.delete(wanted.topic, now_ms)?.zip(number) {
-        Some((record, number)) => {
-            shard.offsets.remove_topic(number);
-            shard.journal(record, Then::Succeed(request.reply_to()));
-            Ok(Answer::Later)
-        }
-        None => Ok(Reply::success().into()),
-    }
+    let change = shard.topics.delete(wanted.topic, now_ms)?;
+    change.iter().for_each(|record| shard.offsets.apply(record));
+    Ok(shard.answer_change(change, Then::Succeed(request.reply_to())))
 }
 
 pub(super) fn get<B: Buffer + 'static>(shard: &mut Shard<B>, request: &Request<'_>, _: i64) -> Handled {

@@ -1,12 +1,12 @@
-//! The simulated disk.
+//! The simulated disk: takes operations and carries them out in an order of its own.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::io;
 use std::rc::Rc;
 
-use rustc_hash::FxHashMap;
-
+use super::faults::{Failing, Faults, Lie, input_output_error, read_only_error};
+use super::file::{SECTOR_LEN, SimFile};
 use super::rng::Rng;
 use crate::aligned::AlignedBuffer;
 use crate::disk::{Completion, DiskError, DiskOp, FileRun, SegmentInfo};
@@ -15,75 +15,27 @@ use crate::recovery::SegmentSource;
 use crate::segment::segment_file_name;
 use crate::types::LogOffset;
 
-/// What a disk writes whole or not at all.
-pub const SECTOR_LEN: usize = 512;
-
-type Sector = [u8; SECTOR_LEN];
-
-#[derive(Debug)]
-struct SimSegment {
-    bytes: u64,
-    /// What a process reads. Sectors that are not there are zeros.
-    seen: FxHashMap<u64, Sector>,
-    /// What a loss of power cannot take.
-    durable: FxHashMap<u64, Sector>,
-    /// Written and not synced, oldest first.
-    unsynced: VecDeque<Unsynced>,
-}
-
-#[derive(Debug)]
-struct Unsynced {
-    /// Number of the write's completion.
-    completed: u64,
-    at: u64,
-    sector: Sector,
-}
-
-impl SimSegment {
-    fn sector(&self, nth: u64) -> Sector {
-        self.seen.get(&nth).copied().unwrap_or([0; SECTOR_LEN])
-    }
-
-    fn write(&mut self, completed: u64, position: u64, bytes: &[u8]) {
-        for (nth, sector) in bytes.chunks(SECTOR_LEN).enumerate() {
-            let at = position / SECTOR_LEN as u64 + nth as u64;
-            let sector = sector.try_into().expect("writes are of whole blocks");
-            self.seen.insert(at, sector);
-            self.unsynced.push_back(Unsynced { completed, at, sector });
-        }
-    }
-
-    /// Makes durable what writes up to number `completed` wrote.
-    fn sync(&mut self, completed: u64) {
-        while self.unsynced.front().is_some_and(|oldest| oldest.completed <= completed) {
-            let Unsynced { at, sector, .. } = self.unsynced.pop_front().expect("it was looked at");
-            self.durable.insert(at, sector);
-        }
-    }
-}
-
-#[derive(Debug, Default)]
-struct Faults {
-    fail_writes: u32,
-    fail_syncs: u32,
-    full: bool,
-}
-
 #[derive(Debug)]
 struct Pending {
     op: DiskOp<AlignedBuffer>,
     /// Writes completed when the operation was taken: a sync promises no more than these.
     completed: u64,
+    /// How many others are carried out before this one may be.
+    delay: u64,
 }
 
 #[derive(Debug)]
 struct State {
     rng: Rng,
-    segments: BTreeMap<LogOffset, SimSegment>,
+    segments: BTreeMap<LogOffset, SimFile>,
     pending: Vec<Pending>,
     /// Writes completed so far.
     completed: u64,
     faults: Faults,
+    /// Bytes that all files together may have.
+    capacity_bytes: u64,
+    /// Calls of the process that still work; then it is gone, whatever it was about to do.
+    calls_left: Option<u64>,
 }
 
 /// The disk of one log. Clones are the same disk.
@@ -93,7 +45,7 @@ pub struct SimDisk {
 }
 
 impl SimDisk {
-    /// An empty disk; everything it does follows from `seed` and the calls.
+    /// An empty disk without limits; everything it does follows from `seed` and the calls.
     #[must_use]
     pub fn new(seed: u64) -> SimDisk {
         let state = State {
@@ -102,6 +54,8 @@ impl SimDisk {
             pending: Vec::new(),
             completed: 0,
             faults: Faults::default(),
+            capacity_bytes: u64::MAX,
+            calls_left: None,
         };
         SimDisk { state: Rc::new(RefCell::new(state)) }
     }
@@ -114,12 +68,12 @@ impl SimDisk {
 
     /// Takes an operation; it is carried out by a later [`step`](SimDisk::step).
     pub fn submit(&self, op: DiskOp<AlignedBuffer>) {
-        let mut state = self.state.borrow_mut();
+        let state = &mut *self.state.borrow_mut();
         if let DiskOp::Write { segment, position, len, .. } = &op {
             state.check_write(*segment, *position, *len);
         }
-        let completed = state.completed;
-        state.pending.push(Pending { op, completed });
+        let delay = state.faults.delay(&mut state.rng);
+        state.pending.push(Pending { op, completed: state.completed, delay });
     }
 
     /// Operations taken and not yet answered.
@@ -128,52 +82,69 @@ impl SimDisk {
         self.state.borrow().pending.len()
     }
 
-    /// Carries out one of the operations taken, whichever the seed says.
+    /// Carries out one of the operations taken, whichever the seed says; a slow one only after others, if there are
+    /// any.
     pub fn step(&self) -> Option<Completion> {
-        let state = &mut *self.state.borrow_mut();
-        let count = state.pending.len() as u64;
-        if count == 0 {
-            return None;
-        }
-        let nth = state.rng.below(count) as usize;
-        Some(state.carry_out(nth))
+        let pending = self.state.borrow_mut().take_any()?;
+        Some(self.carry_out(pending))
     }
 
     /// Carries out the oldest operation taken.
     pub fn step_in_order(&self) -> Option<Completion> {
-        let state = &mut *self.state.borrow_mut();
-        (!state.pending.is_empty()).then(|| state.carry_out(0))
+        let pending = {
+            let state = &mut *self.state.borrow_mut();
+            (!state.pending.is_empty()).then(|| state.pending.remove(0))?
+        };
+        Some(self.carry_out(pending))
     }
 
-    /// The process ends, the power stays: what was written is there, writes on their way may be or not.
+    /// The process ends, the power stays: what was written is there, operations on their way may be done, partly done or not.
     pub fn kill(&self) {
-        self.state.borrow_mut().end_process();
+        let pending = std::mem::take(&mut self.state.borrow_mut().pending);
+        for Pending { op, completed, .. } in pending {
+            self.leave(op, completed);
+        }
+        self.state.borrow_mut().calls_left = None;
     }
 
-    /// The power goes: each sector that was not synced is there or not.
+    /// The power goes: as with [`kill`](SimDisk::kill), and each sector that was not synced is there or not.
     pub fn crash(&self) {
+        self.kill();
         let state = &mut *self.state.borrow_mut();
-        state.end_process();
         // Often everything or nothing survives, which a fair coin per sector would hardly ever give.
         let survive_percent = [0, 100, 50, 90, 10][state.rng.below(5) as usize];
-        for segment in state.segments.values_mut() {
-            for Unsynced { at, sector, .. } in std::mem::take(&mut segment.unsynced) {
-                if state.rng.chance(survive_percent) {
-                    segment.durable.insert(at, sector);
-                }
-            }
-            segment.seen = segment.durable.clone();
+        for file in state.segments.values_mut() {
+            file.lose_unsynced(&mut state.rng, survive_percent);
         }
     }
 
-    /// The next `count` writes fail, having written any part.
-    pub fn fail_writes(&self, count: u32) {
-        self.state.borrow_mut().faults.fail_writes = count;
+    /// The process is gone after so many more calls of [`SegmentSource`]: all of them fail until it
+    /// is [killed](SimDisk::kill).
+    pub fn die_after(&self, calls: u64) {
+        self.state.borrow_mut().calls_left = Some(calls);
     }
 
-    /// The next `count` syncs fail.
+    /// The next `count` of these fail.
+    pub fn fail(&self, failing: Failing, count: u32) {
+        self.state.borrow_mut().faults.arm(failing, count);
+    }
+
+    pub fn fail_writes(&self, count: u32) {
+        self.fail(Failing::Writes, count);
+    }
+
     pub fn fail_syncs(&self, count: u32) {
-        self.state.borrow_mut().faults.fail_syncs = count;
+        self.fail(Failing::Syncs, count);
+    }
+
+    /// The next write is answered as done, and is not.
+    pub fn lie_about_next_write(&self, lie: Lie) {
+        self.state.borrow_mut().faults.lie = Some(lie);
+    }
+
+    /// So many of a hundred operations are slow.
+    pub fn set_slow(&self, percent: u64) {
+        self.state.borrow_mut().faults.slow_percent = percent;
     }
 
     /// While full, no segment can be made.
@@ -181,11 +152,28 @@ impl SimDisk {
         self.state.borrow_mut().faults.full = full;
     }
 
+    /// While read-only, nothing can be changed.
+    pub fn set_read_only(&self, read_only: bool) {
+        self.state.borrow_mut().faults.read_only = read_only;
+    }
+
+    /// All files together may have so many bytes.
+    pub fn set_capacity(&self, bytes: u64) {
+        self.state.borrow_mut().capacity_bytes = bytes;
+    }
+
+    /// Bytes that can still be taken.
+    #[must_use]
+    pub fn free_bytes(&self) -> u64 {
+        self.state.borrow().free_bytes()
+    }
+
     /// Reads what a process sees now.
     #[must_use]
     pub fn read(&self, run: FileRun) -> Vec<u8> {
+        let state = self.state.borrow();
         let mut bytes = vec![0; run.len as usize];
-        self.read_at(run.segment, run.position, &mut bytes).expect("runs lie within segments");
+        state.segments[&run.segment].read(run.position, &mut bytes);
         bytes
     }
 
@@ -193,28 +181,14 @@ impl SimDisk {
     #[must_use]
     pub fn read_durable(&self, run: FileRun) -> Vec<u8> {
         let state = self.state.borrow();
-        let durable = &state.segments[&run.segment].durable;
         let mut bytes = vec![0; run.len as usize];
-        copy_from(durable, run.position, &mut bytes);
+        state.segments[&run.segment].read_durable(run.position, &mut bytes);
         bytes
     }
 
     /// Overwrites bytes for good, as damage does.
     pub fn overwrite(&self, base: LogOffset, position: u64, bytes: &[u8]) {
-        let state = &mut *self.state.borrow_mut();
-        let segment = state.segments.get_mut(&base).expect("the segment exists");
-        let mut rest = bytes;
-        let mut at = position;
-        while !rest.is_empty() {
-            let (number, within) = (at / SECTOR_LEN as u64, at as usize % SECTOR_LEN);
-            let (piece, behind) = rest.split_at(rest.len().min(SECTOR_LEN - within));
-            let mut sector = segment.sector(number);
-            sector[within..within + piece.len()].copy_from_slice(piece);
-            segment.unsynced.retain(|unsynced| unsynced.at != number);
-            segment.seen.insert(number, sector);
-            segment.durable.insert(number, sector);
-            (rest, at) = (behind, at + piece.len() as u64);
-        }
+        self.state.borrow_mut().segment(base).overwrite(position, bytes);
     }
 
     /// Turns one bit over, for good.
@@ -232,12 +206,63 @@ impl SimDisk {
     pub fn remove_segment(&self, base: LogOffset) {
         self.state.borrow_mut().segments.remove(&base).expect("the segment exists");
     }
+
+    fn carry_out(&self, pending: Pending) -> Completion {
+        let state = &mut *self.state.borrow_mut();
+        match pending.op {
+            DiskOp::Write { id, segment, position, buffer, len, .. } => {
+                let bytes = &(*buffer).as_ref()[..len as usize];
+                Completion::Written { id, result: state.carry_out_write(segment, position, bytes) }
+            }
+            DiskOp::Sync { id, segments } => {
+                Completion::Synced { id, result: state.carry_out_sync(&segments, pending.completed) }
+            }
+            DiskOp::Prepare { segment } => {
+                Completion::Prepared { base: segment.base, result: state.carry_out_prepare(segment) }
+            }
+        }
+    }
+
+    /// What a process leaves of an operation when it ends.
+    fn leave(&self, op: DiskOp<AlignedBuffer>, completed: u64) {
+        let state = &mut *self.state.borrow_mut();
+        let fate = state.rng.below(3);
+        match op {
+            DiskOp::Write { segment, position, buffer, len, .. } => {
+                let bytes = &(*buffer).as_ref()[..len as usize];
+                match fate {
+                    0 => {}
+                    1 => state.write_partly(segment, position, bytes),
+                    _ => state.write(segment, position, bytes),
+                }
+            }
+            DiskOp::Sync { segments, .. } if fate == 2 => {
+                segments.iter().for_each(|base| state.segment(*base).sync(completed));
+            }
+            DiskOp::Prepare { segment } if fate == 2 && state.check_space(segment.bytes).is_ok() => {
+                state.make(segment);
+            }
+            DiskOp::Sync { .. } | DiskOp::Prepare { .. } => {}
+        }
+    }
 }
 
 impl State {
+    fn take_any(&mut self) -> Option<Pending> {
+        let ready: Vec<usize> = (0..self.pending.len()).filter(|nth| self.pending[*nth].delay == 0).collect();
+        let nth = match (ready.len(), self.pending.len()) {
+            (_, 0) => return None,
+            (0, all) => self.rng.below(all as u64) as usize,
+            (some, _) => ready[self.rng.below(some as u64) as usize],
+        };
+        let taken = self.pending.remove(nth);
+        self.pending.iter_mut().for_each(|pending| pending.delay = pending.delay.saturating_sub(1));
+        Some(taken)
+    }
+
     fn check_write(&self, segment: LogOffset, position: u64, len: u32) {
         let block = BLOCK_LEN as u64;
-        let bytes = self.segments.get(&segment).expect("writes go to segments that exist").bytes;
+        let bytes = self.segments.get(&segment).expect("writes go to segments that exist").bytes();
         assert!(position.is_multiple_of(block) && u64::from(len).is_multiple_of(block), "not aligned");
         assert!(
             len > 0 && position + u64::from(len) <= bytes,
@@ -251,52 +276,109 @@ impl State {
         }
     }
 
-    fn make(&mut self, segment: SegmentInfo) {
-        let SegmentInfo { base, bytes } = segment;
-        let made = SimSegment {
-            bytes,
-            seen: FxHashMap::default(),
-            durable: FxHashMap::default(),
-            unsynced: VecDeque::new(),
-        };
-        assert!(self.segments.insert(base, made).is_none(), "segment {base} was made twice");
+    fn segment(&mut self, base: LogOffset) -> &mut SimFile {
+        self.segments.get_mut(&base).expect("operations name segments that exist")
     }
 
-    fn carry_out(&mut self, nth: usize) -> Completion {
-        let Pending { op, completed } = self.pending.remove(nth);
-        match op {
-            DiskOp::Write { id, segment, position, buffer, len, .. } => {
-                let failed = take_fault(&mut self.faults.fail_writes);
-                let bytes = &(*buffer).as_ref()[..len as usize];
-                if failed {
-                    self.write_partly(segment, position, bytes);
-                } else {
-                    self.write(segment, position, bytes);
+    fn make(&mut self, segment: SegmentInfo) {
+        let made = self.segments.insert(segment.base, SimFile::new(segment.bytes));
+        assert!(made.is_none(), "segment {} was made twice", segment.base);
+    }
+
+    fn free_bytes(&self) -> u64 {
+        let used: u64 = self.segments.values().map(SimFile::bytes).sum();
+        if self.faults.full { 0 } else { self.capacity_bytes.saturating_sub(used) }
+    }
+
+    fn check_space(&self, needed_bytes: u64) -> Result<(), DiskError> {
+        let free_bytes = self.free_bytes();
+        if free_bytes >= needed_bytes {
+            return Ok(());
+        }
+        let place = "the simulated disk".to_owned();
+        Err(DiskError::NoSpace { place, needed_bytes, free_bytes, reserve_bytes: 0 })
+    }
+
+    fn carry_out_write(&mut self, segment: LogOffset, position: u64, bytes: &[u8]) -> Result<(), DiskError> {
+        if self.faults.read_only {
+            return Err(read_only_error("write"));
+        }
+        if self.faults.happens(Failing::Writes) {
+            self.write_partly(segment, position, bytes);
+            return Err(input_output_error("write"));
+        }
+        match self.faults.lie.take() {
+            None => self.write(segment, position, bytes),
+            Some(lie) => self.write_otherwise(lie, segment, position, bytes),
+        }
+        Ok(())
+    }
+
+    fn write_otherwise(&mut self, lie: Lie, segment: LogOffset, position: u64, bytes: &[u8]) {
+        match lie {
+            Lie::Lost => self.completed += 1,
+            Lie::Flipped => {
+                let mut bytes = bytes.to_vec();
+                let bit = self.rng.below(bytes.len() as u64 * 8) as usize;
+                bytes[bit / 8] ^= 1 << (bit % 8);
+                self.write(segment, position, &bytes);
+            }
+            Lie::Misdirected | Lie::MisdirectedBehind => {
+                let first = match lie {
+                    Lie::Misdirected => LogOffset(0),
+                    _ => segment.plus(position + bytes.len() as u64),
+                };
+                match self.any_place(first, bytes.len() as u64) {
+                    Some((segment, position)) => self.write(segment, position, bytes),
+                    None => self.completed += 1,
                 }
-                Completion::Written { id, result: answer(failed, "write") }
-            }
-            DiskOp::Sync { id, segments } => {
-                let failed = take_fault(&mut self.faults.fail_syncs);
-                if !failed {
-                    segments.iter().for_each(|base| self.segment(*base).sync(completed));
-                }
-                Completion::Synced { id, result: answer(failed, "sync") }
-            }
-            DiskOp::Prepare { segment } if self.faults.full => {
-                let place = "the simulated disk".to_owned();
-                let (needed_bytes, free_bytes, reserve_bytes) = (segment.bytes, 0, 0);
-                let result = Err(DiskError::NoSpace { place, needed_bytes, free_bytes, reserve_bytes });
-                Completion::Prepared { base: segment.base, result }
-            }
-            DiskOp::Prepare { segment } => {
-                self.make(segment);
-                Completion::Prepared { base: segment.base, result: Ok(()) }
             }
         }
     }
 
-    fn segment(&mut self, base: LogOffset) -> &mut SimSegment {
-        self.segments.get_mut(&base).expect("operations name segments that exist")
+    /// Somewhere from `first` on, within one segment.
+    fn any_place(&mut self, first: LogOffset, len: u64) -> Option<(LogOffset, u64)> {
+        let mut places = Vec::new();
+        for (base, file) in &self.segments {
+            let begin = first.0.saturating_sub(base.0);
+            let places_here = (begin..file.bytes()).step_by(BLOCK_LEN);
+            places.extend(
+                places_here.take_while(|at| at + len <= file.bytes()).map(|position| (*base, position)),
+            );
+        }
+        let count = places.len() as u64;
+        (count > 0).then(|| places[self.rng.below(count) as usize])
+    }
+
+    fn carry_out_sync(&mut self, segments: &[LogOffset], completed: u64) -> Result<(), DiskError> {
+        if self.faults.read_only {
+            return Err(read_only_error("sync"));
+        }
+        if self.faults.happens(Failing::Syncs) {
+            return Err(input_output_error("sync"));
+        }
+        if self.faults.happens(Failing::SyncsForGood) {
+            let survive_percent = self.rng.below(101);
+            for base in segments {
+                let file = self.segments.get_mut(base).expect("operations name segments that exist");
+                file.lose_unsynced(&mut self.rng, survive_percent);
+            }
+            return Err(input_output_error("sync"));
+        }
+        segments.iter().for_each(|base| self.segment(*base).sync(completed));
+        Ok(())
+    }
+
+    fn carry_out_prepare(&mut self, segment: SegmentInfo) -> Result<(), DiskError> {
+        if self.faults.read_only {
+            return Err(read_only_error("prepare"));
+        }
+        if self.faults.happens(Failing::Preparations) {
+            return Err(input_output_error("prepare"));
+        }
+        self.check_space(segment.bytes)?;
+        self.make(segment);
+        Ok(())
     }
 
     fn write(&mut self, segment: LogOffset, position: u64, bytes: &[u8]) {
@@ -314,84 +396,47 @@ impl State {
         }
     }
 
-    /// Operations on their way are done, partly done or not done.
-    fn end_process(&mut self) {
-        for Pending { op, completed } in std::mem::take(&mut self.pending) {
-            let fate = self.rng.below(3);
-            match op {
-                DiskOp::Write { segment, position, buffer, len, .. } => {
-                    let bytes = &(*buffer).as_ref()[..len as usize];
-                    match fate {
-                        0 => {}
-                        1 => self.write_partly(segment, position, bytes),
-                        _ => self.write(segment, position, bytes),
-                    }
-                }
-                DiskOp::Sync { segments, .. } if fate == 2 => {
-                    segments.iter().for_each(|base| self.segment(*base).sync(completed));
-                }
-                DiskOp::Prepare { segment } if fate == 2 && !self.faults.full => self.make(segment),
-                DiskOp::Sync { .. } | DiskOp::Prepare { .. } => {}
+    /// One more call of the process.
+    fn call(&mut self) -> io::Result<()> {
+        match &mut self.calls_left {
+            None => Ok(()),
+            Some(0) => Err(io::Error::other("the process is gone")),
+            Some(left) => {
+                *left -= 1;
+                Ok(())
             }
         }
     }
 }
 
-/// Fills `out` from `position` on; sectors that are not there are zeros.
-fn copy_from(sectors: &FxHashMap<u64, Sector>, position: u64, out: &mut [u8]) {
-    let mut at = position;
-    let mut rest = out;
-    while !rest.is_empty() {
-        let within = at as usize % SECTOR_LEN;
-        let (piece, behind) = rest.split_at_mut((SECTOR_LEN - within).min(rest.len()));
-        match sectors.get(&(at / SECTOR_LEN as u64)) {
-            Some(sector) => piece.copy_from_slice(&sector[within..within + piece.len()]),
-            None => piece.fill(0),
-        }
-        at += piece.len() as u64;
-        rest = behind;
-    }
-}
-
-fn take_fault(count: &mut u32) -> bool {
-    let failed = *count > 0;
-    *count = count.saturating_sub(1);
-    failed
-}
-
-fn answer(failed: bool, action: &str) -> Result<(), DiskError> {
-    if !failed {
-        return Ok(());
-    }
-    Err(DiskError::Io {
-        action: action.to_owned(),
-        os_code: Some(libc::EIO),
-        message: "by design".to_owned(),
-    })
-}
-
 impl SegmentSource for SimDisk {
     fn segments(&self) -> io::Result<Vec<SegmentInfo>> {
-        let state = self.state.borrow();
+        let mut state = self.state.borrow_mut();
+        state.call()?;
         Ok(state
             .segments
             .iter()
-            .map(|(base, segment)| SegmentInfo { base: *base, bytes: segment.bytes })
+            .map(|(base, file)| SegmentInfo { base: *base, bytes: file.bytes() })
             .collect())
     }
 
     fn read_at(&self, base: LogOffset, position: u64, out: &mut [u8]) -> io::Result<()> {
-        let state = self.state.borrow();
-        let segment = state.segments.get(&base).ok_or(io::ErrorKind::NotFound)?;
-        if position + out.len() as u64 > segment.bytes {
+        let mut state = self.state.borrow_mut();
+        state.call()?;
+        if state.faults.happens(Failing::Reads) {
+            return Err(io::Error::from_raw_os_error(libc::EIO));
+        }
+        let file = state.segments.get(&base).ok_or(io::ErrorKind::NotFound)?;
+        if position + out.len() as u64 > file.bytes() {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        copy_from(&segment.seen, position, out);
+        file.read(position, out);
         Ok(())
     }
 
     fn sync(&self, base: LogOffset) -> io::Result<()> {
         let mut state = self.state.borrow_mut();
+        state.call()?;
         state.segments.get_mut(&base).ok_or(io::ErrorKind::NotFound)?.sync(u64::MAX);
         Ok(())
     }

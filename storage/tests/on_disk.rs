@@ -212,9 +212,9 @@ fn identity_that_cannot_be_read_is_refused() {
     let Some(directory) = directory() else { return };
     let table: [(&[u8], &str); 5] = [
         (b"", "format expected"),
-        (b"format: 2\ncluster: test\n", "directory format 2; this program knows format 1 only"),
+        (b"format: 1\ncluster: test\n", "directory format 1; this program knows format 2 only"),
         (b"format: one\n", "format is \"one\""),
-        (b"format: 1\nshard: 3\n", "cluster expected, found \"shard: 3\""),
+        (b"format: 2\nshard: 3\n", "cluster expected, found \"shard: 3\""),
         (b"\xff\xff", "it is not text"),
     ];
     for (content, expected) in table {

@@ -8,7 +8,7 @@ use std::path::Path;
 use crate::types::{GroupId, NodeId};
 
 /// Version of the directory as a whole: its files, their names and formats.
-const DIRECTORY_FORMAT: u32 = 1;
+const DIRECTORY_FORMAT: u32 = 2;
 const FILE_NAME: &str = "identity";
 /// An identity file is a handful of short lines; a longer one is none.
 const FILE_BYTES_MAX: u64 = 4096;

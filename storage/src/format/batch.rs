@@ -2,11 +2,11 @@
 
 use std::ops::Range;
 
+use zerocopy::IntoBytes;
 use zerocopy::byteorder::little_endian::{I32, I64, U16, U32, U64};
-use zerocopy::{FromBytes, IntoBytes};
 
 use super::{
-    BATCH_HEADER_LEN, BATCH_MAGIC, BatchHeader, BatchKind, DIRECTORY_ENTRY_LEN, DirectoryEntry,
+    BATCH_HEADER_LEN, BATCH_MAGIC, BatchHeader, BatchKind, DIRECTORY_ENTRY_LEN, Directory, DirectoryEntry,
     FORMAT_VERSION, HeaderError, KEY_HASHES_MAX, RawHeader, padded_len,
 };
 use crate::record::Place;
@@ -138,7 +138,8 @@ impl<'a> BatchWriter<'a> {
     pub fn finish(self) {
         let BatchWriter { out, layout, fields, entries, key_at, record_at } = self;
         assert_eq!(entries, layout.records, "records pushed and measured");
-        assert_eq!(key_at, BATCH_HEADER_LEN + layout.directory_len(), "key hashes pushed and measured");
+        let records_at = BATCH_HEADER_LEN + layout.directory_len();
+        assert_eq!(key_at, records_at, "key hashes pushed and measured");
         assert_eq!(record_at, layout.content_len(), "record bytes pushed and measured");
         out[record_at..].fill(0);
         let mut header = BatchHeader {
@@ -146,7 +147,7 @@ impl<'a> BatchWriter<'a> {
             version: U16::new(FORMAT_VERSION),
             header_len: U16::new(BATCH_HEADER_LEN as u16),
             header_crc: U32::ZERO,
-            body_crc: U32::new(crc32c::crc32c(&out[BATCH_HEADER_LEN..])),
+            records_crc: U32::new(crc32c::crc32c(&out[records_at..])),
             kind: fields.kind as u8,
             reserved: [0; 7],
             group: U64::new(fields.group.0),
@@ -161,7 +162,8 @@ impl<'a> BatchWriter<'a> {
             directory_len: U32::new(layout.directory_len() as u32),
             record_count: U32::new(layout.records as u32),
             records_len: U32::new(layout.record_bytes as u32),
-            reserved_tail: [0; 24],
+            directory_crc: U32::new(crc32c::crc32c(&out[BATCH_HEADER_LEN..records_at])),
+            reserved_tail: [0; 20],
         };
         header.seal();
         out[..BATCH_HEADER_LEN].copy_from_slice(header.as_bytes());
@@ -175,8 +177,10 @@ pub enum BatchError {
     Header(#[from] HeaderError),
     #[error("{found} bytes of a batch of {expected}")]
     Short { expected: usize, found: usize },
-    #[error("body checksum {found:08x}, expected {expected:08x}")]
-    BodyCrc { expected: u32, found: u32 },
+    #[error("directory checksum {found:08x}, expected {expected:08x}")]
+    DirectoryCrc { expected: u32, found: u32 },
+    #[error("records checksum {found:08x}, expected {expected:08x}")]
+    RecordsCrc { expected: u32, found: u32 },
     /// The checksum holds, yet an entry cannot be: a fault of the writer.
     #[error("directory entry {entry}: {field} is {found}, expected {expected}")]
     Entry { entry: usize, field: &'static str, expected: u64, found: u64 },
@@ -189,7 +193,7 @@ pub enum BatchError {
 pub struct RawBatch<'a>(pub &'a [u8]);
 
 impl<'a> RawBatch<'a> {
-    /// Checks both checksums and that the directory fits the records exactly. Whether the batch belongs here (its
+    /// Checks all checksums and that the directory fits the records exactly. Whether the batch belongs here (its
     /// group, index, offset and terms) only the reader of the log can tell.
     pub fn verify(self) -> Result<Batch<'a>, BatchError> {
         let header = RawHeader(self.0).verify()?;
@@ -197,83 +201,42 @@ impl<'a> RawBatch<'a> {
             .0
             .get(..header.batch_len())
             .ok_or(BatchError::Short { expected: header.batch_len(), found: self.0.len() })?;
-        let (expected, found) = (header.body_crc.get(), crc32c::crc32c(&bytes[BATCH_HEADER_LEN..]));
+        let directory = Directory::parse(header, bytes)?;
+        let (expected, found) = (header.records_crc.get(), crc32c::crc32c(&bytes[header.directory_end()..]));
         if found != expected {
-            return Err(BatchError::BodyCrc { expected, found });
+            return Err(BatchError::RecordsCrc { expected, found });
         }
-        let count = header.record_count.get() as usize;
-        let directory = &bytes[BATCH_HEADER_LEN..BATCH_HEADER_LEN + header.directory_len.get() as usize];
-        let (entries, hashes) = directory.split_at(count * DIRECTORY_ENTRY_LEN);
-        let entries = <[DirectoryEntry]>::ref_from_bytes(entries).expect("whole entries without alignment");
-        let key_hashes = <[U32]>::ref_from_bytes(hashes).expect("the header's check made it a multiple of 4");
-        let batch = Batch { header, entries, key_hashes, bytes };
-        batch.check_directory()?;
-        Ok(batch)
+        directory.check()?;
+        Ok(Batch { directory, bytes })
     }
 }
 
 /// A whole batch: checksums hold and the directory describes the records without gap or overlap.
 #[derive(Clone, Copy, Debug)]
 pub struct Batch<'a> {
-    header: &'a BatchHeader,
-    entries: &'a [DirectoryEntry],
-    key_hashes: &'a [U32],
+    directory: Directory<'a>,
     bytes: &'a [u8],
 }
 
 impl<'a> Batch<'a> {
-    fn check_directory(&self) -> Result<(), BatchError> {
-        let mut position = u64::from(BATCH_HEADER_LEN as u32 + self.header.directory_len.get());
-        let begin = position;
-        let mut hashes = 0u64;
-        for (number, entry) in self.entries.iter().enumerate() {
-            let wrong =
-                |field, expected, found| Err(BatchError::Entry { entry: number, field, expected, found });
-            if u64::from(entry.position.get()) != position {
-                return wrong("position", position, entry.position.get().into());
-            }
-            if entry.size.get() == 0 {
-                return wrong("size", 1, 0);
-            }
-            if entry.reserved.get() != 0 {
-                return wrong("reserved", 0, entry.reserved.get().into());
-            }
-            position += u64::from(entry.size.get());
-            hashes += u64::from(entry.key_hashes.get());
-        }
-        let sums = [
-            ("records", u64::from(self.header.records_len.get()), position - begin),
-            ("key hashes", self.key_hashes.len() as u64 * 4, hashes * 4),
-        ];
-        for (part, expected, found) in sums {
-            if found != expected {
-                return Err(BatchError::Sum { part, expected, found });
-            }
-        }
-        Ok(())
-    }
-
     #[must_use]
     pub fn header(&self) -> &'a BatchHeader {
-        self.header
+        self.directory.header()
     }
 
     /// The records in the order in which they stand on disk.
     pub fn entries(&self) -> impl Iterator<Item = Entry<'a>> + use<'a> {
-        let Batch { header, entries, key_hashes, bytes } = *self;
-        let mut hashes_at = 0;
-        entries.iter().map(move |entry| {
-            let position = entry.position.get() as usize;
-            let hashes = &key_hashes[hashes_at..hashes_at + usize::from(entry.key_hashes.get())];
-            hashes_at += hashes.len();
+        let Batch { directory, bytes } = *self;
+        directory.entries().map(move |entry| {
+            let position = entry.position as usize;
             Entry {
-                queue: QueueKey(entry.queue.get()),
-                queue_offset: QueueOffset(entry.queue_offset.get()),
-                log_offset: header.base_offset().plus(position as u64),
-                store_time_ms: entry.store_time.get(),
-                tag_hash: entry.tag_hash.get(),
-                key_hashes: hashes,
-                record: &bytes[position..position + entry.size.get() as usize],
+                queue: entry.queue,
+                queue_offset: entry.queue_offset,
+                log_offset: entry.log_offset,
+                store_time_ms: entry.store_time_ms,
+                tag_hash: entry.tag_hash,
+                key_hashes: entry.key_hashes,
+                record: &bytes[position..position + entry.size as usize],
             }
         })
     }
@@ -281,10 +244,10 @@ impl<'a> Batch<'a> {
     /// Where in the batch the record stands that begins at `log_offset`, if one does.
     #[must_use]
     pub fn find(&self, log_offset: LogOffset) -> Option<Range<usize>> {
-        let position = u32::try_from(log_offset.0.checked_sub(self.header.base_offset.get())?).ok()?;
-        let found = self.entries.binary_search_by_key(&position, |entry| entry.position.get()).ok()?;
+        let position = u32::try_from(log_offset.0.checked_sub(self.header().base_offset.get())?).ok()?;
+        let size = self.directory.size_at(position)?;
         let begin = position as usize;
-        Some(begin..begin + self.entries[found].size.get() as usize)
+        Some(begin..begin + size as usize)
     }
 }
 

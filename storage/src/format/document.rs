@@ -34,9 +34,9 @@ macro_rules! fields {
 
 #[test]
 fn header_table_is_that_of_the_code() {
-    let declared = fields!(BatchHeader: magic version header_len header_crc body_crc kind reserved group term index
+    let declared = fields!(BatchHeader: magic version header_len header_crc records_crc kind reserved group term index
         prev_term base_offset commit_hint leader store_time length directory_len record_count records_len
-        reserved_tail);
+        directory_crc reserved_tail);
     assert_eq!(documented("### Header"), declared);
     assert!(DOCUMENT.contains(&format!("Size: {} bytes.", size_of::<BatchHeader>())));
 }

@@ -8,7 +8,7 @@ use crate::types::{BatchIndex, GroupId, LogOffset, NodeId, Term};
 
 pub const BATCH_HEADER_LEN: usize = 128;
 pub const BATCH_MAGIC: [u8; 4] = *b"APGB";
-pub const FORMAT_VERSION: u16 = 1;
+pub const FORMAT_VERSION: u16 = 2;
 
 /// No group lives to see a greater term: with it a term can always be followed by another.
 const TERM_MAX: u64 = u64::MAX / 2;
@@ -31,8 +31,8 @@ pub struct BatchHeader {
     pub header_len: U16,
     /// CRC32C of the header without these four bytes.
     pub header_crc: U32,
-    /// CRC32C of all that follows the header up to `length`, padding included.
-    pub body_crc: U32,
+    /// CRC32C of all that follows the directory up to `length`, padding included.
+    pub records_crc: U32,
     /// A [`BatchKind`].
     pub kind: u8,
     /// Zero.
@@ -61,13 +61,15 @@ pub struct BatchHeader {
     pub record_count: U32,
     /// Bytes of all records; they follow the directory without gaps.
     pub records_len: U32,
+    /// CRC32C of the directory, so that it can be believed without reading the records.
+    pub directory_crc: U32,
     /// Zero.
-    pub reserved_tail: [u8; 24],
+    pub reserved_tail: [u8; 20],
 }
 
 const _: () = assert!(size_of::<BatchHeader>() == BATCH_HEADER_LEN);
 const _: () = assert!(std::mem::offset_of!(BatchHeader, header_crc) == CRC_AT);
-const _: () = assert!(std::mem::offset_of!(BatchHeader, body_crc) == PREFIX_LEN);
+const _: () = assert!(std::mem::offset_of!(BatchHeader, records_crc) == PREFIX_LEN);
 const _: () = assert!(BATCH_HEADER_LEN <= BLOCK_LEN);
 
 /// What a batch carries.
@@ -102,13 +104,19 @@ pub enum HeaderError {
     #[error("header checksum {found:08x}, expected {expected:08x}")]
     HeaderCrc { expected: u32, found: u32 },
     /// Whole, and written by a program that knows another version of the format.
-    #[error("format version {found}; this program knows version {FORMAT_VERSION} only")]
+    #[error("format version {found}, {} than the only one this program knows, {FORMAT_VERSION}", age(*found, FORMAT_VERSION))]
     Version { found: u16 },
     #[error("batch kind {found} is unknown")]
     Kind { found: u8 },
     /// The checksum holds, yet a field cannot be: a fault of the writer.
     #[error("{field} is {found}, which no writer makes")]
     Field { field: &'static str, found: u64 },
+}
+
+/// How another version of a format stands to the one this program knows.
+#[must_use]
+pub(crate) fn age(found: u16, known: u16) -> &'static str {
+    if found < known { "older" } else { "newer" }
 }
 
 /// The first bytes of a batch as read, not yet believed.
@@ -165,7 +173,7 @@ impl BatchHeader {
         if usize::from(self.header_len.get()) != BATCH_HEADER_LEN {
             return wrong("header_len", self.header_len.get().into());
         }
-        if self.reserved != [0; 7] || self.reserved_tail != [0; 24] {
+        if self.reserved != [0; 7] || self.reserved_tail != [0; 20] {
             return wrong("reserved", 1);
         }
         if length == 0 || length > BATCH_BYTES_LIMIT || !(length as usize).is_multiple_of(BLOCK_LEN) {
@@ -229,6 +237,11 @@ impl BatchHeader {
     #[must_use]
     pub fn leader(&self) -> NodeId {
         NodeId(self.leader.get())
+    }
+    /// Where in the batch the directory ends and the first record begins.
+    #[must_use]
+    pub fn directory_end(&self) -> usize {
+        BATCH_HEADER_LEN + self.directory_len.get() as usize
     }
     #[must_use]
     pub fn batch_len(&self) -> usize {

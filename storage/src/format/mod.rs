@@ -10,10 +10,14 @@ mod document;
 mod tests;
 
 pub use batch::{Batch, BatchError, BatchFields, BatchLayout, BatchWriter, Entry, NewEntry, RawBatch};
-pub use directory::{DIRECTORY_ENTRY_LEN, DirectoryEntry, KEY_HASHES_MAX};
+pub use directory::{
+    DIRECTORY_ENTRY_LEN, Described, Directory, DirectoryEntry, KEY_HASHES_MAX, RawDirectory,
+};
 pub use header::{
     BATCH_HEADER_LEN, BATCH_MAGIC, BatchHeader, BatchKind, FORMAT_VERSION, HeaderError, RawHeader,
 };
+
+pub(crate) use header::age;
 
 /// Unit of direct I/O: each batch begins on a multiple of it and is padded to one.
 pub const BLOCK_LEN: usize = 4096;

@@ -96,11 +96,23 @@ fn with_header(mut batch: Vec<u8>, change: impl FnOnce(&mut BatchHeader)) -> Vec
     batch
 }
 
-/// Changes the body and makes both checksums right again.
+/// Changes what follows the header and makes all checksums right again.
 fn with_body(mut batch: Vec<u8>, at: Range<usize>, bytes: &[u8]) -> Vec<u8> {
     batch[at].copy_from_slice(bytes);
-    let crc = crc32c::crc32c(&batch[BATCH_HEADER_LEN..]);
-    with_header(batch, |header| header.body_crc.set(crc))
+    with_checksums(batch)
+}
+
+/// Makes all checksums right, as far as the lengths in the header allow.
+fn with_checksums(batch: Vec<u8>) -> Vec<u8> {
+    use zerocopy::FromBytes;
+    let (header, _) = BatchHeader::ref_from_prefix(&batch).unwrap();
+    let (directory, records) =
+        batch[BATCH_HEADER_LEN..].split_at(header.directory_len.get().min(batch.len() as u32 - 128) as usize);
+    let (directory_crc, records_crc) = (crc32c::crc32c(directory), crc32c::crc32c(records));
+    with_header(batch, |header| {
+        header.directory_crc.set(directory_crc);
+        header.records_crc.set(records_crc);
+    })
 }
 
 proptest! {
@@ -139,8 +151,10 @@ proptest! {
         }
         batch.truncate(BATCH_HEADER_LEN);
         batch.extend(body);
-        let crc = crc32c::crc32c(&batch[BATCH_HEADER_LEN..]);
-        let batch = with_header(batch, |header| header.body_crc.set(crc));
+        let batch = with_checksums(batch);
+        if let Ok(directory) = RawDirectory(&batch).verify() {
+            directory.entries().for_each(drop);
+        }
         if let Ok(batch) = RawBatch(&batch).verify() {
             batch.entries().for_each(drop);
         }
@@ -169,6 +183,29 @@ fn every_flipped_bit_is_noticed() {
 }
 
 #[test]
+fn directory_is_believed_without_the_records() {
+    let whole = two_records();
+    let directory_end = RawHeader(&whole).verify().unwrap().directory_end();
+    let alone = RawDirectory(&whole[..directory_end]).verify().unwrap();
+    let batch = RawBatch(&whole).verify().unwrap();
+    for (described, entry) in alone.entries().zip(batch.entries()) {
+        let position = described.position as usize;
+        assert_eq!(&whole[position..position + described.size as usize], entry.record);
+        assert_eq!((described.queue, described.queue_offset), (entry.queue, entry.queue_offset));
+        assert_eq!(described.log_offset, entry.log_offset);
+    }
+    assert_eq!(alone.entries().count(), 2);
+    for len in 0..directory_end {
+        assert!(RawDirectory(&whole[..len]).verify().is_err(), "cut to {len} bytes and nobody saw");
+    }
+    for bit in 0..directory_end * 8 {
+        let mut bad = whole.clone();
+        bad[bit / 8] ^= 1 << (bit % 8);
+        assert!(RawDirectory(&bad).verify().is_err(), "bit {bit} turned over and nobody saw");
+    }
+}
+
+#[test]
 fn every_cut_is_noticed() {
     let good = two_records();
     for len in 0..good.len() {
@@ -186,10 +223,10 @@ fn bytes_of_a_written_batch_stay_what_they_are() {
     // Taken once from this version of the format; another value means that logs written before are no longer readable.
     let hash = bytes.iter().fold(0u64, |hash, byte| hash.wrapping_mul(31).wrapping_add((*byte).into()));
     assert_eq!(hash, GOLDEN_HASH, "{hash:#x}");
-    assert_eq!(&bytes[..8], b"APGB\x01\x00\x80\x00");
+    assert_eq!(&bytes[..8], b"APGB\x02\x00\x80\x00");
 }
 
-const GOLDEN_HASH: u64 = 0x1b74_7ed2_116a_2d56;
+const GOLDEN_HASH: u64 = 0xbffd_7fb7_2748_604e;
 
 #[test]
 fn zeros_are_told_from_garbage() {
@@ -199,11 +236,15 @@ fn zeros_are_told_from_garbage() {
 }
 
 #[test]
-fn newer_version_is_told_from_damage() {
-    let newer = with_header(two_records(), |header| header.version.set(2));
-    assert_eq!(RawHeader(&newer).verify().unwrap_err(), HeaderError::Version { found: 2 });
+fn other_version_is_told_from_damage() {
+    for (version, age) in [(1, "older"), (3, "newer")] {
+        let other = with_header(two_records(), |header| header.version.set(version));
+        let error = RawHeader(&other).verify().unwrap_err();
+        assert_eq!(error, HeaderError::Version { found: version });
+        assert!(error.to_string().contains(age), "{error}");
+    }
     let mut damaged = two_records();
-    damaged[4] = 2;
+    damaged[4] = 3;
     assert!(matches!(RawHeader(&damaged).verify().unwrap_err(), HeaderError::HeaderCrc { .. }));
 }
 

@@ -1,6 +1,6 @@
 //! What recovery found, for people and for the layer above.
 
-use crate::format::BatchError;
+use crate::format::{BatchError, age};
 use crate::types::{BatchIndex, GroupId, LogOffset, QueueKey, QueueOffset, Term};
 
 /// The log as found.
@@ -61,7 +61,8 @@ pub enum RecoveryError {
     #[error("{file} at {position}: batch of group {found}, this log belongs to group {expected}")]
     ForeignGroup { file: String, position: u64, expected: GroupId, found: GroupId },
     #[error(
-        "{file} at {position}: format version {found}, written by a newer program; this one knows {known}"
+        "{file} at {position}: format version {found}, written by a program that is {}; this one knows {known}",
+        age(*found, *known)
     )]
     NewerFormat { file: String, position: u64, known: u16, found: u16 },
     /// Acknowledged data is not whole: a later batch proves that this one was committed.

@@ -186,7 +186,11 @@ impl<'a, S: SegmentSource + ?Sized> Scan<'a, S> {
                         bytes.map_err(|error| self.io_error(segment.base, "read", position, &error))?;
                     match RawBatch(bytes).verify() {
                         Ok(batch) => self.take(segment, &batch)?,
-                        Err(error @ (BatchError::Short { .. } | BatchError::BodyCrc { .. })) => {
+                        Err(
+                            error @ (BatchError::Short { .. }
+                            | BatchError::DirectoryCrc { .. }
+                            | BatchError::RecordsCrc { .. }),
+                        ) => {
                             return Ok(Found::Torn(error));
                         }
                         Err(BatchError::Entry { field, expected, found, .. }) => {
@@ -256,7 +260,10 @@ impl<'a, S: SegmentSource + ?Sized> Scan<'a, S> {
         let mut window = Window::new(self.source, next);
         let Found::Follows { len } = self.look_at(&mut window, 0)? else { return Ok(false) };
         let bytes = window.read(0, len).map_err(|error| self.io_error(next.base, "read", 0, &error))?;
-        Ok(!matches!(RawBatch(bytes).verify(), Err(BatchError::Short { .. } | BatchError::BodyCrc { .. })))
+        Ok(!matches!(
+            RawBatch(bytes).verify(),
+            Err(BatchError::Short { .. } | BatchError::DirectoryCrc { .. } | BatchError::RecordsCrc { .. })
+        ))
     }
 
     fn take(&mut self, segment: SegmentInfo, batch: &Batch<'_>) -> Result<(), RecoveryError> {

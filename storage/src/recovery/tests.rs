@@ -324,7 +324,7 @@ fn newer_format_is_refused_wherever_it_stands() {
     for block in 0..2 {
         let world = World::with(&[batch(1), batch(2)]);
         let mut bytes = batch(block + 1).encode();
-        bytes[4] = 2;
+        bytes[4] = 3;
         let crc = crc32c::crc32c_append(crc32c::crc32c(&bytes[..8]), &bytes[12..BATCH_HEADER_LEN]);
         bytes[8..12].copy_from_slice(&crc.to_le_bytes());
         world.put(block, &bytes);
@@ -332,7 +332,7 @@ fn newer_format_is_refused_wherever_it_stands() {
             Err(error @ RecoveryError::NewerFormat { position, .. }) => {
                 assert_eq!(position, block * BLOCK);
                 assert!(
-                    error.to_string().contains("format version 2, written by a newer program"),
+                    error.to_string().contains("format version 3, written by a program that is newer"),
                     "{error}"
                 );
             }

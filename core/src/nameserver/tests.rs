@@ -180,8 +180,12 @@ impl World {
         let request = Request::decode(ConnectionId(connection), peer, &frame).unwrap();
         let reply = self.server.handle(&request, self.now_ms);
 
-        let body: Bytes =
-            reply.body.iter().flat_map(|chunk| chunk.as_slice().to_vec()).collect::<Vec<_>>().into();
+        let body: Bytes = reply
+            .body
+            .iter()
+            .flat_map(|chunk| chunk.in_memory().unwrap().to_vec())
+            .collect::<Vec<_>>()
+            .into();
         let head =
             ReplyHead { code: reply.code, opaque: 7, remark: reply.remark.as_deref(), ext: &reply.ext };
         let mut out = BytesMut::new();

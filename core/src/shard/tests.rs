@@ -176,7 +176,7 @@ impl World {
             Action::Read { to, mut reply, runs } => {
                 for run in runs {
                     reply = match run {
-                        Fetch::Here(chunk) => reply.with_body(chunk.as_slice().to_vec()),
+                        Fetch::Here(chunk) => reply.with_body(chunk.in_memory().unwrap().to_vec()),
                         Fetch::File(run) => reply.with_body(self.disk.read(run)),
                     };
                 }
@@ -194,7 +194,7 @@ impl World {
     }
 
     fn answer(&mut self, to: ReplyTo, reply: Reply) {
-        let body: Vec<u8> = reply.body.iter().flat_map(|chunk| chunk.as_slice().to_vec()).collect();
+        let body: Vec<u8> = reply.body.iter().flat_map(|chunk| chunk.in_memory().unwrap().to_vec()).collect();
         let head = ReplyHead {
             code: reply.code,
             opaque: to.opaque,

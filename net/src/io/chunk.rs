@@ -2,9 +2,12 @@ use std::fmt;
 use std::ops::Range;
 use std::rc::Rc;
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 
-/// A piece of an outgoing frame. A reply is a list of these, sent by one vectored write without joining them.
+use super::file::{FileChunk, FileSource};
+
+/// A piece of an outgoing frame. A reply is a list of these, sent without joining them: what is in memory by one
+/// vectored write, what is in a file by `sendfile`.
 #[derive(Clone)]
 pub enum Chunk {
     Bytes(Bytes),
@@ -13,6 +16,9 @@ pub enum Chunk {
         owner: Rc<dyn AsRef<[u8]>>,
         range: Range<usize>,
     },
+    /// Bytes that go from the page cache to the socket. Worth it for long ranges only: below some 64 KiB a read and a
+    /// copy cost no more.
+    File(FileChunk),
 }
 
 impl Chunk {
@@ -29,10 +35,19 @@ impl Chunk {
         Chunk::Shared { owner, range }
     }
 
+    /// A range of a file.
+    ///
+    /// # Panics
+    /// If `range` ends before it begins.
+    pub fn file(source: Rc<dyn FileSource>, range: Range<u64>) -> Self {
+        Chunk::File(FileChunk::new(source, range))
+    }
+
     pub fn len(&self) -> usize {
         match self {
             Chunk::Bytes(bytes) => bytes.len(),
             Chunk::Shared { range, .. } => range.len(),
+            Chunk::File(file) => file.len() as usize,
         }
     }
 
@@ -40,10 +55,21 @@ impl Chunk {
         self.len() == 0
     }
 
-    pub fn as_slice(&self) -> &[u8] {
+    /// The bytes, unless they are in a file.
+    pub fn in_memory(&self) -> Option<&[u8]> {
         match self {
-            Chunk::Bytes(bytes) => bytes,
-            Chunk::Shared { owner, range } => &(**owner).as_ref()[range.clone()],
+            Chunk::Bytes(bytes) => Some(bytes),
+            Chunk::Shared { owner, range } => Some(&(**owner).as_ref()[range.clone()]),
+            Chunk::File(_) => None,
+        }
+    }
+
+    /// Drops the first `sent` bytes.
+    pub(super) fn advance(&mut self, sent: usize) {
+        match self {
+            Chunk::Bytes(bytes) => bytes.advance(sent),
+            Chunk::Shared { range, .. } => range.start += sent,
+            Chunk::File(file) => file.advance(sent as u64),
         }
     }
 }
@@ -59,6 +85,7 @@ impl fmt::Debug for Chunk {
         let kind = match self {
             Chunk::Bytes(_) => "Bytes",
             Chunk::Shared { .. } => "Shared",
+            Chunk::File(_) => "File",
         };
         write!(f, "{kind}({} bytes)", self.len())
     }

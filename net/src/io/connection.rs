@@ -1,12 +1,13 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::fmt;
-use std::io::{self, IoSlice};
+use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use bytes::{Buf, BytesMut};
+use bytes::BytesMut;
 use futures_lite::future;
 
 use super::chunk::Chunk;
@@ -45,9 +46,6 @@ impl OutboxLimits {
         OutboxLimits { pause_reading_bytes: usize::MAX, bytes_max: 256 * 1024 * 1024 };
 }
 
-/// Slices of one vectored send.
-const SLICES_PER_SEND: usize = 64;
-
 /// Names a connection for as long as the process lives. Never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnectionId(pub u64);
@@ -74,14 +72,14 @@ pub trait Service: 'static {
 #[derive(Debug)]
 pub struct Connection {
     id: ConnectionId,
-    socket: Socket,
-    outbox: RefCell<Outbox>,
+    pub(super) socket: Socket,
+    pub(super) outbox: RefCell<Outbox>,
     /// Raised when the out-queue is no longer empty, or the connection was closed.
-    unsent: Signal,
-    /// Raised when the out-queue has shrunk.
-    drained: Signal,
-    closed: Cell<Option<CloseReason>>,
-    last_active: Cell<Instant>,
+    pub(super) unsent: Signal,
+    /// Raised when the out-queue has shrunk, or the connection was closed.
+    pub(super) drained: Signal,
+    pub(super) closed: Cell<Option<CloseReason>>,
+    pub(super) last_active: Cell<Instant>,
     limits: OutboxLimits,
 }
 
@@ -100,18 +98,18 @@ impl Turn {
 
 /// Why a connection ended, for its one log line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum CloseReason {
+pub(super) enum CloseReason {
     Local(&'static str),
     OutboxFull { bytes_max: usize },
 }
 
 #[derive(Debug, Default)]
-struct Outbox {
+pub(super) struct Outbox {
     chunks: VecDeque<Chunk>,
     /// Headers and small bodies encoded since the last whole chunk: many replies, one slice.
     tail: BytesMut,
-    /// All bytes not yet taken by the kernel, including those the writer holds.
-    bytes: usize,
+    /// All bytes not yet taken by the kernel, including those in files and those the writer holds.
+    pub(super) bytes: usize,
 }
 
 impl Outbox {
@@ -119,6 +117,12 @@ impl Outbox {
         if !self.tail.is_empty() {
             self.chunks.push_back(Chunk::Bytes(self.tail.split().freeze()));
         }
+    }
+
+    /// Hands all that is queued to the writer, whose `sending` is empty.
+    pub(super) fn take_into(&mut self, sending: &mut VecDeque<Chunk>) {
+        self.seal_tail();
+        std::mem::swap(sending, &mut self.chunks);
     }
 }
 
@@ -191,19 +195,25 @@ impl Connection {
         }
     }
 
+    /// Bytes that the kernel has not taken yet, those in files among them.
+    pub fn waiting_bytes(&self) -> usize {
+        self.outbox.borrow().bytes
+    }
+
     /// Whether so much waits for the peer that it gets nothing more to wait for.
     pub fn is_congested(&self) -> bool {
-        self.outbox.borrow().bytes > self.limits.pause_reading_bytes
+        self.waiting_bytes() > self.limits.pause_reading_bytes
     }
 
     fn end(&self, reason: CloseReason) {
         self.closed.set(Some(reason));
         self.unsent.raise();
+        self.drained.raise();
         // Wakes a writer that waits for a peer which takes nothing, and a reader that waits for one which says nothing.
         self.socket.shutdown();
     }
 
-    async fn read_frames(self: &Rc<Self>, service: &impl Service) -> Result<(), ConnectionEnd> {
+    async fn read_frames(self: &Rc<Self>, service: &impl Service) -> Result<Infallible, ConnectionEnd> {
         let mut buffer = BytesMut::new();
         let mut receive_bytes = RECV_BYTES_FIRST;
         let mut turn = Turn::default();
@@ -245,54 +255,9 @@ impl Connection {
     }
 
     async fn wait_until_drained(&self) {
-        while self.is_congested() {
+        while self.is_congested() && !self.is_closed() {
             self.drained.wait().await;
         }
-    }
-
-    async fn write_chunks(&self) -> Result<(), ConnectionEnd> {
-        let mut sending: VecDeque<Chunk> = VecDeque::new();
-        loop {
-            if let Some(reason) = self.closed.get() {
-                return Err(ConnectionEnd::Closed(reason));
-            }
-            if sending.is_empty() {
-                let mut outbox = self.outbox.borrow_mut();
-                outbox.seal_tail();
-                std::mem::swap(&mut sending, &mut outbox.chunks);
-            }
-            if sending.is_empty() {
-                self.unsent.wait().await;
-                continue;
-            }
-            let mut sent = {
-                let mut slices = [IoSlice::new(&[]); SLICES_PER_SEND];
-                let count = sending.len().min(SLICES_PER_SEND);
-                for (slice, chunk) in slices.iter_mut().zip(&sending) {
-                    *slice = IoSlice::new(chunk.as_slice());
-                }
-                self.socket.send_vectored(&slices[..count]).await?
-            };
-            self.last_active.set(Instant::now());
-            self.outbox.borrow_mut().bytes -= sent;
-            self.drained.raise();
-            while sent > 0 {
-                let front = sending.front_mut().expect("not more was sent than was queued");
-                if sent < front.len() {
-                    advance(front, sent);
-                    break;
-                }
-                sent -= front.len();
-                sending.pop_front();
-            }
-        }
-    }
-}
-
-fn advance(chunk: &mut Chunk, sent: usize) {
-    match chunk {
-        Chunk::Bytes(bytes) => bytes.advance(sent),
-        Chunk::Shared { range, .. } => range.start += sent,
     }
 }
 
@@ -305,10 +270,15 @@ pub async fn serve<S: Service>(connection: Rc<Connection>, service: Rc<S>) {
     let result = future::or(connection.read_frames(&*service), connection.write_chunks()).await;
     let closed_here = connection.closed.get();
     connection.close("connection over");
-    let end = result.expect_err("both directions run until the connection ends");
+    let Err(end) = result;
+    // Whoever still holds the connection does not hold what will never be sent: buffers, and files that wait to be reused.
+    drop(connection.outbox.take());
     // What was found after this side had closed is only an echo of that.
     match closed_here.map_or(end, ConnectionEnd::Closed) {
         ConnectionEnd::Peer { unfinished: 0 } => {}
+        end @ (ConnectionEnd::File(_) | ConnectionEnd::FileTooShort { .. }) => {
+            tracing::error!(connection = %connection.id, peer = %connection.peer(), "connection closed: {end}")
+        }
         end => {
             tracing::info!(connection = %connection.id, peer = %connection.peer(), "connection closed: {end}")
         }
@@ -317,13 +287,18 @@ pub async fn serve<S: Service>(connection: Rc<Connection>, service: Rc<S>) {
 }
 
 #[derive(Debug, thiserror::Error)]
-enum ConnectionEnd {
+pub(super) enum ConnectionEnd {
     #[error("the peer left in the middle of a frame, after {unfinished} bytes of it")]
     Peer { unfinished: usize },
     #[error("malformed frame: {0}")]
     Frame(#[from] FrameError),
     #[error("{0}")]
     Io(#[from] io::Error),
+    /// The length of the frame is out already, so it can be neither finished nor taken back.
+    #[error("the file of a reply in the middle of being sent cannot be read: {0}")]
+    File(io::Error),
+    #[error("the file of a reply in the middle of being sent ends at {at}, {missing} bytes too early")]
+    FileTooShort { at: u64, missing: u64 },
     #[error("{0}")]
     Closed(CloseReason),
 }

@@ -92,6 +92,11 @@ impl Readiness {
         }
     }
 
+    /// Notes a send that would have blocked, by a task that does not wait yet.
+    pub(super) fn on_full(&self) {
+        self.writable.set(false);
+    }
+
     pub(super) fn is_ready(&self, interest: Interest) -> bool {
         self.slot(interest).0.get()
     }

@@ -7,7 +7,7 @@
 //! ```text
 //!     listener ── accepts ──▶ connection ── frames ──▶ Service (the broker's shard, the NameServer, a client)
 //!                                │  ▲
-//!                     out-queue of chunks, one vectored send for many replies
+//!                     out-queue of chunks, one vectored send for many replies, sendfile for long runs of a file
 //!                                │  │ readiness
 //!                             socket ◀── driver (epoll)
 //! ```
@@ -17,15 +17,18 @@
 mod chunk;
 mod connection;
 mod driver;
+mod file;
 mod listener;
 mod nudge;
 mod server;
 mod signal;
 mod socket;
+mod writer;
 
 pub use chunk::Chunk;
 pub use connection::{Connection, ConnectionId, OutboxLimits, Service, serve};
 pub use driver::{Driver, DriverConfig};
+pub use file::{FileChunk, FileFuture, FileSource};
 pub use listener::Listener;
 pub use nudge::{Nudge, NudgeHandle};
 pub use server::{Server, ServerLimits};

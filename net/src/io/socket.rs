@@ -1,7 +1,8 @@
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
-use std::os::fd::AsRawFd;
+use std::ops::Range;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
@@ -22,6 +23,7 @@ pub struct Socket {
     registration: Registration,
     readiness: Rc<Readiness>,
     peer: SocketAddr,
+    sendfile: bool,
 }
 
 impl Socket {
@@ -33,7 +35,7 @@ impl Socket {
         let peer = socket.peer_addr()?.as_socket().ok_or_else(not_ip)?;
         let driver = Driver::current();
         let (registration, readiness) = driver.register(socket.as_raw_fd())?;
-        Ok(Socket { socket, driver, registration, readiness, peer })
+        Ok(Socket { socket, driver, registration, readiness, peer, sendfile: true })
     }
 
     /// Connects without blocking the executor. The caller sets the time limit.
@@ -115,18 +117,34 @@ impl Socket {
         }
     }
 
-    /// Sends a prefix of `slices` and says how many bytes went; waits only while not one byte can go.
-    pub async fn send_vectored(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        poll_fn(|cx| self.poll_send_vectored(cx, slices)).await
+    /// The same socket for a transport that must see all bytes, such as TLS: those of files go through memory.
+    pub fn without_sendfile(mut self) -> Socket {
+        self.sendfile = false;
+        self
     }
 
-    fn poll_send_vectored(&self, cx: &Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    pub fn supports_sendfile(&self) -> bool {
+        self.sendfile
+    }
+
+    /// Sends a prefix of `slices` and says how many bytes went; waits only while not one byte can go. If `more` is sure
+    /// to follow, the kernel may keep the last, short packet for it: until then or [`Socket::push`], at most 200 ms.
+    pub async fn send_vectored(&self, slices: &[IoSlice<'_>], more: bool) -> io::Result<usize> {
+        poll_fn(|cx| self.poll_send_vectored(cx, slices, more)).await
+    }
+
+    fn poll_send_vectored(
+        &self,
+        cx: &Context<'_>,
+        slices: &[IoSlice<'_>],
+        more: bool,
+    ) -> Poll<io::Result<usize>> {
+        let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL | if more { libc::MSG_MORE } else { 0 };
         loop {
             // SAFETY: `msghdr` is plain data for which all zeroes is a valid value.
             let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
             message.msg_iov = slices.as_ptr() as *mut libc::iovec;
             message.msg_iovlen = slices.len();
-            let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
             // SAFETY: IoSlice has the layout of iovec, and the slices outlive the call, which only reads them.
             let sent = unsafe { libc::sendmsg(self.socket.as_raw_fd(), &message, flags) };
             match usize::try_from(sent) {
@@ -141,6 +159,54 @@ impl Socket {
                 },
             }
         }
+    }
+
+    /// Sends what a send with `more` kept back.
+    pub fn push(&self) {
+        // Setting it again is how Linux is told to. It cannot fail on a TCP socket, and without it the bytes only go later.
+        let _ = self.socket.set_tcp_nodelay(true);
+    }
+
+    /// Sends of a file's bytes what the socket takes now, and says how many; zero is the end of the file. `None`: the
+    /// socket is full, to be tried again when it is [`Socket::writable`].
+    ///
+    /// Waits for the disk where the page cache does not have the bytes. Never waits for the peer.
+    pub fn try_send_file(&self, file: BorrowedFd<'_>, range: Range<u64>) -> io::Result<Option<usize>> {
+        let mut position = libc::off_t::try_from(range.start).map_err(io::Error::other)?;
+        let end = libc::off_t::try_from(range.end).map_err(io::Error::other)?;
+        while position < end {
+            let (socket, file, len) = (self.socket.as_raw_fd(), file.as_raw_fd(), (end - position) as usize);
+            // A broken connection raises SIGPIPE here, which no flag declines; Rust's start-up ignores it.
+            // SAFETY: both descriptors are open, and `position` outlives the call, which moves it by what was sent.
+            match unsafe { libc::sendfile(socket, file, &mut position, len) } {
+                0 => break,
+                // Less than asked for: most often the socket is full, which only the next call finds out.
+                1.. => {}
+                _ => match io::Error::last_os_error() {
+                    error if error.kind() == io::ErrorKind::WouldBlock => {
+                        self.readiness.on_full();
+                        break;
+                    }
+                    error if error.kind() == io::ErrorKind::Interrupted => {}
+                    error => return Err(error),
+                },
+            }
+        }
+        let sent = (position as u64 - range.start) as usize;
+        let is_full = sent == 0 && !self.readiness.is_ready(Interest::Write);
+        Ok((!is_full).then_some(sent))
+    }
+
+    /// Resolves when a send may be worth trying again.
+    pub async fn writable(&self) {
+        poll_fn(|cx| {
+            if self.readiness.is_ready(Interest::Write) {
+                return Poll::Ready(());
+            }
+            self.readiness.wait_for(Interest::Write, cx.waker());
+            Poll::Pending
+        })
+        .await
     }
 
     /// Ends both directions; whoever waits on this socket sees the end of the stream or an error.

@@ -16,6 +16,9 @@
 //!
 //! Every record has exactly one encoding. A kind or form that this version does not know is an error, never skipped:
 //! a table rebuilt without it would be wrong.
+//!
+//! The last two kinds are no changes and never in a log: they stand in snapshots only, where they hold what the
+//! records before them do not tell (see [`replay`](super::replay)).
 
 mod codec;
 #[cfg(test)]
@@ -48,6 +51,11 @@ pub enum ControlRecord {
     GroupDelete { version: DataVersion, group: String, forget_offsets: bool },
     /// Consumer offsets that were committed since the last record of this kind.
     Offsets(Vec<GroupOffsets>),
+    /// All topics of a snapshot stand before this: the number of the next one, above every number ever given, and
+    /// the version of the table.
+    TopicTableState { next_number: u32, version: DataVersion },
+    /// All groups of a snapshot stand before this: the version of the table.
+    GroupTableState { version: DataVersion },
 }
 
 /// Offsets of one consumer group.
@@ -67,11 +75,20 @@ pub enum ControlKind {
     GroupPut = 3,
     GroupDelete = 4,
     Offsets = 5,
+    TopicTableState = 6,
+    GroupTableState = 7,
 }
 
 impl ControlKind {
-    pub const ALL: [ControlKind; 5] =
-        [Self::TopicPut, Self::TopicDelete, Self::GroupPut, Self::GroupDelete, Self::Offsets];
+    pub const ALL: [ControlKind; 7] = [
+        Self::TopicPut,
+        Self::TopicDelete,
+        Self::GroupPut,
+        Self::GroupDelete,
+        Self::Offsets,
+        Self::TopicTableState,
+        Self::GroupTableState,
+    ];
 }
 
 /// Why bytes are not a control record.
@@ -99,6 +116,8 @@ impl ControlRecord {
             Self::GroupPut { .. } => ControlKind::GroupPut,
             Self::GroupDelete { .. } => ControlKind::GroupDelete,
             Self::Offsets(_) => ControlKind::Offsets,
+            Self::TopicTableState { .. } => ControlKind::TopicTableState,
+            Self::GroupTableState { .. } => ControlKind::GroupTableState,
         }
     }
 
@@ -129,6 +148,11 @@ impl ControlRecord {
                     put_group_offsets(&mut out, group);
                 }
             }
+            Self::TopicTableState { next_number, version } => {
+                put_unsigned(&mut out, (*next_number).into());
+                put_version(&mut out, version);
+            }
+            Self::GroupTableState { version } => put_version(&mut out, version),
         }
         out
     }
@@ -165,6 +189,11 @@ impl ControlRecord {
                 let count = fields.unsigned("group count")?;
                 Self::Offsets((0..count).map(|_| group_offsets(&mut fields)).collect::<Result<_, _>>()?)
             }
+            ControlKind::TopicTableState => Self::TopicTableState {
+                next_number: fields.u32("next topic number")?,
+                version: version(&mut fields)?,
+            },
+            ControlKind::GroupTableState => Self::GroupTableState { version: version(&mut fields)? },
         };
         fields.end()?;
         Ok(record)

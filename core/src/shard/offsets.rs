@@ -32,7 +32,7 @@ pub enum OffsetError {
 }
 
 /// A group without offsets has no entry.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq)]
 pub struct OffsetTable {
     groups: FxHashMap<Box<str>, Group>,
     len: usize,
@@ -40,14 +40,14 @@ pub struct OffsetTable {
     changed: VecDeque<Box<str>>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq)]
 struct Group {
     offsets: BTreeMap<QueueKey, Committed>,
     /// Queues whose offset is not in the log yet; may name queues that are gone.
     changed: Vec<QueueKey>,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 struct Committed {
     offset: QueueOffset,
     /// Stands in `changed`.
@@ -147,9 +147,12 @@ impl OffsetTable {
         (!taken.is_empty()).then_some(ControlRecord::Offsets(taken))
     }
 
-    /// Records that rebuild the whole table, for a snapshot; each about [`RECORD_BYTES_MAX`] long.
+    /// Records that rebuild the whole table, for a snapshot, in the order of the groups' names; each about
+    /// [`RECORD_BYTES_MAX`] long.
     pub fn snapshot(&self) -> impl Iterator<Item = ControlRecord> {
-        let mut left = self.groups.iter().flat_map(|(name, of_group)| {
+        let mut groups: Vec<_> = self.groups.iter().collect();
+        groups.sort_unstable_by_key(|(name, _)| *name);
+        let mut left = groups.into_iter().flat_map(|(name, of_group)| {
             of_group.offsets.iter().map(move |(queue, committed)| (name, *queue, committed.offset))
         });
         std::iter::from_fn(move || {
@@ -171,7 +174,7 @@ impl OffsetTable {
         })
     }
 
-    /// Repeats a logged change. What it changes is not taken again.
+    /// Repeats a logged change, or a record of a snapshot. What it changes is not taken again.
     pub fn apply(&mut self, record: &ControlRecord) {
         match record {
             ControlRecord::Offsets(groups) => {
@@ -185,7 +188,9 @@ impl OffsetTable {
             ControlRecord::GroupDelete { group, forget_offsets: true, .. } => self.remove_group(group),
             ControlRecord::GroupDelete { forget_offsets: false, .. }
             | ControlRecord::TopicPut { .. }
-            | ControlRecord::GroupPut { .. } => {}
+            | ControlRecord::TopicTableState { .. }
+            | ControlRecord::GroupPut { .. }
+            | ControlRecord::GroupTableState { .. } => {}
         }
     }
 

@@ -1,14 +1,42 @@
-//! Tables rebuilt from the control records of the log, before the shard opens.
+//! Tables rebuilt from the control records of the log, or from a snapshot and the records behind it.
+//!
+//! A snapshot is what the records up to some place of the log come to, as records again: those that would make the
+//! tables anew, in this order.
+//!
+//! ```text
+//! TopicPut …         each topic, in the order of their last changes
+//! TopicTableState    what the topics do not tell
+//! GroupPut …         each group, by name
+//! GroupTableState
+//! Offsets …          by group and queue, about 64 KiB each
+//! ```
+//!
+//! Each stands behind its length:
+//!
+//! ```text
+//! 0         4          4 + len
+//! +---------+----------+
+//! | len u32 | record   |   little-endian; to the end of the snapshot's body
+//! +---------+----------+
+//! ```
+//!
+//! Equal tables have equal snapshots, whatever history led to them. File, checksum and position in the log are the
+//! log's business.
+
+#[cfg(test)]
+mod tests;
 
 use apogee_storage::{QueueKey, RecoveredRecord};
 
-use super::control::{ControlError, ControlRecord};
+use super::control::{ControlError, ControlKind, ControlRecord};
 use super::groups::GroupTable;
 use super::offsets::OffsetTable;
 use super::topics::{TopicPolicy, TopicReplayError, TopicTable};
 
+const LEN_BYTES: usize = 4;
+
 /// Fed with every record that recovery finds, in log order.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub struct Replay {
     pub(super) topics: TopicTable,
     pub(super) groups: GroupTable,
@@ -16,12 +44,45 @@ pub struct Replay {
 }
 
 /// A control record that does not fit those before it: written by a newer version, or not by a shard.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ReplayError {
     #[error(transparent)]
     Record(#[from] ControlError),
     #[error(transparent)]
     Topic(#[from] TopicReplayError),
+    #[error("control record {0:?} in the log; it has its place in snapshots only")]
+    OfSnapshots(ControlKind),
+}
+
+/// Bytes that no shard made a snapshot of.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SnapshotError {
+    #[error("snapshot, record at byte {at}: {error}")]
+    Record { at: usize, error: ReplayError },
+    #[error("snapshot, record at byte {at}: {kind:?} out of its place, among the {part}")]
+    OutOfPlace { at: usize, kind: ControlKind, part: Part },
+    #[error("snapshot ends at byte {at} in the middle of a record")]
+    CutShort { at: usize },
+    #[error("snapshot ends at byte {at}, among the {part}")]
+    Incomplete { at: usize, part: Part },
+}
+
+/// Where in a snapshot a record stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    Topics,
+    Groups,
+    Offsets,
+}
+
+impl std::fmt::Display for Part {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Part::Topics => "topics",
+            Part::Groups => "groups",
+            Part::Offsets => "offsets",
+        })
+    }
 }
 
 impl Replay {
@@ -34,13 +95,81 @@ impl Replay {
     }
 
     pub fn on_record(&mut self, record: &RecoveredRecord<'_>) -> Result<(), ReplayError> {
-        if record.queue != QueueKey::CONTROL {
-            return Ok(());
+        match record.queue {
+            QueueKey::CONTROL => self.apply(record.bytes),
+            _ => Ok(()),
         }
-        let change = ControlRecord::decode(record.bytes)?;
-        self.topics.apply(&change)?;
-        self.groups.apply(&change);
-        self.offsets.apply(&change);
+    }
+
+    /// Repeats a change from the log.
+    pub fn apply(&mut self, record: &[u8]) -> Result<(), ReplayError> {
+        let change = ControlRecord::decode(record)?;
+        match change.kind() {
+            kind @ (ControlKind::TopicTableState | ControlKind::GroupTableState) => {
+                Err(ReplayError::OfSnapshots(kind))
+            }
+            ControlKind::TopicPut
+            | ControlKind::TopicDelete
+            | ControlKind::GroupPut
+            | ControlKind::GroupDelete
+            | ControlKind::Offsets => self.apply_decoded(&change),
+        }
+    }
+
+    fn apply_decoded(&mut self, record: &ControlRecord) -> Result<(), ReplayError> {
+        self.topics.apply(record)?;
+        self.groups.apply(record);
+        self.offsets.apply(record);
         Ok(())
     }
+
+    /// The snapshot of these tables.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut body = Vec::new();
+        for record in self.topics.snapshot().chain(self.groups.snapshot()).chain(self.offsets.snapshot()) {
+            let record = record.encode();
+            let len = u32::try_from(record.len()).expect("limits of the tables keep records far below 4 GiB");
+            body.extend_from_slice(&len.to_le_bytes());
+            body.extend_from_slice(&record);
+        }
+        body
+    }
+
+    /// Replaces the tables by those of a snapshot; after an error they are what they were.
+    pub fn restore(&mut self, snapshot: &[u8]) -> Result<(), SnapshotError> {
+        let mut restored = Replay {
+            topics: self.topics.emptied(),
+            groups: self.groups.emptied(),
+            offsets: OffsetTable::default(),
+        };
+        let mut part = Part::Topics;
+        let mut left = snapshot;
+        while !left.is_empty() {
+            let at = snapshot.len() - left.len();
+            let (record, rest) = split_record(left).ok_or(SnapshotError::CutShort { at })?;
+            let failed = |error| SnapshotError::Record { at, error };
+            let record = ControlRecord::decode(record).map_err(|error| failed(error.into()))?;
+            part = match (part, record.kind()) {
+                (Part::Topics, ControlKind::TopicPut) => Part::Topics,
+                (Part::Topics, ControlKind::TopicTableState) => Part::Groups,
+                (Part::Groups, ControlKind::GroupPut) => Part::Groups,
+                (Part::Groups, ControlKind::GroupTableState) => Part::Offsets,
+                (Part::Offsets, ControlKind::Offsets) => Part::Offsets,
+                (part, kind) => return Err(SnapshotError::OutOfPlace { at, kind, part }),
+            };
+            restored.apply_decoded(&record).map_err(failed)?;
+            left = rest;
+        }
+        if part != Part::Offsets {
+            return Err(SnapshotError::Incomplete { at: snapshot.len(), part });
+        }
+        *self = restored;
+        Ok(())
+    }
+}
+
+/// The first record of a snapshot's body, and what follows it.
+fn split_record(body: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (len, rest) = body.split_first_chunk::<LEN_BYTES>()?;
+    rest.split_at_checked(u32::from_le_bytes(*len) as usize)
 }

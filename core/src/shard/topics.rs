@@ -96,7 +96,7 @@ impl Topic {
 }
 
 /// Names and switches of a broker that decide which topics it has by itself.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TopicPolicy {
     pub cluster_name: String,
     pub broker_name: String,
@@ -155,9 +155,11 @@ pub enum TopicReplayError {
     DeletedBefore(TopicNumber),
     #[error("version {logged} of the topics is logged after {known}")]
     OldVersion { known: i64, logged: i64 },
+    #[error("the next topic number is said to be {next}, and {known} is given already")]
+    NumberGiven { next: u32, known: u32 },
 }
 
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub struct TopicTable {
     policy: TopicPolicy,
     reply_topic: String,
@@ -184,6 +186,12 @@ impl TopicTable {
             next_number: 0,
             version: DataVersion::default(),
         }
+    }
+
+    /// An empty table of the same broker.
+    #[must_use]
+    pub fn emptied(&self) -> Self {
+        Self::new(self.policy.clone())
     }
 
     pub fn get(&self, name: &str) -> Option<&Topic> {
@@ -340,7 +348,19 @@ impl TopicTable {
         Ok(Some(record))
     }
 
-    /// Repeats a logged change.
+    /// Records that rebuild the whole table, for a snapshot: the topics in the order of their changes, each with the
+    /// counter of its own, then what they do not tell.
+    pub fn snapshot(&self) -> impl Iterator<Item = ControlRecord> {
+        let puts = self.changed_since(DataVersion::default()).map(|topic| ControlRecord::TopicPut {
+            number: topic.number,
+            version: DataVersion { counter: topic.changed_at, ..DataVersion::default() },
+            config: Box::new(topic.config.clone()),
+        });
+        let state = ControlRecord::TopicTableState { next_number: self.next_number, version: self.version };
+        puts.chain([state])
+    }
+
+    /// Repeats a logged change, or a record of a snapshot.
     pub fn apply(&mut self, record: &ControlRecord) -> Result<(), TopicReplayError> {
         match record {
             ControlRecord::TopicPut { number, version, config } => {
@@ -351,8 +371,12 @@ impl TopicTable {
                 self.check_newer(version)?;
                 self.apply_delete(*number, *version)
             }
+            ControlRecord::TopicTableState { next_number, version } => {
+                self.apply_state(*next_number, *version)
+            }
             ControlRecord::GroupPut { .. }
             | ControlRecord::GroupDelete { .. }
+            | ControlRecord::GroupTableState { .. }
             | ControlRecord::Offsets(_) => Ok(()),
         }
     }
@@ -397,6 +421,20 @@ impl TopicTable {
         let name = self.names.remove(&number).ok_or(TopicReplayError::DeletedBefore(number))?;
         let topic = self.topics.remove(&name).expect("names holds existing topics");
         self.by_change.remove(&topic.changed_at);
+        self.version = version;
+        Ok(())
+    }
+
+    /// Both were reached by changes that the snapshot has no trace of, if the topics they concerned are gone.
+    fn apply_state(&mut self, next_number: u32, version: DataVersion) -> Result<(), TopicReplayError> {
+        let (known, logged) = (self.version.counter, version.counter);
+        if logged < known {
+            return Err(TopicReplayError::OldVersion { known, logged });
+        }
+        if next_number < self.next_number {
+            return Err(TopicReplayError::NumberGiven { next: next_number, known: self.next_number - 1 });
+        }
+        self.next_number = next_number;
         self.version = version;
         Ok(())
     }

@@ -104,6 +104,9 @@ fn any_record() -> impl Strategy<Value = ControlRecord> {
             ControlRecord::GroupDelete { version, group, forget_offsets }
         }),
         vec(any_group_offsets(), 0..4).prop_map(ControlRecord::Offsets),
+        (any::<u32>(), any_version())
+            .prop_map(|(next_number, version)| ControlRecord::TopicTableState { next_number, version }),
+        any_version().prop_map(|version| ControlRecord::GroupTableState { version }),
     ]
 }
 
@@ -136,7 +139,7 @@ proptest! {
 
     #[test]
     fn arbitrary_bytes_are_refused_or_are_what_they_decode_to(
-        kind in 0..=6u8,
+        kind in 0..=8u8,
         form in 0..=2u8,
         fields in vec(prop_oneof![3 => 0..4u8, 1 => any::<u8>()], 0..48),
     ) {
@@ -226,6 +229,14 @@ fn offsets_records_keep_their_bytes() {
     };
     let record = ControlRecord::Offsets(vec![of_group]);
     assert_eq!(record.encode(), [5, 1, 1, 1, b'g', 2, 2, 0xac, 0x02, 1, 0]);
+}
+
+#[test]
+fn records_of_snapshots_keep_their_bytes() {
+    let topics = ControlRecord::TopicTableState { next_number: 300, version: version() };
+    assert_eq!(topics.encode(), [6, 1, 0xac, 0x02, 6, 0, 0xc8, 0x01]);
+    let groups = ControlRecord::GroupTableState { version: version() };
+    assert_eq!(groups.encode(), [7, 1, 6, 0, 0xc8, 0x01]);
 }
 
 #[test]

@@ -16,8 +16,10 @@ mod recovery;
 mod segment;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
+mod source;
 mod tail_cache;
 mod types;
+mod window;
 
 pub use aligned::AlignedBuffer;
 pub use config::{ConfigError, Durability, LogConfig};
@@ -28,8 +30,6 @@ pub use log::{
     Placed, Poison, ReadLimits, ReadPlan, Run, Staged,
 };
 pub use record::{Append, Place, Record};
-pub use recovery::{
-    Cut, CutCause, Recovered, RecoveredRecord, RecoveryError, RecoveryReport, SegmentSource, recover,
-};
-pub use segment::{parse_segment_file_name, segment_file_name};
+pub use recovery::{Cut, CutCause, Recovered, RecoveredRecord, RecoveryError, RecoveryReport, recover};
+pub use source::{IndexBytes, LogFile, LogSource};
 pub use types::{BatchIndex, GroupId, LogOffset, NodeId, QueueKey, QueueOffset, Term, Ticket};

@@ -11,22 +11,6 @@ use crate::config::LogConfig;
 use crate::disk::{DiskError, FileRun, SegmentInfo};
 use crate::types::LogOffset;
 
-/// File name of the segment that begins at `base`.
-#[must_use]
-pub fn segment_file_name(base: LogOffset) -> String {
-    format!("{:020}.seg", base.0)
-}
-
-/// The base offset in a segment's file name; nothing for other names.
-#[must_use]
-pub fn parse_segment_file_name(name: &str) -> Option<LogOffset> {
-    let digits = name.strip_suffix(".seg")?;
-    if digits.len() != 20 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-        return None;
-    }
-    digits.parse().ok().map(LogOffset)
-}
-
 /// Where a batch goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Placement {
@@ -158,23 +142,5 @@ impl Segments {
         let position = offset.0 - segment.base.0;
         assert!(position + u64::from(len) <= segment.bytes, "{len} bytes at {offset} leave {segment:?}");
         FileRun { segment: segment.base, position, len }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_lead_back_to_their_offsets() {
-        for base in [0, 1 << 30, u64::MAX] {
-            assert_eq!(parse_segment_file_name(&segment_file_name(LogOffset(base))), Some(LogOffset(base)));
-        }
-        assert_eq!(segment_file_name(LogOffset(1 << 30)), "00000000001073741824.seg");
-        let foreign = ["", ".seg", "1.seg", "0000000000000000000x.seg", "+0000000000000000001.seg"];
-        let foreign = foreign.into_iter().chain(["00000000000000000000.seg.tmp", "99999999999999999999.seg"]);
-        for name in foreign {
-            assert_eq!(parse_segment_file_name(name), None, "{name}");
-        }
     }
 }

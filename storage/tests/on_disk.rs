@@ -10,8 +10,8 @@ use std::process::{Command, Stdio};
 
 use apogee_storage::driver::{DirectoryError, Disk, DiskConfig, Identity, ShardDirectory, check_direct_io};
 use apogee_storage::{
-    AppendRefused, DiskError, FileRun, LogConfig, LogOffset, NodeId, Place, QueueKey, QueueOffset,
-    ReadLimits, Record as _, Run, SegmentSource as _, recover,
+    AppendRefused, DiskError, FileRun, LogConfig, LogOffset, LogSource as _, NodeId, Place, QueueKey,
+    QueueOffset, ReadLimits, Record as _, Run, recover,
 };
 use harness::{Numbered, Shard, append, identity, on_executor};
 
@@ -118,7 +118,7 @@ fn damage_is_told_with_file_and_position() {
     let file = directory.path().join("log/00000000000000000000.seg");
     std::fs::File::options().write(true).open(&file).unwrap().write_all_at(b"damage", 4096 + 200).unwrap();
     let shard = ShardDirectory::open(directory.path(), &identity()).unwrap();
-    let error = recover(&shard, &config(), &mut |_| {}).unwrap_err().to_string();
+    let error = recover(shard.files(), &config(), &mut |_| {}).unwrap_err().to_string();
     assert!(error.starts_with(&format!("{} at 4096: batch 2 is damaged", file.display())), "{error}");
 }
 
@@ -165,7 +165,7 @@ fn unfinished_segment_is_removed_and_foreign_files_are_left() {
     std::fs::write(log.join("probe.1.1.tmp"), b"probe").unwrap();
     std::fs::write(log.join("notes.txt"), b"mine").unwrap();
     let shard = ShardDirectory::open(directory.path(), &identity()).unwrap();
-    assert!(shard.segments().unwrap().is_empty());
+    assert!(shard.files().segments().unwrap().is_empty());
     let names: Vec<_> = std::fs::read_dir(&log).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(names, ["notes.txt"]);
 }
@@ -302,7 +302,7 @@ fn what_was_acknowledged_before_a_kill_is_there_after_it() {
             );
             records += 1;
         };
-        recover(&shard, &config(), &mut visit).unwrap();
+        recover(shard.files(), &config(), &mut visit).unwrap();
         assert!(records > last, "{records} records, number {last} was acknowledged");
     }
 }

@@ -36,7 +36,7 @@ impl OpenShard {
         };
         let directory = ShardDirectory::open(&shard_dir(config, number), &identity)?;
         let disk_config = DiskConfig { reserve_bytes: config.disk_reserve_bytes, ..DiskConfig::default() };
-        let disk = Disk::open(directory.log_path(), disk_config).await?;
+        let disk = Disk::open(directory.files().log_path(), disk_config).await?;
         let address = SocketAddr::new(config.advertised_ip()?, config.port(number)?);
         let shard = open_shard(config, shard_config(config, number, address), &identity, &directory)?;
         Ok(OpenShard { shard, disk, directory })
@@ -78,7 +78,7 @@ fn open_shard(
     let mut replay = Replay::new(policy, config.auto_create_group);
     let started = Instant::now();
     let mut failed = None;
-    let recovered = recover(directory, &log_config, &mut |record| {
+    let recovered = recover(directory.files(), &log_config, &mut |record| {
         if failed.is_none() {
             failed = replay.on_record(&record).err().map(|error| (record.log_offset, error));
         }

@@ -13,7 +13,7 @@ use smallvec::SmallVec;
 use super::prepare::{Fill, prepare_segment};
 use crate::disk::{Buffer, Completion, DiskError, DiskOp, FileRun, SegmentInfo};
 use crate::format::BLOCK_LEN;
-use crate::segment::segment_file_name;
+use crate::source::LogFile;
 use crate::types::LogOffset;
 
 impl Buffer for DmaBuffer {}
@@ -135,7 +135,7 @@ impl Disk {
         if let Some(file) = self.opened(base) {
             return Ok(file);
         }
-        let path = self.directory.join(segment_file_name(base));
+        let path = self.directory.join(LogFile::Segment(base).file_name());
         let opened = OpenOptions::new().read(true).write(true).dma_open(&path).await;
         let file = opened.map_err(|error| self.error("open", base, &error))?;
         // Another task may have opened it meanwhile; then the two are the same to everyone.

@@ -16,7 +16,7 @@ use std::time::Duration;
 use super::directory::sync_directory;
 use crate::aligned::AlignedBuffer;
 use crate::disk::{DiskError, SegmentInfo};
-use crate::segment::segment_file_name;
+use crate::source::LogFile;
 
 /// Zeros written at once: the pool's thread is free for others after each piece.
 const PIECE_BYTES: usize = 1 << 20;
@@ -54,7 +54,7 @@ pub(super) async fn prepare_segment(
     fill: &Fill,
 ) -> Result<(), DiskError> {
     check_space(directory, segment, reserve_bytes)?;
-    let name = segment_file_name(segment.base);
+    let name = LogFile::Segment(segment.base).file_name();
     let unfinished = directory.join(format!("{name}.tmp"));
     let made = make(directory, &unfinished, &name, segment.bytes, fill).await;
     made.map_err(|error| {

@@ -5,12 +5,9 @@
 
 mod report;
 mod scan;
-mod source;
-mod window;
 
 #[cfg(test)]
 mod tests;
 
 pub use report::{Cut, CutCause, RecoveryError, RecoveryReport};
 pub use scan::{Recovered, RecoveredRecord, recover};
-pub use source::SegmentSource;

@@ -29,8 +29,6 @@
 use std::io;
 
 use super::report::{Cut, CutCause, RecoveryError, RecoveryReport};
-use super::source::SegmentSource;
-use super::window::Window;
 use crate::batches::Batches;
 use crate::config::{LogConfig, WRITE_WINDOW_BYTES_LIMIT};
 use crate::disk::SegmentInfo;
@@ -40,7 +38,9 @@ use crate::format::{
 };
 use crate::index::{IndexEntry, Queues};
 use crate::log::Restored;
+use crate::source::{LogFile, LogSource};
 use crate::types::{BatchIndex, LogOffset, QueueKey, QueueOffset, Term};
+use crate::window::Window;
 
 /// How much of the segment behind the last one is searched. What is written while batch `i` is not durable lies
 /// within the write window of it, in any life; so nothing of it is missed, and reading stays bounded by one segment.
@@ -75,7 +75,7 @@ impl Recovered {
 /// Reads a whole log, passes each record to `visit` and rebuilds the index. An empty source is an empty log.
 ///
 /// All that is found is durable afterwards. Nothing is erased: the next batch overwrites what lies behind the end.
-pub fn recover<S: SegmentSource + ?Sized>(
+pub fn recover<S: LogSource + ?Sized>(
     source: &S,
     config: &LogConfig,
     visit: &mut dyn FnMut(RecoveredRecord<'_>),
@@ -103,7 +103,7 @@ pub fn recover<S: SegmentSource + ?Sized>(
     Ok(scan.finish(segments, cut))
 }
 
-fn list_segments<S: SegmentSource + ?Sized>(
+fn list_segments<S: LogSource + ?Sized>(
     source: &S,
     config: &LogConfig,
 ) -> Result<Vec<SegmentInfo>, RecoveryError> {
@@ -113,7 +113,7 @@ fn list_segments<S: SegmentSource + ?Sized>(
     let mut expected = 0;
     for segment in &segments {
         let (file, bytes, min) =
-            (source.name(segment.base), segment.bytes, u64::from(config.batch_bytes_max));
+            (source.name(LogFile::Segment(segment.base)), segment.bytes, u64::from(config.batch_bytes_max));
         if segment.base.0 != expected {
             return Err(RecoveryError::Gap { file, expected, found: segment.base.0 });
         }
@@ -145,7 +145,7 @@ struct Scan<'a, S: ?Sized> {
     greatest_term: Term,
 }
 
-impl<'a, S: SegmentSource + ?Sized> Scan<'a, S> {
+impl<'a, S: LogSource + ?Sized> Scan<'a, S> {
     fn new(
         source: &'a S,
         config: &'a LogConfig,
@@ -222,7 +222,7 @@ impl<'a, S: SegmentSource + ?Sized> Scan<'a, S> {
             Ok(header) => header,
             Err(HeaderError::Zero) => return Ok(Found::Zeros),
             Err(HeaderError::Version { found }) => {
-                let file = self.source.name(segment.base);
+                let file = self.source.name(LogFile::Segment(segment.base));
                 return Err(RecoveryError::NewerFormat { file, position, known: FORMAT_VERSION, found });
             }
             Err(HeaderError::Field { field, found }) => {
@@ -234,7 +234,7 @@ impl<'a, S: SegmentSource + ?Sized> Scan<'a, S> {
             Err(error) => return Ok(Found::Torn(error.into())),
         };
         if header.group() != self.config.group {
-            let file = self.source.name(segment.base);
+            let file = self.source.name(LogFile::Segment(segment.base));
             let (expected, found) = (self.config.group, header.group());
             return Err(RecoveryError::ForeignGroup { file, position, expected, found });
         }
@@ -279,7 +279,7 @@ impl<'a, S: SegmentSource + ?Sized> Scan<'a, S> {
             let tail = self.queues.at(slot).tail;
             if entry.queue_offset != tail {
                 return Err(RecoveryError::QueueOffset {
-                    file: self.source.name(segment.base),
+                    file: self.source.name(LogFile::Segment(segment.base)),
                     position,
                     queue: entry.queue,
                     expected: tail,
@@ -331,7 +331,7 @@ impl<'a, S: SegmentSource + ?Sized> Scan<'a, S> {
                 };
                 if header.commit_hint() >= missing {
                     return Err(RecoveryError::Damaged {
-                        file: self.source.name(segment.base),
+                        file: self.source.name(LogFile::Segment(segment.base)),
                         position,
                         index: missing,
                         found: describe(&stop),
@@ -350,7 +350,12 @@ impl<'a, S: SegmentSource + ?Sized> Scan<'a, S> {
             Found::Stale { field, expected, found } => CutCause::Stale { field, expected, found },
             Found::Zeros | Found::SegmentEnd | Found::Follows { .. } => return Ok(None),
         };
-        Ok(Some(Cut { file: self.source.name(segment.base), position, cause, batches_behind }))
+        Ok(Some(Cut {
+            file: self.source.name(LogFile::Segment(segment.base)),
+            position,
+            cause,
+            batches_behind,
+        }))
     }
 
     /// A header of this log that stands where it was written to.
@@ -389,7 +394,7 @@ impl<'a, S: SegmentSource + ?Sized> Scan<'a, S> {
         expected: u64,
         found: u64,
     ) -> RecoveryError {
-        let (file, index) = (self.source.name(segment.base), self.report.last_index.next());
+        let (file, index) = (self.source.name(LogFile::Segment(segment.base)), self.report.last_index.next());
         RecoveryError::Inconsistent { file, position, index, field, expected, found }
     }
 
@@ -400,7 +405,12 @@ impl<'a, S: SegmentSource + ?Sized> Scan<'a, S> {
         position: u64,
         error: &io::Error,
     ) -> RecoveryError {
-        RecoveryError::Io { file: self.source.name(base), action, position, message: error.to_string() }
+        RecoveryError::Io {
+            file: self.source.name(LogFile::Segment(base)),
+            action,
+            position,
+            message: error.to_string(),
+        }
     }
 
     fn finish(self, segments: Vec<SegmentInfo>, cut: Option<Cut>) -> Recovered {

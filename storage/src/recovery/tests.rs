@@ -7,6 +7,7 @@ use crate::format::{
     BATCH_HEADER_LEN, BLOCK_LEN, BatchFields, BatchHeader, BatchKind, BatchLayout, BatchWriter, NewEntry,
 };
 use crate::sim::SimDisk;
+use crate::source::LogFile;
 use crate::types::{BatchIndex, GroupId, LogOffset, NodeId, QueueKey, QueueOffset, Term};
 
 const BLOCK: u64 = BLOCK_LEN as u64;
@@ -189,7 +190,7 @@ fn torn_body_at_the_end_is_cut() {
     world.tear(2);
     assert!(matches!(world.ends_after(2), Some(CutCause::Torn(_))));
     let cut = world.report().cut.unwrap();
-    assert_eq!((cut.file, cut.position), (crate::segment::segment_file_name(LogOffset(0)), 2 * BLOCK));
+    assert_eq!((cut.file, cut.position), (LogFile::Segment(LogOffset(0)).file_name(), 2 * BLOCK));
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use super::faults::{Failing, Faults, Lie, input_output_error, read_only_error};
 use super::file::{SECTOR_LEN, SimFile};
@@ -11,8 +12,7 @@ use super::rng::Rng;
 use crate::aligned::AlignedBuffer;
 use crate::disk::{Completion, DiskError, DiskOp, FileRun, SegmentInfo};
 use crate::format::BLOCK_LEN;
-use crate::recovery::SegmentSource;
-use crate::segment::segment_file_name;
+use crate::source::{IndexBytes, LogFile, LogSource};
 use crate::types::LogOffset;
 
 #[derive(Debug)]
@@ -28,6 +28,10 @@ struct Pending {
 struct State {
     rng: Rng,
     segments: BTreeMap<LogOffset, SimFile>,
+    /// Written whole and durable at once, or not at all.
+    indexes: BTreeMap<LogOffset, Arc<Vec<u8>>>,
+    /// As the indexes.
+    snapshots: BTreeMap<LogOffset, Vec<u8>>,
     pending: Vec<Pending>,
     /// Writes completed so far.
     completed: u64,
@@ -51,6 +55,8 @@ impl SimDisk {
         let state = State {
             rng: Rng::new(seed),
             segments: BTreeMap::new(),
+            indexes: BTreeMap::new(),
+            snapshots: BTreeMap::new(),
             pending: Vec::new(),
             completed: 0,
             faults: Faults::default(),
@@ -118,7 +124,7 @@ impl SimDisk {
         }
     }
 
-    /// The process is gone after so many more calls of [`SegmentSource`]: all of them fail until it
+    /// The process is gone after so many more calls of [`LogSource`]: all of them fail until it
     /// is [killed](SimDisk::kill).
     pub fn die_after(&self, calls: u64) {
         self.state.borrow_mut().calls_left = Some(calls);
@@ -409,7 +415,7 @@ impl State {
     }
 }
 
-impl SegmentSource for SimDisk {
+impl LogSource for SimDisk {
     fn segments(&self) -> io::Result<Vec<SegmentInfo>> {
         let mut state = self.state.borrow_mut();
         state.call()?;
@@ -441,7 +447,60 @@ impl SegmentSource for SimDisk {
         Ok(())
     }
 
-    fn name(&self, base: LogOffset) -> String {
-        segment_file_name(base)
+    fn indexes(&self) -> io::Result<Vec<LogOffset>> {
+        let mut state = self.state.borrow_mut();
+        state.call()?;
+        Ok(state.indexes.keys().copied().collect())
+    }
+
+    fn map_index(&self, base: LogOffset) -> io::Result<Arc<dyn IndexBytes>> {
+        let mut state = self.state.borrow_mut();
+        state.call()?;
+        let bytes = Arc::clone(state.indexes.get(&base).ok_or(io::ErrorKind::NotFound)?);
+        Ok(bytes)
+    }
+
+    fn write_index(&self, base: LogOffset, bytes: &[u8]) -> io::Result<()> {
+        let mut state = self.state.borrow_mut();
+        state.call()?;
+        state.indexes.insert(base, Arc::new(bytes.to_vec()));
+        Ok(())
+    }
+
+    fn remove_index(&self, base: LogOffset) -> io::Result<()> {
+        let mut state = self.state.borrow_mut();
+        state.call()?;
+        state.indexes.remove(&base).ok_or(io::ErrorKind::NotFound)?;
+        Ok(())
+    }
+
+    fn snapshots(&self) -> io::Result<Vec<LogOffset>> {
+        let mut state = self.state.borrow_mut();
+        state.call()?;
+        Ok(state.snapshots.keys().copied().collect())
+    }
+
+    fn read_snapshot(&self, at: LogOffset) -> io::Result<Vec<u8>> {
+        let mut state = self.state.borrow_mut();
+        state.call()?;
+        Ok(state.snapshots.get(&at).ok_or(io::ErrorKind::NotFound)?.clone())
+    }
+
+    fn write_snapshot(&self, at: LogOffset, bytes: &[u8]) -> io::Result<()> {
+        let mut state = self.state.borrow_mut();
+        state.call()?;
+        state.snapshots.insert(at, bytes.to_vec());
+        Ok(())
+    }
+
+    fn remove_snapshot(&self, at: LogOffset) -> io::Result<()> {
+        let mut state = self.state.borrow_mut();
+        state.call()?;
+        state.snapshots.remove(&at).ok_or(io::ErrorKind::NotFound)?;
+        Ok(())
+    }
+
+    fn name(&self, file: LogFile) -> String {
+        file.file_name()
     }
 }

@@ -63,10 +63,10 @@ pub(crate) struct Shard {
 impl Shard {
     pub(crate) async fn open(path: &Path, config: LogConfig, disk_config: DiskConfig) -> Shard {
         let directory = ShardDirectory::open(path, &identity()).unwrap();
-        let recovered = recover(&directory, &config, &mut |_| {}).unwrap();
+        let recovered = recover(directory.files(), &config, &mut |_| {}).unwrap();
         let term = recovered.next_term();
         let log = CommitLog::open(config, recovered, term).unwrap();
-        let disk = Rc::new(Disk::open(directory.log_path(), disk_config).await.unwrap());
+        let disk = Rc::new(Disk::open(directory.files().log_path(), disk_config).await.unwrap());
         let (sender, completions) = new_unbounded();
         Shard { log, disk, _directory: directory, completions, sender: Rc::new(sender), under_way: 0 }
     }

@@ -1,0 +1,178 @@
+//! The files of one log in a real directory, read and written by blocking calls: at the opening, on the blocking pool,
+//! in tools.
+
+use std::fs::{self, File};
+use std::io;
+use std::io::Write as _;
+use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::directory::sync_directory;
+use super::mapped::MappedIndex;
+use crate::disk::SegmentInfo;
+use crate::source::{IndexBytes, LogFile, LogSource};
+use crate::types::LogOffset;
+
+/// A log's files by their names. Cheap to clone; holds nothing open.
+#[derive(Clone, Debug)]
+pub struct LogFiles {
+    /// Segments and their indexes.
+    log: Arc<Path>,
+    /// Snapshots.
+    state: Arc<Path>,
+}
+
+impl LogFiles {
+    /// The files of the shard whose directory is `shard`.
+    #[must_use]
+    pub fn new(shard: &Path) -> LogFiles {
+        LogFiles { log: shard.join("log").into(), state: shard.join("state").into() }
+    }
+
+    /// Where segments and indexes are.
+    #[must_use]
+    pub fn log_path(&self) -> &Path {
+        &self.log
+    }
+
+    /// Where snapshots are.
+    #[must_use]
+    pub fn state_path(&self) -> &Path {
+        &self.state
+    }
+
+    #[must_use]
+    pub fn path(&self, file: LogFile) -> PathBuf {
+        let directory = match file {
+            LogFile::Segment(_) | LogFile::Index(_) => &self.log,
+            LogFile::Snapshot(_) => &self.state,
+        };
+        directory.join(file.file_name())
+    }
+
+    /// Removes what writing left that did not come to its end.
+    pub(super) fn remove_unfinished(&self) -> io::Result<()> {
+        for directory in [&self.log, &self.state] {
+            for entry in fs::read_dir(directory)? {
+                let entry = entry?;
+                let name = entry.file_name();
+                let Some(unfinished) = name.to_str().and_then(|name| name.strip_suffix(".tmp")) else {
+                    continue;
+                };
+                if LogFile::parse(unfinished).is_some() || unfinished.starts_with("probe.") {
+                    fs::remove_file(entry.path())?;
+                }
+            }
+            sync_directory(directory)?;
+        }
+        Ok(())
+    }
+
+    /// The files in a directory that have names of this log.
+    fn list(&self, directory: &Path) -> io::Result<Vec<(LogFile, fs::DirEntry)>> {
+        let mut files = Vec::new();
+        for entry in fs::read_dir(directory)? {
+            let entry = entry?;
+            if let Some(file) = entry.file_name().to_str().and_then(LogFile::parse) {
+                files.push((file, entry));
+            }
+        }
+        Ok(files)
+    }
+
+    /// Whole and durable under its name, or not there.
+    fn write(&self, file: LogFile, bytes: &[u8]) -> io::Result<()> {
+        let finished = self.path(file);
+        let unfinished = finished.with_added_extension("tmp");
+        let written = (|| {
+            let mut out = File::create(&unfinished)?;
+            out.write_all(bytes)?;
+            out.sync_all()?;
+            fs::rename(&unfinished, &finished)
+        })();
+        if written.is_err() {
+            // The space is better given back; if even that fails, the next opening does it.
+            let _ = fs::remove_file(&unfinished);
+        }
+        written.and_then(|()| self.sync_names(file))
+    }
+
+    fn remove(&self, file: LogFile) -> io::Result<()> {
+        fs::remove_file(self.path(file))?;
+        self.sync_names(file)
+    }
+
+    fn sync_names(&self, file: LogFile) -> io::Result<()> {
+        let path = self.path(file);
+        sync_directory(path.parent().expect("files of a log lie in a directory"))
+    }
+}
+
+impl LogSource for LogFiles {
+    fn segments(&self) -> io::Result<Vec<SegmentInfo>> {
+        let mut segments = Vec::new();
+        for (file, entry) in self.list(&self.log)? {
+            if let LogFile::Segment(base) = file {
+                segments.push(SegmentInfo { base, bytes: entry.metadata()?.size() });
+            }
+        }
+        Ok(segments)
+    }
+
+    fn read_at(&self, base: LogOffset, position: u64, out: &mut [u8]) -> io::Result<()> {
+        File::open(self.path(LogFile::Segment(base)))?.read_exact_at(out, position)
+    }
+
+    fn sync(&self, base: LogOffset) -> io::Result<()> {
+        let file = File::open(self.path(LogFile::Segment(base)))?;
+        file.sync_data()?;
+        // Reading went through the page cache; from now on all goes past it.
+        // SAFETY: a plain system call on a descriptor that lives until the end of this function.
+        let advised = unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
+        if advised == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(advised)) }
+    }
+
+    fn indexes(&self) -> io::Result<Vec<LogOffset>> {
+        let files = self.list(&self.log)?.into_iter();
+        Ok(files
+            .filter_map(|(file, _)| if let LogFile::Index(base) = file { Some(base) } else { None })
+            .collect())
+    }
+
+    fn map_index(&self, base: LogOffset) -> io::Result<Arc<dyn IndexBytes>> {
+        Ok(Arc::new(MappedIndex::open(&self.path(LogFile::Index(base)))?))
+    }
+
+    fn write_index(&self, base: LogOffset, bytes: &[u8]) -> io::Result<()> {
+        self.write(LogFile::Index(base), bytes)
+    }
+
+    fn remove_index(&self, base: LogOffset) -> io::Result<()> {
+        self.remove(LogFile::Index(base))
+    }
+
+    fn snapshots(&self) -> io::Result<Vec<LogOffset>> {
+        let files = self.list(&self.state)?.into_iter();
+        Ok(files
+            .filter_map(|(file, _)| if let LogFile::Snapshot(at) = file { Some(at) } else { None })
+            .collect())
+    }
+
+    fn read_snapshot(&self, at: LogOffset) -> io::Result<Vec<u8>> {
+        fs::read(self.path(LogFile::Snapshot(at)))
+    }
+
+    fn write_snapshot(&self, at: LogOffset, bytes: &[u8]) -> io::Result<()> {
+        self.write(LogFile::Snapshot(at), bytes)
+    }
+
+    fn remove_snapshot(&self, at: LogOffset) -> io::Result<()> {
+        self.remove(LogFile::Snapshot(at))
+    }
+
+    fn name(&self, file: LogFile) -> String {
+        self.path(file).display().to_string()
+    }
+}

@@ -1,0 +1,71 @@
+//! What happened in the cases, so that a model that does nothing is noticed.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// Everything that must come about, over all cases of an ordinary run together.
+const SITUATIONS: [&str; 19] = [
+    "batch rolled over",
+    "calls of stage",
+    "crash of the machine",
+    "cut at recovery",
+    "damage done",
+    "damage not told, and unacknowledged for all that is left",
+    "damage read",
+    "damage told at recovery",
+    "lie about a write",
+    "operation failed",
+    "out of space",
+    "poisoned",
+    "process killed",
+    "read failed at recovery",
+    "record committed",
+    "record in doubt lost",
+    "record read",
+    "recovery interrupted",
+    "steps",
+];
+
+/// What only comes about in long runs.
+const RARE_SITUATIONS: [&str; 1] = ["record in doubt came back"];
+
+/// At least so often each.
+const ENOUGH: u64 = 10;
+
+/// Steps of a run that is long enough for anything.
+const LONG_STEPS: u64 = 1_000_000;
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct Tally(BTreeMap<&'static str, u64>);
+
+impl Tally {
+    pub(super) fn count(&mut self, situation: &'static str) {
+        self.count_many(situation, 1);
+    }
+
+    pub(super) fn count_many(&mut self, situation: &'static str, times: u64) {
+        let mut known = SITUATIONS.iter().chain(&RARE_SITUATIONS);
+        assert!(known.any(|known| *known == situation), "{situation} is not on the list");
+        *self.0.entry(situation).or_default() += times;
+    }
+
+    pub(super) fn add(&mut self, other: &Tally) {
+        other.0.iter().for_each(|(situation, times)| self.count_many(situation, *times));
+    }
+
+    #[track_caller]
+    pub(super) fn assert_enough_happened(&self) {
+        let is_long = self.0.get("steps").is_some_and(|steps| *steps >= LONG_STEPS);
+        let rare = RARE_SITUATIONS.iter().filter(|_| is_long);
+        for situation in SITUATIONS.iter().chain(rare) {
+            let times = self.0.get(situation).copied().unwrap_or(0);
+            assert!(times >= ENOUGH, "{situation}: {times} times");
+        }
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|(situation, times)| writeln!(f, "{times:>10} {situation}"))
+    }
+}

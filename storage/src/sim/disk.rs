@@ -2,17 +2,17 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::io;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::Weak;
 
 use super::faults::{Failing, Faults, Lie, input_output_error, read_only_error};
 use super::file::{SECTOR_LEN, SimFile};
 use super::rng::Rng;
+use super::small::{MappedIndex, SmallFile};
 use crate::aligned::AlignedBuffer;
 use crate::disk::{Completion, DiskError, DiskOp, FileRun, SegmentInfo};
 use crate::format::BLOCK_LEN;
-use crate::source::{IndexBytes, LogFile, LogSource};
+use crate::source::LogFile;
 use crate::types::LogOffset;
 
 #[derive(Debug)]
@@ -25,27 +25,27 @@ struct Pending {
 }
 
 #[derive(Debug)]
-struct State {
-    rng: Rng,
-    segments: BTreeMap<LogOffset, SimFile>,
-    /// Written whole and durable at once, or not at all.
-    indexes: BTreeMap<LogOffset, Arc<Vec<u8>>>,
-    /// As the indexes.
-    snapshots: BTreeMap<LogOffset, Vec<u8>>,
+pub(super) struct State {
+    pub(super) rng: Rng,
+    pub(super) segments: BTreeMap<LogOffset, SimFile>,
+    pub(super) indexes: BTreeMap<LogOffset, SmallFile>,
+    pub(super) snapshots: BTreeMap<LogOffset, SmallFile>,
+    /// Indexes that a process has mapped.
+    pub(super) mapped: Vec<Weak<MappedIndex>>,
     pending: Vec<Pending>,
     /// Writes completed so far.
     completed: u64,
-    faults: Faults,
+    pub(super) faults: Faults,
     /// Bytes that all files together may have.
     capacity_bytes: u64,
     /// Calls of the process that still work; then it is gone, whatever it was about to do.
-    calls_left: Option<u64>,
+    pub(super) calls_left: Option<u64>,
 }
 
 /// The disk of one log. Clones are the same disk.
 #[derive(Clone, Debug)]
 pub struct SimDisk {
-    state: Rc<RefCell<State>>,
+    pub(super) state: Rc<RefCell<State>>,
 }
 
 impl SimDisk {
@@ -57,6 +57,7 @@ impl SimDisk {
             segments: BTreeMap::new(),
             indexes: BTreeMap::new(),
             snapshots: BTreeMap::new(),
+            mapped: Vec::new(),
             pending: Vec::new(),
             completed: 0,
             faults: Faults::default(),
@@ -124,7 +125,7 @@ impl SimDisk {
         }
     }
 
-    /// The process is gone after so many more calls of [`LogSource`]: all of them fail until it
+    /// The process is gone after so many more calls of [`LogSource`](crate::LogSource): all of them fail until it
     /// is [killed](SimDisk::kill).
     pub fn die_after(&self, calls: u64) {
         self.state.borrow_mut().calls_left = Some(calls);
@@ -146,6 +147,24 @@ impl SimDisk {
     /// The next write is answered as done, and is not.
     pub fn lie_about_next_write(&self, lie: Lie) {
         self.state.borrow_mut().faults.lie = Some(lie);
+    }
+
+    /// The next index or snapshot is answered as written, with one bit turned over.
+    pub fn flip_next_small_file(&self) {
+        self.state.borrow_mut().faults.flip_small_file = true;
+    }
+
+    /// So many of a hundred pages of an index have to be read from the disk before they can be looked into.
+    pub fn set_cold(&self, percent: u64) {
+        self.state.borrow_mut().faults.cold_percent = percent;
+    }
+
+    /// Takes so many of a hundred pages of the mapped indexes out of memory.
+    pub fn evict_indexes(&self, percent: u64) {
+        let state = &mut *self.state.borrow_mut();
+        for mapped in state.mapped.iter().filter_map(Weak::upgrade) {
+            mapped.evict(&mut state.rng, percent);
+        }
     }
 
     /// So many of a hundred operations are slow.
@@ -195,6 +214,17 @@ impl SimDisk {
     /// Overwrites bytes for good, as damage does.
     pub fn overwrite(&self, base: LogOffset, position: u64, bytes: &[u8]) {
         self.state.borrow_mut().segment(base).overwrite(position, bytes);
+    }
+
+    /// Turns one bit of an index or a snapshot over, for good; whoever mapped it keeps what it was.
+    pub fn flip_bit_of_small_file(&self, file: LogFile, bit: u64) {
+        self.state.borrow_mut().small_file(file).flip_bit(bit);
+    }
+
+    /// Whether an index or a snapshot is not what was written.
+    #[must_use]
+    pub fn is_damaged(&self, file: LogFile) -> bool {
+        self.state.borrow_mut().small_file(file).is_damaged()
     }
 
     /// Turns one bit over, for good.
@@ -286,17 +316,28 @@ impl State {
         self.segments.get_mut(&base).expect("operations name segments that exist")
     }
 
+    fn small_file(&mut self, file: LogFile) -> &mut SmallFile {
+        let found = match file {
+            LogFile::Segment(_) => None,
+            LogFile::Index(base) => self.indexes.get_mut(&base),
+            LogFile::Snapshot(at) => self.snapshots.get_mut(&at),
+        };
+        found.unwrap_or_else(|| panic!("{file:?} is no small file that is there"))
+    }
+
     fn make(&mut self, segment: SegmentInfo) {
         let made = self.segments.insert(segment.base, SimFile::new(segment.bytes));
         assert!(made.is_none(), "segment {} was made twice", segment.base);
     }
 
     fn free_bytes(&self) -> u64 {
-        let used: u64 = self.segments.values().map(SimFile::bytes).sum();
+        let segments: u64 = self.segments.values().map(SimFile::bytes).sum();
+        let small = self.indexes.values().chain(self.snapshots.values());
+        let used = segments + small.map(SmallFile::bytes_on_disk).sum::<u64>();
         if self.faults.full { 0 } else { self.capacity_bytes.saturating_sub(used) }
     }
 
-    fn check_space(&self, needed_bytes: u64) -> Result<(), DiskError> {
+    pub(super) fn check_space(&self, needed_bytes: u64) -> Result<(), DiskError> {
         let free_bytes = self.free_bytes();
         if free_bytes >= needed_bytes {
             return Ok(());
@@ -400,107 +441,5 @@ impl State {
                 self.write(segment, position + (nth * SECTOR_LEN) as u64, sector);
             }
         }
-    }
-
-    /// One more call of the process.
-    fn call(&mut self) -> io::Result<()> {
-        match &mut self.calls_left {
-            None => Ok(()),
-            Some(0) => Err(io::Error::other("the process is gone")),
-            Some(left) => {
-                *left -= 1;
-                Ok(())
-            }
-        }
-    }
-}
-
-impl LogSource for SimDisk {
-    fn segments(&self) -> io::Result<Vec<SegmentInfo>> {
-        let mut state = self.state.borrow_mut();
-        state.call()?;
-        Ok(state
-            .segments
-            .iter()
-            .map(|(base, file)| SegmentInfo { base: *base, bytes: file.bytes() })
-            .collect())
-    }
-
-    fn read_at(&self, base: LogOffset, position: u64, out: &mut [u8]) -> io::Result<()> {
-        let mut state = self.state.borrow_mut();
-        state.call()?;
-        if state.faults.happens(Failing::Reads) {
-            return Err(io::Error::from_raw_os_error(libc::EIO));
-        }
-        let file = state.segments.get(&base).ok_or(io::ErrorKind::NotFound)?;
-        if position + out.len() as u64 > file.bytes() {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        file.read(position, out);
-        Ok(())
-    }
-
-    fn sync(&self, base: LogOffset) -> io::Result<()> {
-        let mut state = self.state.borrow_mut();
-        state.call()?;
-        state.segments.get_mut(&base).ok_or(io::ErrorKind::NotFound)?.sync(u64::MAX);
-        Ok(())
-    }
-
-    fn indexes(&self) -> io::Result<Vec<LogOffset>> {
-        let mut state = self.state.borrow_mut();
-        state.call()?;
-        Ok(state.indexes.keys().copied().collect())
-    }
-
-    fn map_index(&self, base: LogOffset) -> io::Result<Arc<dyn IndexBytes>> {
-        let mut state = self.state.borrow_mut();
-        state.call()?;
-        let bytes = Arc::clone(state.indexes.get(&base).ok_or(io::ErrorKind::NotFound)?);
-        Ok(bytes)
-    }
-
-    fn write_index(&self, base: LogOffset, bytes: &[u8]) -> io::Result<()> {
-        let mut state = self.state.borrow_mut();
-        state.call()?;
-        state.indexes.insert(base, Arc::new(bytes.to_vec()));
-        Ok(())
-    }
-
-    fn remove_index(&self, base: LogOffset) -> io::Result<()> {
-        let mut state = self.state.borrow_mut();
-        state.call()?;
-        state.indexes.remove(&base).ok_or(io::ErrorKind::NotFound)?;
-        Ok(())
-    }
-
-    fn snapshots(&self) -> io::Result<Vec<LogOffset>> {
-        let mut state = self.state.borrow_mut();
-        state.call()?;
-        Ok(state.snapshots.keys().copied().collect())
-    }
-
-    fn read_snapshot(&self, at: LogOffset) -> io::Result<Vec<u8>> {
-        let mut state = self.state.borrow_mut();
-        state.call()?;
-        Ok(state.snapshots.get(&at).ok_or(io::ErrorKind::NotFound)?.clone())
-    }
-
-    fn write_snapshot(&self, at: LogOffset, bytes: &[u8]) -> io::Result<()> {
-        let mut state = self.state.borrow_mut();
-        state.call()?;
-        state.snapshots.insert(at, bytes.to_vec());
-        Ok(())
-    }
-
-    fn remove_snapshot(&self, at: LogOffset) -> io::Result<()> {
-        let mut state = self.state.borrow_mut();
-        state.call()?;
-        state.snapshots.remove(&at).ok_or(io::ErrorKind::NotFound)?;
-        Ok(())
-    }
-
-    fn name(&self, file: LogFile) -> String {
-        file.file_name()
     }
 }

@@ -14,11 +14,13 @@ pub enum Failing {
     /// the disk had it in its own memory only.
     SyncsForGood,
     Preparations,
-    /// Reads at the opening and in the background.
+    /// Reads and listings at the opening and in the background.
     Reads,
+    /// Writes and removals of indexes and snapshots.
+    SmallFiles,
 }
 
-const FAILING_KINDS: usize = Failing::Reads as usize + 1;
+const FAILING_KINDS: usize = Failing::SmallFiles as usize + 1;
 
 /// What a disk does with one write and does not say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +40,10 @@ pub(super) struct Faults {
     failing: [u32; FAILING_KINDS],
     /// About the next write.
     pub(super) lie: Option<Lie>,
+    /// The next index or snapshot is written with one bit turned over.
+    pub(super) flip_small_file: bool,
+    /// How many of a hundred pages of an index are not in memory once it is mapped.
+    pub(super) cold_percent: u64,
     /// How many of a hundred operations stay behind while others overtake.
     pub(super) slow_percent: u64,
     pub(super) full: bool,

@@ -5,6 +5,8 @@ mod disk;
 mod faults;
 mod file;
 mod rng;
+mod small;
+mod source;
 
 #[cfg(test)]
 mod model;

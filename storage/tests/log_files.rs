@@ -10,10 +10,12 @@ use apogee_storage::{LogFile, LogOffset, LogSource as _, NodeId};
 const PAGE: usize = 4096;
 const BASE: LogOffset = LogOffset(1 << 30);
 
+fn identity() -> Identity {
+    Identity { cluster: "test".to_owned(), group: "group".to_owned(), shard: 3, node: NodeId(1) }
+}
+
 fn shard(directory: &Path) -> ShardDirectory {
-    let identity =
-        Identity { cluster: "test".to_owned(), group: "group".to_owned(), shard: 3, node: NodeId(1) };
-    ShardDirectory::open(directory, &identity).unwrap()
+    ShardDirectory::open(directory, &identity()).unwrap()
 }
 
 fn directory() -> tempfile::TempDir {
@@ -126,4 +128,41 @@ fn empty_file_is_mapped_too() {
     let shard = shard(directory.path());
     shard.files().write_index(BASE, b"").unwrap();
     assert!(shard.files().map_index(BASE).unwrap().bytes().is_empty());
+}
+
+const READ_ONLY: &str = "APOGEE_TEST_READ_ONLY_DIRECTORY";
+
+/// Not a test of its own: what the next one runs as a process that sees a read-only file system.
+#[test]
+fn open_in_read_only_directory() {
+    let Ok(directory) = std::env::var(READ_ONLY) else { return };
+    let error = ShardDirectory::open(Path::new(&directory), &identity()).unwrap_err();
+    println!("refused: {error}");
+}
+
+#[test]
+fn read_only_file_system_is_named() {
+    let directory = directory();
+    let mounts = "mount -t tmpfs none $0 && mkdir $0/shard && mount -o remount,ro $0 && exec $1 \
+                  --exact open_in_read_only_directory --nocapture";
+    let mut process = std::process::Command::new("unshare");
+    process.args(["-rm", "sh", "-c", mounts]).arg(directory.path()).arg(std::env::current_exe().unwrap());
+    let shard = directory.path().join("shard");
+    let ran = process.env(READ_ONLY, &shard).output();
+    let Some(ran) = ran.ok().filter(|ran| ran.status.success()) else {
+        return eprintln!("SKIPPED: this machine lets tests mount nothing");
+    };
+    let expected = format!("refused: {}/log is on a read-only file system (tmpfs)", shard.display());
+    let said = String::from_utf8(ran.stdout).unwrap();
+    assert!(said.contains(&expected), "{said}");
+}
+
+#[test]
+fn listing_that_fails_says_where() {
+    let directory = directory();
+    let files = LogFiles::new(directory.path());
+    let error = files.segments().unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::NotFound);
+    assert!(error.to_string().starts_with(&files.log_path().display().to_string()), "{error}");
+    assert_eq!(files.snapshots().unwrap(), [], "a shard that was never opened has none");
 }

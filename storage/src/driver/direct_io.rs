@@ -48,7 +48,7 @@ fn try_direct_io(path: &Path) -> io::Result<()> {
 }
 
 /// A file system's name for people; its number where the name is not known.
-fn file_system_name(directory: &Path) -> String {
+pub(super) fn file_system_name(directory: &Path) -> String {
     const NAMES: [(i64, &str); 8] = [
         (0xef53, "ext4"),
         (0x5846_5342, "xfs"),

@@ -13,6 +13,9 @@ use std::io::{self, Read as _, Write as _};
 use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
 
+use rustc_hash::FxHashSet;
+
+use super::direct_io::file_system_name;
 use super::files::LogFiles;
 use super::identity::{Identity, IdentityError};
 use crate::format::BLOCK_LEN;
@@ -33,24 +36,28 @@ pub enum DirectoryError {
     Io { path: String, error: io::Error },
     #[error("{path} is in use by another process{holder}")]
     Locked { path: String, holder: String },
+    /// It was mounted so, or the kernel made it so after a disk error.
+    #[error(
+        "{path} is on a read-only file system ({file_system}); if it was not mounted so, the kernel's log says why"
+    )]
+    ReadOnly { path: String, file_system: String },
     #[error(transparent)]
     Identity(#[from] IdentityError),
 }
 
 impl ShardDirectory {
     /// Opens or makes the directory of one shard. Refused while another process has it open, and if it holds the data
-    /// of another shard.
+    /// of another shard. Takes away what a killed process left unfinished.
     pub fn open(path: &Path, identity: &Identity) -> Result<ShardDirectory, DirectoryError> {
         let files = LogFiles::new(path);
-        let failed = |path: &Path, error| DirectoryError::Io { path: path.display().to_string(), error };
         for made in [files.log_path(), files.state_path()] {
             fs::create_dir_all(made).map_err(|error| failed(made, error))?;
         }
         let lock = lock(path)?;
         identity.claim(path)?;
         let directory = ShardDirectory { path: path.to_owned(), files, _lock: lock };
-        directory.files.remove_unfinished().map_err(|error| failed(path, error))?;
-        directory.await_direct_writes().map_err(|error| failed(path, error))?;
+        let tidied = directory.files.remove_unfinished().and_then(|()| directory.await_direct_writes());
+        tidied.map_err(|error| failed(path, error))?;
         sync_directory(path).map_err(|error| failed(path, error))?;
         Ok(directory)
     }
@@ -69,8 +76,12 @@ impl ShardDirectory {
     /// Waits for what a killed process may have left in the kernel: its direct writes go on after its locks are gone,
     /// and one that landed after recovery would overwrite newer data. File systems that do direct I/O let them end
     /// before they allocate; allocating what is allocated changes nothing.
+    ///
+    /// A segment that has an index was durable before that was begun, so nothing is on its way to it. What remains are
+    /// the few newest segments, however many there are.
     fn await_direct_writes(&self) -> io::Result<()> {
-        for segment in self.files.segments()? {
+        let sealed: FxHashSet<_> = self.files.indexes()?.into_iter().collect();
+        for segment in self.files.segments()?.iter().filter(|segment| !sealed.contains(&segment.base)) {
             let path = self.files.path(LogFile::Segment(segment.base));
             let file = File::options().write(true).open(path)?;
             // SAFETY: a plain system call on a descriptor that `file` keeps open.
@@ -86,9 +97,19 @@ impl ShardDirectory {
     }
 }
 
+fn failed(path: &Path, error: io::Error) -> DirectoryError {
+    let (path, name) = (path.ancestors().find(|ancestor| ancestor.exists()), path.display().to_string());
+    match path {
+        Some(path) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => {
+            DirectoryError::ReadOnly { path: name, file_system: file_system_name(path) }
+        }
+        _ => DirectoryError::Io { path: name, error },
+    }
+}
+
 fn lock(directory: &Path) -> Result<File, DirectoryError> {
     let path = directory.join("lock");
-    let failed = |error| DirectoryError::Io { path: path.display().to_string(), error };
+    let failed = |error| failed(&path, error);
     let mut file =
         File::options().read(true).write(true).create(true).truncate(false).open(&path).map_err(failed)?;
     match file.try_lock() {

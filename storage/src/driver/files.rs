@@ -72,9 +72,12 @@ impl LogFiles {
 
     /// The files in a directory that have names of this log.
     fn list(&self, directory: &Path) -> io::Result<Vec<(LogFile, fs::DirEntry)>> {
+        // Nobody else knows which directory it was.
+        let named =
+            |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", directory.display()));
         let mut files = Vec::new();
-        for entry in fs::read_dir(directory)? {
-            let entry = entry?;
+        for entry in fs::read_dir(directory).map_err(named)? {
+            let entry = entry.map_err(named)?;
             if let Some(file) = entry.file_name().to_str().and_then(LogFile::parse) {
                 files.push((file, entry));
             }
@@ -114,8 +117,12 @@ impl LogSource for LogFiles {
     fn segments(&self) -> io::Result<Vec<SegmentInfo>> {
         let mut segments = Vec::new();
         for (file, entry) in self.list(&self.log)? {
-            if let LogFile::Segment(base) = file {
-                segments.push(SegmentInfo { base, bytes: entry.metadata()?.size() });
+            let LogFile::Segment(base) = file else { continue };
+            match entry.metadata() {
+                Ok(metadata) => segments.push(SegmentInfo { base, bytes: metadata.size() }),
+                // A tool may look at a running log, whose oldest segments leave.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
             }
         }
         Ok(segments)
@@ -154,7 +161,11 @@ impl LogSource for LogFiles {
     }
 
     fn snapshots(&self) -> io::Result<Vec<LogOffset>> {
-        let files = self.list(&self.state)?.into_iter();
+        let files = match self.list(&self.state) {
+            // Made by the first opening; a tool may come before that.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            files => files?.into_iter(),
+        };
         Ok(files
             .filter_map(|(file, _)| if let LogFile::Snapshot(at) = file { Some(at) } else { None })
             .collect())

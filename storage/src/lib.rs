@@ -10,12 +10,15 @@ mod disk;
 pub mod driver;
 pub mod format;
 mod index;
+mod job_error;
 mod log;
 mod record;
 mod recovery;
+mod sealed;
 mod segment;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
+mod snapshot;
 mod source;
 mod tail_cache;
 mod types;
@@ -25,11 +28,19 @@ pub use aligned::AlignedBuffer;
 pub use config::{ConfigError, Durability, LogConfig};
 pub use disk::{Buffer, Completion, DiskError, DiskOp, FileRun, OpId, SegmentInfo};
 pub use index::{IndexEntry, TimeBound};
+pub use job_error::JobError;
 pub use log::{
     AppendRefused, CommitLog, Committed, FailedAppends, FailureCause, Grown, Located, Marks, MemoryRun,
     Placed, Poison, ReadLimits, ReadPlan, Run, Staged,
 };
 pub use record::{Append, Place, Record};
 pub use recovery::{Cut, CutCause, Recovered, RecoveredRecord, RecoveryError, RecoveryReport, recover};
+pub use sealed::{
+    Access, IndexError, IndexFault, IndexSummary, IndexView, QueueSpan, SealJob, SealedIndex, build_index,
+    open_index, read_ends, seal_segment,
+};
+pub use snapshot::{
+    DerivedState, NewState, Snapshot, SnapshotError, SnapshotJob, SnapshotTaken, read_snapshot, take_snapshot,
+};
 pub use source::{IndexBytes, LogFile, LogSource};
 pub use types::{BatchIndex, GroupId, LogOffset, NodeId, QueueKey, QueueOffset, Term, Ticket};

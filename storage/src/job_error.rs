@@ -1,0 +1,49 @@
+//! Why a job of the blocking pool did not come to its end. What was there before is there still.
+
+use std::io;
+
+use crate::format::BatchError;
+use crate::sealed::{IndexError, IndexFault};
+use crate::snapshot::SnapshotError;
+use crate::source::{LogFile, LogSource};
+use crate::types::{QueueKey, QueueOffset};
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum JobError {
+    /// The system refused; `os_code` is its errno where there is one.
+    #[error("{file}: {action} at {position}: {message}")]
+    Io { file: String, action: &'static str, position: u64, os_code: Option<i32>, message: String },
+    /// A batch of a sealed segment is not whole.
+    #[error("{file} at {position}: {error}")]
+    Batch { file: String, position: u64, error: BatchError },
+    /// Whole, but not what must stand there.
+    #[error("{file} at {position}: {field} is {found}, expected {expected}")]
+    Unexpected { file: String, position: u64, field: &'static str, expected: u64, found: u64 },
+    #[error("{file} at {position}: a record of queue {queue} has offset {found}, expected {expected}")]
+    QueueOffset { file: String, position: u64, queue: QueueKey, expected: QueueOffset, found: QueueOffset },
+    /// An index that the job starts from cannot be opened.
+    #[error("{file}: {error}")]
+    Index { file: String, error: IndexError },
+    /// A page of such an index is damaged.
+    #[error("{file}: {fault}")]
+    IndexPage { file: String, fault: IndexFault },
+    /// The snapshot that the job starts from is none.
+    #[error("{file}: {error}")]
+    Snapshot { file: String, error: SnapshotError },
+    /// The layer above does not understand what it once wrote.
+    #[error("{file} at {position}: {message}")]
+    State { file: String, position: u64, message: String },
+}
+
+impl JobError {
+    pub(crate) fn io<S: LogSource + ?Sized>(
+        source: &S,
+        file: LogFile,
+        action: &'static str,
+        position: u64,
+        error: &io::Error,
+    ) -> JobError {
+        let (file, os_code) = (source.name(file), error.raw_os_error());
+        JobError::Io { file, action, position, os_code, message: error.to_string() }
+    }
+}

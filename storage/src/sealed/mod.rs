@@ -1,0 +1,17 @@
+//! The index of a sealed segment: made once from the directories of its batches, then only read.
+//!
+//! Read `layout.rs` first (the bytes), then `view.rs` (the questions) and `build.rs` (the job that makes it).
+
+mod build;
+mod error;
+mod layout;
+mod reader;
+mod sections;
+mod view;
+mod walk;
+mod write;
+
+pub use build::{SealJob, build_index, open_index, read_ends, seal_segment};
+pub use error::{IndexError, IndexFault};
+pub use reader::{IndexSummary, SealedIndex};
+pub use view::{Access, IndexView, QueueSpan};

@@ -1,0 +1,12 @@
+//! Snapshots of derived state: what the control records up to a place in the log come to, so that opening a log reads
+//! only those behind it.
+//!
+//! Read `state.rs` first (what the layer above provides), then `take.rs` (the job), `file.rs` (the bytes).
+
+mod file;
+mod state;
+mod take;
+
+pub use file::{Snapshot, SnapshotError, read_snapshot};
+pub use state::{DerivedState, NewState};
+pub use take::{SnapshotJob, SnapshotTaken, take_snapshot};

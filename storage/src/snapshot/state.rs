@@ -1,0 +1,19 @@
+//! What a layer above makes of its control records.
+
+use std::sync::Arc;
+
+use crate::types::LogOffset;
+
+/// State that follows from the control records of a log alone. The log never looks into it.
+pub trait DerivedState {
+    /// Replaces the state by what [`encode`](DerivedState::encode) once gave.
+    fn restore(&mut self, snapshot: &[u8]) -> Result<(), String>;
+
+    /// Adds the control record at `at`. Called in the order of the log, once for each.
+    fn apply(&mut self, at: LogOffset, control_record: &[u8]) -> Result<(), String>;
+
+    fn encode(&self) -> Vec<u8>;
+}
+
+/// Makes the state of an empty log, on whatever thread a job runs.
+pub type NewState = Arc<dyn Fn() -> Box<dyn DerivedState> + Send + Sync>;

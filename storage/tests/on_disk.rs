@@ -3,6 +3,8 @@
 //! Skipped, with a word, where the machine has no io_uring or the file system no direct I/O; never under `CI=true`.
 
 mod harness;
+#[path = "harness/reading.rs"]
+mod reading;
 
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
@@ -10,12 +12,10 @@ use std::process::{Command, Stdio};
 
 use apogee_storage::driver::{DirectoryError, Disk, DiskConfig, Identity, ShardDirectory, check_direct_io};
 use apogee_storage::{
-    AppendRefused, DiskError, FileRun, LogConfig, LogOffset, LogSource as _, NodeId, Place, QueueKey,
-    QueueOffset, ReadLimits, Record as _, Run, recover,
+    AppendRefused, DiskError, FileRun, LogConfig, LogOffset, LogSource as _, NodeId, QueueKey, recover,
 };
 use harness::{Numbered, Shard, append, identity, on_executor};
-
-const ALL: ReadLimits = ReadLimits { messages_max: 100_000, bytes_max: 1 << 30, examine_max: 100_000 };
+use reading::{bytes_of, read_all};
 
 fn config() -> LogConfig {
     LogConfig {
@@ -46,25 +46,6 @@ fn directory() -> Option<tempfile::TempDir> {
             None
         }
     }
-}
-
-fn bytes_of(record: Numbered) -> Vec<u8> {
-    let mut bytes = vec![0; record.len as usize];
-    let place = Place { log_offset: LogOffset(0), queue_offset: QueueOffset(0), store_time_ms: 0 };
-    record.encode(place, &mut bytes);
-    bytes
-}
-
-async fn read_all(shard: &Shard, queue: u64) -> Vec<u8> {
-    let plan = shard.log.plan_read(QueueKey(queue), QueueOffset(0), ALL, |_| true);
-    let mut bytes = Vec::new();
-    for run in &plan.runs {
-        match run {
-            Run::Memory(run) => bytes.extend_from_slice(run.as_ref()),
-            Run::File(run) => bytes.extend_from_slice(shard.disk.read(*run).await.unwrap().as_ref()),
-        }
-    }
-    bytes
 }
 
 #[test]

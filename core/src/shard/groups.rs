@@ -17,6 +17,9 @@ pub const GROUPS_MAX: usize = 65_536;
 /// Bytes of a configuration's retry policies and static subscriptions, which are kept as their JSON.
 pub const GROUP_JSON_BYTES_MAX: usize = 64 * 1024;
 
+/// Of all groups together: a snapshot holds them, and must not outgrow what can be read back.
+pub const GROUPS_JSON_BYTES_MAX: usize = 256 * 1024 * 1024;
+
 /// Groups that tools and the broker itself consume with, made at start (`SubscriptionGroupManager#init`, and the other
 /// consumer groups of `MixAll`).
 const SYSTEM_GROUPS: &[&str] = &[
@@ -45,6 +48,10 @@ pub enum GroupError {
     RetryQueues(i32),
     #[error("policies and subscriptions of {0} bytes are longer than {GROUP_JSON_BYTES_MAX}")]
     TooMuchJson(usize),
+    #[error(
+        "this broker's subscription groups have policies and subscriptions of {GROUPS_JSON_BYTES_MAX} bytes already"
+    )]
+    TooMuchJsonInAll,
     #[error(transparent)]
     Attribute(#[from] AttributeError),
     #[error("this broker has {GROUPS_MAX} subscription groups already")]
@@ -56,6 +63,8 @@ pub struct GroupTable {
     /// `autoCreateSubscriptionGroup`
     auto_create: bool,
     groups: FxHashMap<Box<str>, SubscriptionGroupConfig>,
+    /// Bytes of retry policies and static subscriptions over all groups.
+    json_bytes: usize,
     version: DataVersion,
 }
 
@@ -63,7 +72,7 @@ impl GroupTable {
     /// An empty table; first [`apply`](Self::apply) what the log has, then
     /// [`ensure_system_groups`](Self::ensure_system_groups).
     pub fn new(auto_create: bool) -> Self {
-        Self { auto_create, groups: FxHashMap::default(), version: DataVersion::default() }
+        Self { auto_create, groups: FxHashMap::default(), json_bytes: 0, version: DataVersion::default() }
     }
 
     /// An empty table of the same broker.
@@ -160,11 +169,15 @@ impl GroupTable {
     pub fn apply(&mut self, record: &ControlRecord) {
         match record {
             ControlRecord::GroupPut { version, config } => {
-                self.groups.insert(config.group_name.as_str().into(), SubscriptionGroupConfig::clone(config));
+                let name = config.group_name.as_str();
+                let before = self.groups.insert(name.into(), SubscriptionGroupConfig::clone(config));
+                self.json_bytes += json_bytes(config);
+                self.json_bytes -= before.as_ref().map_or(0, json_bytes);
                 self.version = *version;
             }
             ControlRecord::GroupDelete { version, group, .. } => {
-                self.groups.remove(group.as_str());
+                let before = self.groups.remove(group.as_str());
+                self.json_bytes -= before.as_ref().map_or(0, json_bytes);
                 self.version = *version;
             }
             ControlRecord::GroupTableState { version } => self.version = *version,
@@ -183,8 +196,13 @@ impl GroupTable {
 
     fn put(&mut self, config: SubscriptionGroupConfig, now_ms: i64) -> Result<ControlRecord, GroupError> {
         check_config(&config)?;
-        if self.len() >= GROUPS_MAX && self.get(&config.group_name).is_none() {
+        let known = self.get(&config.group_name);
+        if self.len() >= GROUPS_MAX && known.is_none() {
             return Err(GroupError::TableFull);
+        }
+        let (before, after) = (known.map_or(0, json_bytes), json_bytes(&config));
+        if after > before && self.json_bytes - before + after > GROUPS_JSON_BYTES_MAX {
+            return Err(GroupError::TooMuchJsonInAll);
         }
         let version = self.version.next(now_ms);
         let record = ControlRecord::GroupPut { version, config: Box::new(config) };
@@ -199,13 +217,17 @@ fn check_config(config: &SubscriptionGroupConfig) -> Result<(), GroupError> {
     if config.retry_queue_nums > QUEUES_PER_TOPIC_MAX {
         return Err(GroupError::RetryQueues(config.retry_queue_nums));
     }
-    let policy = &config.group_retry_policy;
-    let json =
-        [&config.subscription_data_set, &policy.customized_retry_policy, &policy.exponential_retry_policy];
-    match json.into_iter().flatten().map(|value: &RawValue| value.as_str().len()).sum() {
+    match json_bytes(config) {
         bytes if bytes > GROUP_JSON_BYTES_MAX => Err(GroupError::TooMuchJson(bytes)),
         _ => Ok(()),
     }
+}
+
+fn json_bytes(config: &SubscriptionGroupConfig) -> usize {
+    let policy = &config.group_retry_policy;
+    let json =
+        [&config.subscription_data_set, &policy.customized_retry_policy, &policy.exponential_retry_policy];
+    json.into_iter().flatten().map(|value: &RawValue| value.as_str().len()).sum()
 }
 
 #[cfg(test)]
@@ -305,6 +327,24 @@ mod tests {
         assert!(table.update(wanted("g7", 1), NOW).unwrap().is_some());
         table.delete("g7", false, NOW).unwrap();
         assert!(table.ensure("g", NOW).unwrap().is_some());
+    }
+
+    #[test]
+    fn json_of_all_groups_has_a_limit() {
+        let long =
+            || Some(RawValue::parse(&format!("\"{}\"", "x".repeat(GROUP_JSON_BYTES_MAX - 2))).unwrap());
+        let with_json =
+            |group: &str| SubscriptionGroupConfig { subscription_data_set: long(), ..wanted(group, 1) };
+        let mut table = table();
+        table.update(with_json("g"), NOW).unwrap();
+        assert_eq!(table.json_bytes, GROUP_JSON_BYTES_MAX);
+        table.json_bytes = GROUPS_JSON_BYTES_MAX;
+        assert_eq!(table.update(with_json("h"), NOW), Err(GroupError::TooMuchJsonInAll));
+        table.ensure("h", NOW).unwrap();
+        table.update(SubscriptionGroupConfig { retry_max_times: 2, ..with_json("g") }, NOW).unwrap();
+        table.delete("g", false, NOW).unwrap();
+        table.update(with_json("h"), NOW).unwrap();
+        assert_eq!(table.json_bytes, GROUPS_JSON_BYTES_MAX);
     }
 
     proptest! {

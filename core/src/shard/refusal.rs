@@ -114,9 +114,10 @@ impl From<GroupError> for Refusal {
         let code = match error {
             GroupError::Unknown(_) => ResponseCode::SUBSCRIPTION_GROUP_NOT_EXIST,
             GroupError::Name { .. } | GroupError::RetryQueues(_) => ResponseCode::INVALID_PARAMETER,
-            GroupError::TooMuchJson(_) | GroupError::Attribute(_) | GroupError::TableFull => {
-                ResponseCode::SYSTEM_ERROR
-            }
+            GroupError::TooMuchJson(_)
+            | GroupError::TooMuchJsonInAll
+            | GroupError::Attribute(_)
+            | GroupError::TableFull => ResponseCode::SYSTEM_ERROR,
         };
         Refusal::new(code, error.to_string())
     }

@@ -26,7 +26,9 @@
 #[cfg(test)]
 mod tests;
 
-use apogee_storage::{QueueKey, RecoveredRecord};
+use std::sync::Arc;
+
+use apogee_storage::{DerivedState, LogOffset, NewState, QueueKey, RecoveredRecord};
 
 use super::control::{ControlError, ControlKind, ControlRecord};
 use super::groups::GroupTable;
@@ -92,6 +94,11 @@ impl Replay {
             groups: GroupTable::new(auto_create_group),
             offsets: OffsetTable::default(),
         }
+    }
+
+    /// Makes empty tables wherever a snapshot is taken.
+    pub fn new_state(policy: TopicPolicy, auto_create_group: bool) -> NewState {
+        Arc::new(move || Box::new(Replay::new(policy.clone(), auto_create_group)))
     }
 
     pub fn on_record(&mut self, record: &RecoveredRecord<'_>) -> Result<(), ReplayError> {
@@ -165,6 +172,20 @@ impl Replay {
         }
         *self = restored;
         Ok(())
+    }
+}
+
+impl DerivedState for Replay {
+    fn restore(&mut self, snapshot: &[u8]) -> Result<(), String> {
+        Replay::restore(self, snapshot).map_err(|error| error.to_string())
+    }
+
+    fn apply(&mut self, _at: LogOffset, control_record: &[u8]) -> Result<(), String> {
+        Replay::apply(self, control_record).map_err(|error| error.to_string())
+    }
+
+    fn encode(&self) -> Vec<u8> {
+        Replay::encode(self)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::io::IoSlice;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::chunk::Chunk;
 use super::connection::{Connection, ConnectionEnd};
@@ -13,9 +13,9 @@ use super::file::FileChunk;
 /// Slices of one vectored send.
 const SLICES_PER_SEND: usize = 64;
 
-/// Bytes sent before other tasks get their turn: with `sendfile` of cached pages some 150 µs, with copies twice that.
-/// A peer that takes them as fast as they come never has the socket say that it is full.
-const BYTES_PER_TURN: usize = 1024 * 1024;
+/// How long a connection sends before other tasks get their turn. A peer that takes bytes as fast as they come never has
+/// the socket say that it is full; and each turn costs some 15 µs.
+const TURN: Duration = Duration::from_micros(300);
 
 impl Connection {
     /// Sends what is queued, in order, until the connection ends.
@@ -24,7 +24,7 @@ impl Connection {
     /// meanwhile, and all others go on.
     pub(super) async fn write_chunks(&self) -> Result<Infallible, ConnectionEnd> {
         let mut sending: VecDeque<Chunk> = VecDeque::new();
-        let mut turn_bytes = 0;
+        let mut turn_began = Instant::now();
         loop {
             if let Some(reason) = self.closed.get() {
                 return Err(ConnectionEnd::Closed(reason));
@@ -35,7 +35,7 @@ impl Connection {
             let sent = match sending.front() {
                 None => {
                     self.unsent.wait().await;
-                    turn_bytes = 0;
+                    turn_began = Instant::now();
                     continue;
                 }
                 Some(Chunk::File(file)) if self.socket.supports_sendfile() => self.send_file(file).await?,
@@ -46,14 +46,14 @@ impl Connection {
                 }
                 Some(_) => self.send_memory(&sending).await?,
             };
-            self.last_active.set(Instant::now());
+            let now = Instant::now();
+            self.last_active.set(now);
             self.outbox.borrow_mut().bytes -= sent;
             self.drained.raise();
             take_front(&mut sending, sent);
-            turn_bytes += sent;
-            if turn_bytes >= BYTES_PER_TURN {
-                turn_bytes = 0;
+            if now.duration_since(turn_began) >= TURN {
                 pause().await;
+                turn_began = Instant::now();
             }
         }
     }

@@ -13,10 +13,10 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use apogee_storage::driver::{Disk, DiskConfig, check_direct_io};
+use apogee_storage::driver::{Disk, DiskConfig, LogFiles, check_direct_io};
 use apogee_storage::format::BLOCK_LEN;
 use apogee_storage::{BatchIndex, Completion, DiskOp, LogConfig, LogOffset, NodeId, OpId, SegmentInfo};
-use harness::{Shard, append, identity, on_executor};
+use harness::{Shard, append, identity, on_executor, open_disk};
 use smallvec::smallvec;
 
 const SIZES: [u32; 3] = [4 << 10, 64 << 10, 256 << 10];
@@ -102,11 +102,10 @@ struct Floor {
 
 impl Floor {
     async fn new(directory: &Path, bytes: u64) -> Floor {
-        std::fs::create_dir_all(directory).expect("a directory for the floor");
-        let disk = Disk::open(directory, DiskConfig { reserve_bytes: 0, ..DiskConfig::default() }).await;
-        let disk = Rc::new(disk.expect("a disk"));
+        std::fs::create_dir_all(directory.join("log")).expect("a directory for the floor");
+        let disk = Rc::new(open_disk(LogFiles::new(directory), DiskConfig::default()).await);
         let segment = SegmentInfo { base: LogOffset(0), bytes };
-        match disk.execute(DiskOp::Prepare { segment }).await {
+        match disk.execute(DiskOp::Prepare { segment, recycle: None, reserve_bytes: 0 }).await {
             Completion::Prepared { result: Ok(()), .. } => Floor { disk, segment, position: 0 },
             other => panic!("{other:?}"),
         }
@@ -181,10 +180,10 @@ fn main() {
         let config = LogConfig {
             segment_bytes,
             batch_bytes_max: 1 << 20,
+            reserve_bytes: 0,
             ..LogConfig::new(identity().group_id(), NodeId(1))
         };
-        let disk_config = DiskConfig { reserve_bytes: 0, ..DiskConfig::default() };
-        let mut shard = Shard::open(&directory.path().join("log"), config, disk_config).await;
+        let mut shard = Shard::open(&directory.path().join("log"), config, DiskConfig::default()).await;
         shard.settle().await;
         for size in SIZES {
             let (mut write, mut write_sync, mut log) =

@@ -43,12 +43,38 @@ pub struct LogConfig {
     pub staged_bytes_max: u64,
     /// Memory for the newest batches, kept as the buffers that were written. Default 64 MiB.
     pub tail_cache_bytes: u64,
-    /// Index entries over all queues (24 bytes each), at most; beyond it appends are refused. Default 50 million.
+    /// Index entries of unsealed segments over all queues (24 bytes each), at most; beyond it appends are refused.
+    /// Sealing keeps them to those of some segments. Default 50 million.
     pub index_entries_max: u64,
     /// Queues the log has heard of, at most; an append to a further one is refused. Default 1 million.
     pub queues_max: u32,
-    /// Pause before a failed preparation of a segment is tried again. Default 1 s.
-    pub prepare_retry_ms: u32,
+    /// Pause before failed background work (a segment, an index, a snapshot, a removal) is tried again. Default 1 s.
+    pub retry_ms: u32,
+    /// Space of the file system that is never used: no segment is made below it. Default 1 GiB.
+    pub reserve_bytes: u64,
+    pub retention: Retention,
+    /// Pause between two snapshots of derived state, which are taken when a segment is sealed: a log that seals
+    /// several segments a second spends no more on them. Default 5 s.
+    pub snapshot_pause_ms: u32,
+}
+
+/// How long records are kept. Whole segments leave, oldest first; the newest sealed one and what was not sealed yet
+/// always stay, so a log takes up some segments whatever is set here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retention {
+    /// A segment leaves when its newest record is older. A segment is also closed when its oldest record is, so that a
+    /// quiet log expires too. Default 72 h, RocketMQ's `fileReservedTime`.
+    pub age_ms: Option<u64>,
+    /// The oldest segments leave while all together take up more. Default none.
+    pub bytes: Option<u64>,
+    /// Under the disk reserve, segments leave before their time (RocketMQ's `cleanFileForciblyEnable`). Default yes.
+    pub may_reclaim: bool,
+}
+
+impl Default for Retention {
+    fn default() -> Retention {
+        Retention { age_ms: Some(72 * 3600 * 1000), bytes: None, may_reclaim: true }
+    }
 }
 
 impl LogConfig {
@@ -69,7 +95,10 @@ impl LogConfig {
             tail_cache_bytes: 64 << 20,
             index_entries_max: 50_000_000,
             queues_max: 1_000_000,
-            prepare_retry_ms: 1000,
+            retry_ms: 1000,
+            reserve_bytes: 1 << 30,
+            retention: Retention::default(),
+            snapshot_pause_ms: 5000,
         }
     }
 
@@ -77,7 +106,7 @@ impl LogConfig {
     pub fn validate(&self) -> Result<(), ConfigError> {
         let block = BLOCK_LEN as u64;
         let batch_max = u64::from(self.batch_bytes_max);
-        let rules: [(&'static str, u64, u64, u64); 11] = [
+        let rules: [(&'static str, u64, u64, u64); 14] = [
             ("segment_bytes", self.segment_bytes, batch_max.max(block), 4 << 30),
             ("segments_ahead", self.segments_ahead.into(), 1, 16),
             ("batch_bytes_target", self.batch_bytes_target.into(), block, batch_max),
@@ -88,7 +117,10 @@ impl LogConfig {
             ("tail_cache_bytes", self.tail_cache_bytes, 0, 1 << 40),
             ("index_entries_max", self.index_entries_max, 1, u64::from(u32::MAX)),
             ("queues_max", self.queues_max.into(), 1, 1 << 24),
-            ("prepare_retry_ms", self.prepare_retry_ms.into(), 1, 3_600_000),
+            ("retry_ms", self.retry_ms.into(), 1, 3_600_000),
+            ("retention.age_ms", self.retention.age_ms.unwrap_or(1), 1, 100 * 366 * 24 * 3600 * 1000),
+            ("retention.bytes", self.retention.bytes.unwrap_or(1), 1, u64::MAX),
+            ("snapshot_pause_ms", self.snapshot_pause_ms.into(), 0, 3_600_000),
         ];
         for (name, value, min, max) in rules {
             if value < min || value > max {

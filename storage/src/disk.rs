@@ -1,10 +1,14 @@
 //! What the log asks of a disk, and what a disk answers. The log decides; `driver` and `sim` act.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use crate::types::{BatchIndex, LogOffset};
+use crate::job_error::JobError;
+use crate::sealed::{SealJob, SealedIndex};
+use crate::snapshot::SnapshotJob;
+use crate::types::{BatchIndex, LogOffset, QueueKey, QueueOffset};
 
 /// Memory that one direct write can be made from.
 pub trait Buffer: AsRef<[u8]> + AsMut<[u8]> {}
@@ -46,16 +50,59 @@ pub enum DiskOp<B> {
     Write { id: OpId, index: BatchIndex, segment: LogOffset, position: u64, buffer: Rc<B>, len: u32 },
     /// Make durable all that was written to these segments by writes already completed.
     Sync { id: OpId, segments: SmallVec<[LogOffset; 2]> },
-    /// Make a new segment: all zeros, durable under its name when answered. Done off the append path.
-    Prepare { segment: SegmentInfo },
+    /// Make a new segment, durable under its name when answered: of the file of the expired segment that begins at
+    /// `recycle`, whose bytes then lie there, or of zeros. Leaves `reserve_bytes` of the file system free. In the
+    /// background, as all that follows.
+    Prepare { segment: SegmentInfo, recycle: Option<LogOffset>, reserve_bytes: u64 },
+    /// Write the index of a segment that takes no more batches, durable under its name when answered.
+    Seal(SealJob),
+    /// Write a snapshot of derived state, durable under its name when answered.
+    Snapshot(SnapshotJob),
+    /// Read from an index where its queues end.
+    ReadEnds(Arc<SealedIndex>),
+    /// Remove the file of a segment that left the log, if it is there, and the index files of those before it.
+    Remove { segment: LogOffset },
 }
 
 /// The answer to one [`DiskOp`].
 #[derive(Clone, Debug)]
 pub enum Completion {
-    Written { id: OpId, result: Result<(), DiskError> },
-    Synced { id: OpId, result: Result<(), DiskError> },
-    Prepared { base: LogOffset, result: Result<(), DiskError> },
+    Written {
+        id: OpId,
+        result: Result<(), DiskError>,
+    },
+    Synced {
+        id: OpId,
+        result: Result<(), DiskError>,
+    },
+    Prepared {
+        base: LogOffset,
+        result: Result<(), DiskError>,
+    },
+    Sealed {
+        base: LogOffset,
+        result: Result<Arc<SealedIndex>, DiskError>,
+    },
+    Snapshot {
+        at: LogOffset,
+        result: Result<(), DiskError>,
+    },
+    /// One past the last record of each queue that has one in the segment.
+    Ends {
+        base: LogOffset,
+        result: Result<Vec<(QueueKey, QueueOffset)>, DiskError>,
+    },
+    Removed {
+        base: LogOffset,
+        result: Result<(), DiskError>,
+    },
+}
+
+/// Bytes of the file system that holds the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Space {
+    pub free_bytes: u64,
+    pub total_bytes: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -75,5 +122,23 @@ impl DiskError {
     /// Keeps what a system error says, in a form that can be copied into each refusal.
     pub fn io(action: impl Into<String>, error: &std::io::Error) -> DiskError {
         DiskError::Io { action: action.into(), os_code: error.raw_os_error(), message: error.to_string() }
+    }
+
+    /// A job of the blocking pool failed.
+    pub fn job(action: impl Into<String>, error: &JobError) -> DiskError {
+        let os_code = match error {
+            JobError::Io { os_code, .. } => *os_code,
+            _ => None,
+        };
+        DiskError::Io { action: action.into(), os_code, message: error.to_string() }
+    }
+
+    /// There was no room, by our reserve or by the file system's own word.
+    #[must_use]
+    pub fn is_no_space(&self) -> bool {
+        match self {
+            DiskError::NoSpace { .. } => true,
+            DiskError::Io { os_code, .. } => matches!(*os_code, Some(libc::ENOSPC | libc::EDQUOT)),
+        }
     }
 }

@@ -1,12 +1,14 @@
-//! Per queue, where each visible record stands in the log.
+//! Per queue, where each visible record of the unsealed segments stands in the log.
 //!
 //! ```text
-//! queue ─► chunk ─► chunk ─► chunk      a chunk: up to 1024 entries of 24 bytes, grown as needed
-//!          ▲ first           ▲ next is pushed here
+//! queue ─► chunk ─► chunk ─► chunk      a chunk: up to 1024 entries of 24 bytes, grown as needed, all of one segment
+//!          ▲ oldest          ▲ next is pushed here
 //! ```
 //!
-//! Everything is in memory. A queue that only exists costs some hundred bytes, so very many queues are fine.
+//! When a segment is sealed its records are found through its index file, and its chunks go. A queue that only exists
+//! costs some hundred bytes, so very many queues are fine.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 
 use rustc_hash::FxHashMap;
@@ -37,64 +39,95 @@ pub enum TimeBound {
     Upper,
 }
 
-/// The entries of one queue, dense from `first` on.
+impl TimeBound {
+    /// Whether an entry lies before the place that is searched.
+    pub(crate) fn is_before(self, store_time_ms: i64, time_ms: i64) -> bool {
+        match self {
+            TimeBound::Lower => store_time_ms < time_ms,
+            TimeBound::Upper => store_time_ms <= time_ms,
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Chunk {
+    /// Queue offset of the first entry.
+    first: u64,
+    entries: Vec<IndexEntry>,
+}
+
+/// The newest entries of one queue, dense up to `next`.
 #[derive(Debug, Default)]
 pub(crate) struct QueueIndex {
-    first: u64,
-    len: u64,
-    chunks: VecDeque<Vec<IndexEntry>>,
+    /// One past the last entry there ever was.
+    next: u64,
+    chunks: VecDeque<Chunk>,
 }
 
 impl QueueIndex {
-    pub(crate) fn min(&self) -> QueueOffset {
-        QueueOffset(self.first)
+    /// The first entry in memory; [`max`](QueueIndex::max) if there is none.
+    pub(crate) fn first(&self) -> QueueOffset {
+        QueueOffset(self.chunks.front().map_or(self.next, |chunk| chunk.first))
     }
 
     /// One past the last entry.
     pub(crate) fn max(&self) -> QueueOffset {
-        QueueOffset(self.first + self.len)
+        QueueOffset(self.next)
     }
 
-    pub(crate) fn push(&mut self, entry: IndexEntry) {
+    /// Adds the next entry, which lies in the segment that begins at `segment`.
+    pub(crate) fn push(&mut self, entry: IndexEntry, segment: LogOffset) {
         match self.chunks.back_mut() {
-            Some(chunk) if chunk.len() < CHUNK_ENTRIES => chunk.push(entry),
-            _ => self.chunks.push_back(vec![entry]),
+            Some(chunk) if chunk.entries.len() < CHUNK_ENTRIES && chunk.entries[0].log_offset >= segment => {
+                chunk.entries.push(entry);
+            }
+            _ => self.chunks.push_back(Chunk { first: self.next, entries: vec![entry] }),
         }
-        self.len += 1;
+        self.next += 1;
+    }
+
+    /// Forgets the entries in front of `sealed_end`, the end of a segment; returns how many they were.
+    fn forget_below(&mut self, sealed_end: LogOffset) -> u64 {
+        let mut forgotten = 0;
+        while self.chunks.front().is_some_and(|chunk| chunk.entries[0].log_offset < sealed_end) {
+            let chunk = self.chunks.pop_front().expect("looked at just now");
+            forgotten += chunk.entries.len() as u64;
+        }
+        if self.chunks.is_empty() && self.chunks.capacity() > 0 {
+            // A queue that is quiet costs no more than one that was never used.
+            self.chunks = VecDeque::new();
+        }
+        forgotten
     }
 
     pub(crate) fn get(&self, offset: QueueOffset) -> Option<&IndexEntry> {
-        let nth = usize::try_from(offset.0.checked_sub(self.first)?).ok()?;
-        self.chunks.get(nth / CHUNK_ENTRIES)?.get(nth % CHUNK_ENTRIES)
+        self.range_from(offset).next().filter(|_| offset >= self.first())
     }
 
-    /// The entries from `offset` on, in order.
-    pub(crate) fn range_from(&self, offset: QueueOffset) -> impl Iterator<Item = &IndexEntry> {
-        let nth = usize::try_from(offset.0.saturating_sub(self.first)).unwrap_or(usize::MAX);
-        let (chunk, within) = (nth / CHUNK_ENTRIES, nth % CHUNK_ENTRIES);
-        let chunk = chunk.min(self.chunks.len());
-        let head = self.chunks.get(chunk).map_or(&[][..], |chunk| &chunk[within.min(chunk.len())..]);
-        head.iter().chain(self.chunks.range((chunk + 1).min(self.chunks.len())..).flatten())
+    /// The entries from `offset` on, in order; from the first on if that is later.
+    pub(crate) fn range_from(&self, offset: QueueOffset) -> impl Iterator<Item = &IndexEntry> + Clone {
+        let behind = self.chunks.partition_point(|chunk| chunk.first <= offset.0);
+        let chunk = behind.saturating_sub(1);
+        let head = self.chunks.get(chunk).map_or(&[][..], |chunk| {
+            let within = usize::try_from(offset.0.saturating_sub(chunk.first)).unwrap_or(usize::MAX);
+            &chunk.entries[within.min(chunk.entries.len())..]
+        });
+        let rest = self.chunks.range((chunk + 1).min(self.chunks.len())..);
+        head.iter().chain(rest.flat_map(|chunk| &chunk.entries))
     }
 
-    /// How many entries, from the first on, satisfy `before`, which holds for a prefix of them.
-    fn count_while(&self, before: impl Fn(&IndexEntry) -> bool) -> u64 {
-        let chunk = self.chunks.partition_point(|chunk| chunk.last().is_some_and(&before));
-        let within = self.chunks.get(chunk).map_or(0, |chunk| chunk.partition_point(&before));
-        // The last chunk may be shorter than the others.
-        ((chunk * CHUNK_ENTRIES + within) as u64).min(self.len)
+    /// The offset of the first entry that is not before the place searched; [`max`](QueueIndex::max) if all are.
+    pub(crate) fn first_not_before(&self, time_ms: i64, bound: TimeBound) -> QueueOffset {
+        let before = |entry: &IndexEntry| bound.is_before(entry.store_time_ms, time_ms);
+        let nth = self.chunks.partition_point(|chunk| chunk.entries.last().is_some_and(before));
+        let Some(chunk) = self.chunks.get(nth) else { return self.max() };
+        QueueOffset(chunk.first + chunk.entries.partition_point(before) as u64)
     }
 
-    pub(crate) fn search_by_time(&self, time_ms: i64, bound: TimeBound) -> QueueOffset {
-        match bound {
-            TimeBound::Lower => {
-                QueueOffset(self.first + self.count_while(|entry| entry.store_time_ms < time_ms))
-            }
-            TimeBound::Upper => {
-                let up_to = self.count_while(|entry| entry.store_time_ms <= time_ms);
-                if up_to == 0 { QueueOffset(0) } else { QueueOffset(self.first + up_to - 1) }
-            }
-        }
+    /// Whether the first entry in memory lies before the place searched; then that place is not in a sealed segment.
+    pub(crate) fn begins_before(&self, time_ms: i64, bound: TimeBound) -> bool {
+        let first = self.chunks.front().map(|chunk| &chunk.entries[0]);
+        first.is_some_and(|entry| bound.is_before(entry.store_time_ms, time_ms))
     }
 }
 
@@ -105,9 +138,13 @@ pub(crate) struct Slot(u32);
 #[derive(Debug)]
 pub(crate) struct QueueState {
     pub(crate) key: QueueKey,
+    /// The first offset that can be read: those below it left with their segments.
+    pub(crate) min: QueueOffset,
     /// The offset that the next staged record gets.
     pub(crate) tail: QueueOffset,
     pub(crate) index: QueueIndex,
+    /// The sealed segment in which this queue was read last: where the next read begins to look.
+    pub(crate) read_last: Cell<LogOffset>,
     /// Scratch of the seal: which batch last gave the queue a place, and which place.
     pub(crate) group_of_batch: (u64, u32),
 }
@@ -121,9 +158,13 @@ pub(crate) struct Queues {
 }
 
 impl Queues {
-    /// Index entries over all queues.
+    /// Index entries in memory, over all queues.
     pub(crate) fn entries(&self) -> u64 {
         self.entries
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.states.len()
     }
 
     pub(crate) fn slot(&self, key: QueueKey) -> Option<Slot> {
@@ -143,10 +184,28 @@ impl Queues {
     pub(crate) fn slot_or_new(&mut self, key: QueueKey) -> Slot {
         let states = &mut self.states;
         Slot(*self.slots.entry(key).or_insert_with(|| {
-            let tail = QueueOffset(0);
-            states.push(QueueState { key, tail, index: QueueIndex::default(), group_of_batch: (0, 0) });
+            states.push(QueueState {
+                key,
+                min: QueueOffset(0),
+                tail: QueueOffset(0),
+                index: QueueIndex::default(),
+                read_last: Cell::default(),
+                group_of_batch: (0, 0),
+            });
             u32::try_from(states.len() - 1).expect("queues_max keeps slots far below 2^32")
         }))
+    }
+
+    /// Makes a queue whose records up to `tail` lie in sealed segments, those from `min` on still there.
+    #[allow(dead_code)]
+    pub(crate) fn restore(&mut self, key: QueueKey, min: QueueOffset, tail: QueueOffset) {
+        assert!(self.slot(key).is_none(), "queue {key} restored twice");
+        assert!(min <= tail, "queue {key}: records from {min} on, and {tail} in all");
+        let slot = self.slot_or_new(key);
+        let state = self.at(slot);
+        state.min = min;
+        state.tail = tail;
+        state.index.next = tail.0;
     }
 
     pub(crate) fn get(&self, key: QueueKey) -> Option<&QueueState> {
@@ -161,18 +220,31 @@ impl Queues {
         self.states.iter()
     }
 
-    /// Makes a record visible; it must be the queue's next.
-    pub(crate) fn publish(&mut self, slot: Slot, offset: QueueOffset, entry: IndexEntry) {
+    /// Makes a record visible; it must be the queue's next. `segment` is where its segment begins.
+    pub(crate) fn publish(&mut self, slot: Slot, offset: QueueOffset, entry: IndexEntry, segment: LogOffset) {
         let state = &mut self.states[slot.0 as usize];
-        if state.key == QueueKey::CONTROL {
-            return;
-        }
         let expected = state.index.max();
         assert!(offset == expected, "queue {}: offset {offset} published, expected {expected}", state.key);
-        state.index.push(entry);
+        state.index.push(entry, segment);
         self.entries += 1;
         let visible = state.index.max();
         assert!(visible <= state.tail, "queue {}: {visible} visible, tail {}", state.key, state.tail);
+    }
+
+    /// Forgets the entries in front of `sealed_end` of `count` queues from the `from`th on.
+    pub(crate) fn forget_below(&mut self, sealed_end: LogOffset, from: usize, count: usize) {
+        let upto = self.states.len().min(from + count);
+        for state in &mut self.states[from.min(upto)..upto] {
+            self.entries -= state.index.forget_below(sealed_end);
+        }
+    }
+
+    /// Records of a queue in front of `min` can no longer be read. They lie in sealed segments.
+    pub(crate) fn raise_min(&mut self, key: QueueKey, min: QueueOffset) {
+        let Some(slot) = self.slot(key) else { return };
+        let state = self.at(slot);
+        assert!(min <= state.index.max(), "queue {key}: {min} is beyond {}", state.index.max());
+        state.min = state.min.max(min);
     }
 }
 
@@ -183,29 +255,28 @@ mod tests {
     fn index_of(times: impl IntoIterator<Item = i64>) -> QueueIndex {
         let mut index = QueueIndex::default();
         for (nth, store_time_ms) in times.into_iter().enumerate() {
-            index.push(IndexEntry { log_offset: LogOffset(nth as u64), store_time_ms, size: 1, tag_hash: 0 });
+            let entry = IndexEntry { log_offset: LogOffset(nth as u64), store_time_ms, size: 1, tag_hash: 0 };
+            index.push(entry, LogOffset(0));
         }
         index
     }
 
     #[test]
-    fn search_by_time_follows_the_table() {
+    fn places_by_time_follow_the_table() {
         let queue = index_of([10, 20, 20, 20, 40]);
         let rows = [
-            ("equal", 20, 1, 3),
-            ("between two", 30, 4, 3),
-            ("after the last", 41, 5, 4),
-            ("the last", 40, 4, 4),
+            ("equal", 20, 1, 4),
+            ("between two", 30, 4, 4),
+            ("after the last", 41, 5, 5),
+            ("the last", 40, 4, 5),
             ("before the first", 9, 0, 0),
-            ("the first", 10, 0, 0),
+            ("the first", 10, 0, 1),
         ];
         for (row, time_ms, lower, upper) in rows {
-            assert_eq!(queue.search_by_time(time_ms, TimeBound::Lower).0, lower, "{row}");
-            assert_eq!(queue.search_by_time(time_ms, TimeBound::Upper).0, upper, "{row}");
-        }
-        let empty = index_of([]);
-        for bound in [TimeBound::Lower, TimeBound::Upper] {
-            assert_eq!(empty.search_by_time(20, bound).0, 0);
+            assert_eq!(queue.first_not_before(time_ms, TimeBound::Lower).0, lower, "{row}");
+            assert_eq!(queue.first_not_before(time_ms, TimeBound::Upper).0, upper, "{row}");
+            assert_eq!(queue.begins_before(time_ms, TimeBound::Lower), lower > 0, "{row}");
+            assert_eq!(queue.begins_before(time_ms, TimeBound::Upper), upper > 0, "{row}");
         }
     }
 
@@ -214,15 +285,14 @@ mod tests {
         let len = 3 * CHUNK_ENTRIES as u64 + 5;
         for len in [len, 3 * CHUNK_ENTRIES as u64] {
             let queue = index_of((0..len).map(|nth| nth as i64 * 10));
-            assert_eq!(queue.max().0, len);
+            assert_eq!((queue.first().0, queue.max().0), (0, len));
             for offset in [0, 1, 1023, 1024, 1025, 2047, 2048, len - 1] {
                 assert_eq!(queue.get(QueueOffset(offset)).unwrap().log_offset.0, offset);
                 let rest: Vec<u64> =
                     queue.range_from(QueueOffset(offset)).map(|entry| entry.log_offset.0).collect();
                 assert!(rest.iter().copied().eq(offset..len), "from {offset}");
                 for (time_ms, lower) in [(offset * 10, offset), (offset * 10 + 1, offset + 1)] {
-                    assert_eq!(queue.search_by_time(time_ms as i64, TimeBound::Lower).0, lower);
-                    assert_eq!(queue.search_by_time(time_ms as i64, TimeBound::Upper).0, offset);
+                    assert_eq!(queue.first_not_before(time_ms as i64, TimeBound::Lower).0, lower);
                 }
             }
             for beyond in [len, len + 1, u64::MAX] {
@@ -230,6 +300,30 @@ mod tests {
                 assert_eq!(queue.range_from(QueueOffset(beyond)).count(), 0);
             }
         }
+    }
+
+    #[test]
+    fn sealed_segments_take_their_entries_with_them() {
+        // Segments of 100 bytes, ten entries in each.
+        let mut queue = QueueIndex::default();
+        for nth in 0..35u64 {
+            let entry = IndexEntry {
+                log_offset: LogOffset(nth * 10),
+                store_time_ms: nth as i64,
+                size: 10,
+                tag_hash: 0,
+            };
+            queue.push(entry, LogOffset(nth / 10 * 100));
+        }
+        assert_eq!(queue.forget_below(LogOffset(100)), 10);
+        assert_eq!(queue.forget_below(LogOffset(100)), 0);
+        assert_eq!((queue.first().0, queue.max().0), (10, 35));
+        assert!(queue.get(QueueOffset(9)).is_none());
+        assert_eq!(queue.get(QueueOffset(10)).unwrap().log_offset, LogOffset(100));
+        assert_eq!(queue.range_from(QueueOffset(5)).count(), 25);
+        assert_eq!(queue.forget_below(LogOffset(400)), 25);
+        assert_eq!((queue.first().0, queue.max().0), (35, 35));
+        assert_eq!(queue.range_from(QueueOffset(0)).count(), 0);
     }
 
     #[test]

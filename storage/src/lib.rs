@@ -4,7 +4,6 @@
 //! `sim` (feature `sim`) on a disk in memory that fails by seed. Records are opaque.
 
 mod aligned;
-mod batches;
 mod config;
 mod disk;
 pub mod driver;
@@ -12,6 +11,7 @@ pub mod format;
 mod index;
 mod job_error;
 mod log;
+mod pause;
 mod record;
 mod recovery;
 mod sealed;
@@ -22,16 +22,17 @@ mod snapshot;
 mod source;
 mod tail_cache;
 mod types;
+mod unsealed;
 mod window;
 
 pub use aligned::AlignedBuffer;
-pub use config::{ConfigError, Durability, LogConfig};
-pub use disk::{Buffer, Completion, DiskError, DiskOp, FileRun, OpId, SegmentInfo};
+pub use config::{ConfigError, Durability, LogConfig, Retention};
+pub use disk::{Buffer, Completion, DiskError, DiskOp, FileRun, OpId, SegmentInfo, Space};
 pub use index::{IndexEntry, TimeBound};
 pub use job_error::JobError;
 pub use log::{
-    AppendRefused, CommitLog, Committed, FailedAppends, FailureCause, Grown, Located, Marks, MemoryRun,
-    Placed, Poison, ReadLimits, ReadPlan, Run, Staged,
+    AppendRefused, CommitLog, Committed, FailedAppends, FailureCause, Grown, Located, LogEvent, Marks,
+    MemoryRun, Placed, Poison, ReadLimits, ReadPlan, Run, SpaceState, Staged, WhyLeft,
 };
 pub use record::{Append, Place, Record};
 pub use recovery::{Cut, CutCause, Recovered, RecoveredRecord, RecoveryError, RecoveryReport, recover};
@@ -44,3 +45,4 @@ pub use snapshot::{
 };
 pub use source::{IndexBytes, LogFile, LogSource};
 pub use types::{BatchIndex, GroupId, LogOffset, NodeId, QueueKey, QueueOffset, Term, Ticket};
+pub use unsealed::KeyCursor;

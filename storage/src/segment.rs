@@ -2,13 +2,14 @@
 //!
 //! ```text
 //! | segment | segment | active ....|      | ready | ready | being prepared
-//! 0                      ▲ end            written by nobody yet
+//! ▲ start                ▲ end            written by nobody yet
 //! ```
 
 use std::collections::VecDeque;
 
 use crate::config::LogConfig;
 use crate::disk::{DiskError, FileRun, SegmentInfo};
+use crate::pause::Pause;
 use crate::types::LogOffset;
 
 /// Where a batch goes.
@@ -24,15 +25,30 @@ impl Placement {
     }
 }
 
-/// The last preparation failed and is tried again by itself.
-#[derive(Clone, Debug)]
-struct Failure {
-    error: DiskError,
-    /// Set at the first poll after the failure.
-    retry_at_ms: Option<i64>,
+/// A preparation on its way.
+#[derive(Clone, Copy, Debug)]
+struct Preparing {
+    segment: SegmentInfo,
+    /// The expired segment whose file is used.
+    recycle: Option<LogOffset>,
+}
+
+/// A segment that the log wants made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Wanted {
+    pub(crate) segment: SegmentInfo,
+    pub(crate) recycle: Option<LogOffset>,
 }
 
 /// Segments follow each other without a gap; each keeps the size it was made with.
+///
+/// Segments leave at the front, and their files go in this order too: whatever a crash interrupts, what is left on
+/// the disk has no gap.
+///
+/// ```text
+/// removing, spare │ first ... active ... │ ready │ preparing
+/// files only      │ the log
+/// ```
 #[derive(Debug)]
 pub(crate) struct Segments {
     segments: VecDeque<SegmentInfo>,
@@ -40,11 +56,19 @@ pub(crate) struct Segments {
     active: usize,
     /// Next byte to write. Its segment is the active one, or full.
     end: LogOffset,
-    preparing: Option<SegmentInfo>,
-    failure: Option<Failure>,
+    preparing: Option<Preparing>,
+    /// Why the last preparation failed; it is tried again by itself.
+    failure: Option<DiskError>,
+    prepare_pause: Pause,
+    /// Left the log; its file waits to be recycled.
+    spare: Option<SegmentInfo>,
+    /// Left the log; its file goes before any other does. A removal on its way keeps its place.
+    doomed: Option<SegmentInfo>,
+    removing: bool,
+    remove_pause: Pause,
     new_bytes: u64,
     ahead_wanted: usize,
-    retry_ms: i64,
+    retry_ms: u32,
 }
 
 impl Segments {
@@ -60,18 +84,49 @@ impl Segments {
             end,
             preparing: None,
             failure: None,
+            prepare_pause: Pause::default(),
+            spare: None,
+            doomed: None,
+            removing: false,
+            remove_pause: Pause::default(),
             new_bytes: config.segment_bytes,
             ahead_wanted: config.segments_ahead as usize,
-            retry_ms: config.prepare_retry_ms.into(),
+            retry_ms: config.retry_ms,
         }
     }
 
-    /// Where a batch of `len` bytes would go now; nothing while the segment it needs is not there. A roll leaves
-    /// the rest of the active segment as it is.
-    pub(crate) fn place(&self, len: u64) -> Option<Placement> {
+    /// Where the log begins: everything in front of it has left.
+    pub(crate) fn start(&self) -> LogOffset {
+        self.segments.front().map_or(self.end, |segment| segment.base)
+    }
+
+    /// The segment written to.
+    pub(crate) fn active(&self) -> Option<SegmentInfo> {
+        self.segments.get(self.active).copied()
+    }
+
+    /// The segment that begins at `base`.
+    pub(crate) fn get(&self, base: LogOffset) -> Option<SegmentInfo> {
+        let nth = self.segments.binary_search_by_key(&base, |segment| segment.base).ok()?;
+        Some(self.segments[nth])
+    }
+
+    /// Bytes of the files that belong to the log, ready ones included.
+    pub(crate) fn log_bytes(&self) -> u64 {
+        self.segments.iter().map(|segment| segment.bytes).sum()
+    }
+
+    /// The size of segments made from now on.
+    pub(crate) fn new_bytes(&self) -> u64 {
+        self.new_bytes
+    }
+
+    /// Where a batch of `len` bytes would go now; nothing while the segment it needs is not there. A roll, which
+    /// `must_roll` forces, leaves the rest of the active segment as it is.
+    pub(crate) fn place(&self, len: u64, must_roll: bool) -> Option<Placement> {
         let active = self.segments.get(self.active)?;
         let position = self.end.0 - active.base.0;
-        if position + len <= active.bytes {
+        if position + len <= active.bytes && !must_roll {
             return Some(Placement { segment: active.base, position });
         }
         let next = self.segments.get(self.active + 1)?;
@@ -91,40 +146,91 @@ impl Segments {
     }
 
     /// The segment to prepare now, if one is due.
-    pub(crate) fn poll_prepare(&mut self, now_ms: i64) -> Option<SegmentInfo> {
+    pub(crate) fn poll_prepare(&mut self, now_ms: i64) -> Option<Wanted> {
         let wanted = self.active + 1 + self.ahead_wanted;
         if self.preparing.is_some() || self.segments.len() >= wanted {
             return None;
         }
-        if let Some(failure) = &mut self.failure {
-            // The minimum keeps a clock that was set back from stretching the pause.
-            let latest = now_ms.saturating_add(self.retry_ms);
-            let retry_at_ms = failure.retry_at_ms.unwrap_or(latest).min(latest);
-            failure.retry_at_ms = Some(retry_at_ms);
-            if now_ms < retry_at_ms {
-                return None;
-            }
+        if !self.prepare_pause.is_over(now_ms, self.retry_ms) {
+            return None;
         }
         let base = self.segments.back().map_or(LogOffset(0), SegmentInfo::end);
         let segment = SegmentInfo { base, bytes: self.new_bytes };
-        self.preparing = Some(segment);
-        Some(segment)
+        let mut recycle = None;
+        // Files go oldest first, so a spare one behind a doomed one has to wait.
+        if self.doomed.is_none() {
+            match self.spare.take() {
+                Some(spare) if spare.bytes != self.new_bytes => self.doomed = Some(spare),
+                spare => recycle = spare.map(|spare| spare.base),
+            }
+        }
+        self.preparing = Some(Preparing { segment, recycle });
+        Some(Wanted { segment, recycle })
     }
 
     pub(crate) fn on_prepared(&mut self, base: LogOffset, result: Result<(), DiskError>) {
-        let segment = self.preparing.take().expect("a preparation was answered that is not on its way");
+        let Preparing { segment, recycle } =
+            self.preparing.take().expect("a preparation was answered that is not on its way");
         assert_eq!(segment.base, base, "another preparation was answered");
-        self.failure = match result {
-            Ok(()) => {
-                self.segments.push_back(segment);
-                None
-            }
-            Err(error) => Some(Failure { error, retry_at_ms: None }),
-        };
+        self.failure = result.err();
+        if self.failure.is_none() {
+            self.prepare_pause.end();
+            self.segments.push_back(segment);
+            return;
+        }
+        self.prepare_pause.begin();
+        // Whether the old file still has its old name nobody knows; were it left, the next one to go would leave a gap.
+        if let Some(base) = recycle {
+            self.doomed = Some(SegmentInfo { base, bytes: segment.bytes });
+        }
+    }
+
+    /// The first segment leaves the log: its file becomes the spare one, and one that was goes.
+    pub(crate) fn leave(&mut self) -> SegmentInfo {
+        assert!(self.active > 0, "the segment written to cannot leave");
+        assert!(self.may_leave(), "two segments leave at once");
+        let first = self.segments.pop_front().expect("the active segment is behind it");
+        self.active -= 1;
+        self.doomed = self.spare.replace(first);
+        // What was refused for want of space has some now.
+        self.prepare_pause.end();
+        first
+    }
+
+    /// No file of an earlier segment is still being disposed of.
+    pub(crate) fn may_leave(&self) -> bool {
+        self.doomed.is_none() && self.preparing.is_none_or(|preparing| preparing.recycle.is_none())
+    }
+
+    /// A file that left waits to be recycled or removed.
+    pub(crate) fn has_spare(&self) -> bool {
+        self.spare.is_some() || self.doomed.is_some()
+    }
+
+    /// The file to remove now, if one is due.
+    pub(crate) fn poll_remove(&mut self, now_ms: i64) -> Option<LogOffset> {
+        let doomed = self.doomed.filter(|_| !self.removing)?;
+        if !self.remove_pause.is_over(now_ms, self.retry_ms) {
+            return None;
+        }
+        self.removing = true;
+        Some(doomed.base)
+    }
+
+    pub(crate) fn on_removed(&mut self, base: LogOffset, is_gone: bool) {
+        let doomed = self.doomed.expect("a removal was answered that is not on its way");
+        assert_eq!(doomed.base, base, "another removal was answered");
+        self.removing = false;
+        if is_gone {
+            self.remove_pause.end();
+            self.doomed = None;
+        } else {
+            self.remove_pause.begin();
+        }
     }
 
     pub(crate) fn failure(&self) -> Option<&DiskError> {
-        self.failure.as_ref().map(|failure| &failure.error)
+        self.failure.as_ref()
     }
 
     /// When `poll_prepare` has something to do again by time alone.
@@ -132,7 +238,7 @@ impl Segments {
         if self.preparing.is_some() {
             return None;
         }
-        self.failure.as_ref().and_then(|failure| failure.retry_at_ms)
+        self.prepare_pause.until_ms()
     }
 
     /// The file bytes from `offset` on; they lie in one segment, as no batch spans two.

@@ -22,7 +22,7 @@ use harness::{Numbered, Shard, append, identity, on_executor};
 use reading::{bytes_of, read_all};
 
 const MIB: u64 = 1 << 20;
-const DISK: DiskConfig = DiskConfig { reserve_bytes: 0, open_files_max: 8 };
+const DISK: DiskConfig = DiskConfig { open_files_max: 8 };
 
 fn config() -> LogConfig {
     LogConfig {
@@ -31,7 +31,8 @@ fn config() -> LogConfig {
         batch_bytes_target: 64 << 10,
         staged_bytes_max: MIB,
         tail_cache_bytes: 256 << 10,
-        prepare_retry_ms: 20,
+        retry_ms: 20,
+        reserve_bytes: 0,
         ..LogConfig::new(identity().group_id(), NodeId(1))
     }
 }

@@ -10,11 +10,13 @@ use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use apogee_storage::driver::{DirectoryError, Disk, DiskConfig, Identity, ShardDirectory, check_direct_io};
+use apogee_storage::driver::{
+    DirectoryError, DiskConfig, Identity, LogFiles, ShardDirectory, check_direct_io,
+};
 use apogee_storage::{
     AppendRefused, DiskError, FileRun, LogConfig, LogOffset, LogSource as _, NodeId, QueueKey, recover,
 };
-use harness::{Numbered, Shard, append, identity, on_executor};
+use harness::{Numbered, Shard, append, identity, on_executor, open_disk};
 use reading::{bytes_of, read_all};
 
 fn config() -> LogConfig {
@@ -22,11 +24,12 @@ fn config() -> LogConfig {
         segment_bytes: 2 << 20,
         batch_bytes_max: 1 << 20,
         tail_cache_bytes: 256 << 10,
+        reserve_bytes: 0,
         ..LogConfig::new(identity().group_id(), NodeId(1))
     }
 }
 
-const NO_RESERVE: DiskConfig = DiskConfig { reserve_bytes: 0, open_files_max: 2 };
+const FEW_FILES: DiskConfig = DiskConfig { open_files_max: 2 };
 
 /// A directory on the file system that this was built on, or nothing if it cannot be used.
 fn directory() -> Option<tempfile::TempDir> {
@@ -53,7 +56,7 @@ fn appended_rolled_and_reopened_records_are_what_they_were() {
     let Some(directory) = directory() else { return };
     let mut wanted: [Vec<u8>; 3] = Default::default();
     on_executor(async {
-        let mut shard = Shard::open(directory.path(), config(), NO_RESERVE).await;
+        let mut shard = Shard::open(directory.path(), config(), FEW_FILES).await;
         for id in 0..300 {
             let record = Numbered { id, len: (1 + id * 7919 % 60_000) as u32 };
             wanted[id as usize % 3].extend(bytes_of(record));
@@ -71,7 +74,7 @@ fn appended_rolled_and_reopened_records_are_what_they_were() {
     let segments = std::fs::read_dir(directory.path().join("log")).unwrap().count();
     assert!(segments >= 5, "300 records of 30 KB in segments of 2 MiB: {segments}");
     on_executor(async {
-        let mut shard = Shard::open(directory.path(), config(), NO_RESERVE).await;
+        let mut shard = Shard::open(directory.path(), config(), FEW_FILES).await;
         for (queue, wanted) in wanted.iter_mut().enumerate() {
             assert!(read_all(&shard, queue as u64).await == *wanted, "queue {queue} after the restart");
             let record = Numbered { id: 1000, len: 10 };
@@ -90,7 +93,7 @@ fn damage_is_told_with_file_and_position() {
     use std::os::unix::fs::FileExt as _;
     let Some(directory) = directory() else { return };
     on_executor(async {
-        let mut shard = Shard::open(directory.path(), config(), NO_RESERVE).await;
+        let mut shard = Shard::open(directory.path(), config(), FEW_FILES).await;
         for id in 0..3 {
             shard.log.stage([append(0, id, 100)]).unwrap();
             shard.settle().await;
@@ -107,8 +110,8 @@ fn damage_is_told_with_file_and_position() {
 fn segment_that_leaves_too_little_space_is_refused() {
     let Some(directory) = directory() else { return };
     on_executor(async {
-        let greedy = DiskConfig { reserve_bytes: u64::MAX, ..NO_RESERVE };
-        let mut shard = Shard::open(directory.path(), config(), greedy).await;
+        let greedy = LogConfig { reserve_bytes: u64::MAX, ..config() };
+        let mut shard = Shard::open(directory.path(), greedy, FEW_FILES).await;
         shard.log.stage([append(0, 1, 100)]).unwrap();
         shard.settle().await;
         assert_eq!(shard.log.take_failed().unwrap().count, 1);
@@ -126,7 +129,8 @@ fn segment_that_leaves_too_little_space_is_refused() {
 fn read_of_a_segment_that_is_not_there_names_it() {
     let Some(directory) = directory() else { return };
     on_executor(async {
-        let disk = Disk::open(directory.path(), NO_RESERVE).await.unwrap();
+        std::fs::create_dir(directory.path().join("log")).unwrap();
+        let disk = open_disk(LogFiles::new(directory.path()), FEW_FILES).await;
         let run = FileRun { segment: LogOffset(77), position: 0, len: 10 };
         match disk.read(run).await.unwrap_err() {
             error @ DiskError::Io { os_code: Some(libc::ENOENT), .. } => {
@@ -234,7 +238,7 @@ fn append_until_killed() {
     let Ok(directory) = std::env::var(CHILD) else { return };
     let directory = PathBuf::from(directory);
     on_executor(async {
-        let mut shard = Shard::open(&directory, config(), NO_RESERVE).await;
+        let mut shard = Shard::open(&directory, config(), FEW_FILES).await;
         let mut next = shard.log.max_offset(QueueKey(0)).0;
         loop {
             for _ in 0..5 {

@@ -35,11 +35,21 @@ impl OpenShard {
             node: NodeId(0),
         };
         let directory = ShardDirectory::open(&shard_dir(config, number), &identity)?;
-        let disk_config = DiskConfig { reserve_bytes: config.disk_reserve_bytes, ..DiskConfig::default() };
-        let disk = Disk::open(directory.files().log_path(), disk_config).await?;
+        let policy = topic_policy(config, &format!("{}-{number}", config.group));
+        let new_state = Replay::new_state(policy, config.auto_create_group);
+        let disk = Disk::open(directory.files().clone(), DiskConfig::default(), new_state).await?;
         let address = SocketAddr::new(config.advertised_ip()?, config.port(number)?);
         let shard = open_shard(config, shard_config(config, number, address), &identity, &directory)?;
         Ok(OpenShard { shard, disk, directory })
+    }
+}
+
+fn topic_policy(config: &BrokerConfig, broker_name: &str) -> TopicPolicy {
+    TopicPolicy {
+        cluster_name: config.cluster.clone(),
+        broker_name: broker_name.to_owned(),
+        auto_create: config.auto_create_topic,
+        has_trace_topic: false,
     }
 }
 
@@ -67,14 +77,10 @@ fn open_shard(
         segment_bytes: config.segment_bytes,
         tail_cache_bytes: config.tail_cache_bytes,
         batch_bytes_max: (config.message_bytes_max + BATCH_OVERHEAD_BYTES).next_multiple_of(4096),
+        reserve_bytes: config.disk_reserve_bytes,
         ..LogConfig::new(identity.group_id(), identity.node)
     };
-    let policy = TopicPolicy {
-        cluster_name: config.cluster.clone(),
-        broker_name: shard_config.broker_name.clone(),
-        auto_create: config.auto_create_topic,
-        has_trace_topic: false,
-    };
+    let policy = topic_policy(config, &shard_config.broker_name);
     let mut replay = Replay::new(policy, config.auto_create_group);
     let started = Instant::now();
     let mut failed = None;

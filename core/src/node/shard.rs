@@ -234,7 +234,7 @@ impl ShardDriver {
 
     fn start_op(&self, op: DiskOp<DmaBuffer>) {
         let Some(this) = self.this.upgrade() else { return };
-        let is_background = matches!(op, DiskOp::Prepare { .. });
+        let is_background = !matches!(op, DiskOp::Write { .. } | DiskOp::Sync { .. });
         let work = async move {
             let completion = this.disk.execute(op).await;
             this.shard.borrow_mut().on_completion(completion);

@@ -133,8 +133,8 @@ impl<B: Buffer + 'static> Shard<B> {
     pub(super) fn wake_pulls(&mut self, queue: QueueKey, from: QueueOffset) {
         let max = self.log.max_offset(queue);
         let log = &self.log;
-        let tag_hashes =
-            (from.0..max.0).filter_map(|at| log.entry(queue, QueueOffset(at))).map(|entry| entry.tag_hash);
+        let count = (max.0 - from.0) as usize;
+        let tag_hashes = log.newest_entries(queue, from).take(count).map(|entry| entry.tag_hash);
         let mut woken = Vec::new();
         self.parked.on_arrival(queue, tag_hashes, &mut woken);
         for pull in woken {

@@ -6,7 +6,7 @@ use apogee_net::body::BodyError;
 use apogee_net::code::ResponseCode;
 use apogee_net::message::{BatchError, RecordError};
 use apogee_net::request::FieldError;
-use apogee_storage::AppendRefused;
+use apogee_storage::{AppendRefused, IndexFault};
 
 use super::attributes::AttributeError;
 use super::clients::ClientError;
@@ -148,6 +148,13 @@ impl From<ClientError> for Refusal {
 impl From<OffsetError> for Refusal {
     fn from(error: OffsetError) -> Self {
         Refusal::new(ResponseCode::SYSTEM_ERROR, error.to_string())
+    }
+}
+
+/// An index file that has to be loaded or made anew first.
+impl From<IndexFault> for Refusal {
+    fn from(fault: IndexFault) -> Self {
+        Refusal::new(ResponseCode::SYSTEM_BUSY, fault.to_string())
     }
 }
 

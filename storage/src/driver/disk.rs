@@ -2,17 +2,23 @@
 
 use std::cell::{Cell, RefCell};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::Path;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use glommio::GlommioError;
 use glommio::io::{DmaFile, OpenOptions, ReadResult};
 use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 
-use super::prepare::{Fill, prepare_segment};
-use crate::disk::{Buffer, Completion, DiskError, DiskOp, FileRun, SegmentInfo};
+use super::files::LogFiles;
+use super::prepare::{Fill, blocking, prepare_segment, space_of};
+use crate::disk::{Buffer, Completion, DiskError, DiskOp, FileRun, SegmentInfo, Space};
 use crate::format::BLOCK_LEN;
+use crate::job_error::JobError;
+use crate::sealed::{read_ends, seal_segment};
+use crate::snapshot::{NewState, take_snapshot};
 use crate::source::LogFile;
 use crate::types::LogOffset;
 
@@ -22,15 +28,13 @@ pub use glommio::io::DmaBuffer;
 
 #[derive(Clone, Copy, Debug)]
 pub struct DiskConfig {
-    /// No segment is made if less than this would stay free on the file system. Default 1 GiB.
-    pub reserve_bytes: u64,
     /// Segment files kept open, at most; beyond it those not in use are closed, the longest unused first. Default 256.
     pub open_files_max: usize,
 }
 
 impl Default for DiskConfig {
     fn default() -> DiskConfig {
-        DiskConfig { reserve_bytes: 1 << 30, open_files_max: 256 }
+        DiskConfig { open_files_max: 256 }
     }
 }
 
@@ -41,7 +45,8 @@ struct OpenSegment {
 
 /// Carries out [`DiskOp`]s and reads [`FileRun`]s of one log directory. Belongs to the executor it was opened on.
 pub struct Disk {
-    directory: PathBuf,
+    files: LogFiles,
+    new_state: NewState,
     config: DiskConfig,
     open: RefCell<FxHashMap<LogOffset, OpenSegment>>,
     uses: Cell<u64>,
@@ -50,15 +55,29 @@ pub struct Disk {
 
 impl Disk {
     /// To be called on the executor that will use the disk, before anything else there opens a file for direct I/O.
-    pub async fn open(directory: &Path, config: DiskConfig) -> Result<Disk, DiskError> {
-        prime_poll_probe(directory).await?;
+    /// Snapshots are taken of what `new_state` makes.
+    pub async fn open(files: LogFiles, config: DiskConfig, new_state: NewState) -> Result<Disk, DiskError> {
+        prime_poll_probe(files.log_path()).await?;
         Ok(Disk {
-            directory: directory.to_owned(),
+            files,
+            new_state,
             config,
             open: RefCell::default(),
             uses: Cell::new(0),
             fill: Fill::unknown(),
         })
+    }
+
+    fn directory(&self) -> &Path {
+        self.files.log_path()
+    }
+
+    /// Bytes of the file system that holds the log.
+    pub async fn space(&self) -> Result<Space, DiskError> {
+        let directory = self.directory().to_owned();
+        let space = blocking(move || space_of(&directory)).await;
+        let action = || format!("ask for the free space in {}", self.directory().display());
+        space.map_err(|error| DiskError::io(action(), &error))
     }
 
     /// A buffer for [`CommitLog::poll_op`](crate::CommitLog::poll_op).
@@ -74,8 +93,35 @@ impl Disk {
                 Completion::Written { id, result: self.write(segment, position, buffer, len).await }
             }
             DiskOp::Sync { id, segments } => Completion::Synced { id, result: self.sync(segments).await },
-            DiskOp::Prepare { segment } => {
-                Completion::Prepared { base: segment.base, result: self.prepare(segment).await }
+            DiskOp::Prepare { segment, recycle, reserve_bytes } => {
+                let result = self.prepare(segment, recycle, reserve_bytes).await;
+                Completion::Prepared { base: segment.base, result }
+            }
+            DiskOp::Seal(job) => {
+                let (files, base) = (self.files.clone(), job.segment.base);
+                let sealed = blocking(move || Ok(seal_segment(&files, &job))).await;
+                Completion::Sealed { base, result: self.of_job("seal", sealed) }
+            }
+            DiskOp::Snapshot(job) => {
+                let (files, at, new_state) = (self.files.clone(), job.at, Arc::clone(&self.new_state));
+                let taken = blocking(move || Ok(take_snapshot(&files, &job, new_state()).map(drop))).await;
+                Completion::Snapshot { at, result: self.of_job("take a snapshot of", taken) }
+            }
+            DiskOp::ReadEnds(index) => {
+                let base = index.summary().segment.base;
+                let ends = blocking(move || Ok(read_ends(&index))).await;
+                let action = || format!("read the index of segment {base} in {}", self.directory().display());
+                let result = match ends {
+                    Ok(Ok(ends)) => Ok(ends),
+                    Ok(Err(fault)) => {
+                        Err(DiskError::Io { action: action(), os_code: None, message: fault.to_string() })
+                    }
+                    Err(error) => Err(DiskError::io(action(), &error)),
+                };
+                Completion::Ends { base, result }
+            }
+            DiskOp::Remove { segment } => {
+                Completion::Removed { base: segment, result: self.remove(segment).await }
             }
         }
     }
@@ -124,8 +170,34 @@ impl Disk {
         Ok(())
     }
 
-    async fn prepare(&self, segment: SegmentInfo) -> Result<(), DiskError> {
-        prepare_segment(&self.directory, segment, self.config.reserve_bytes, &self.fill).await?;
+    fn of_job<T>(&self, action: &str, result: io::Result<Result<T, JobError>>) -> Result<T, DiskError> {
+        let action = || format!("{action} the log in {}", self.directory().display());
+        match result {
+            Ok(done) => done.map_err(|error| DiskError::job(action(), &error)),
+            Err(error) => Err(DiskError::io(action(), &error)),
+        }
+    }
+
+    /// Removes a segment's file and the index files of those before it. Whoever has it open keeps it.
+    async fn remove(&self, segment: LogOffset) -> Result<(), DiskError> {
+        self.open.borrow_mut().remove(&segment);
+        let files = self.files.clone();
+        let removed = blocking(move || files.remove_left(segment)).await;
+        removed.map_err(|error| {
+            DiskError::io(format!("remove segment {segment} in {}", self.directory().display()), &error)
+        })
+    }
+
+    async fn prepare(
+        &self,
+        segment: SegmentInfo,
+        recycle: Option<LogOffset>,
+        reserve_bytes: u64,
+    ) -> Result<(), DiskError> {
+        if let Some(old) = recycle {
+            self.remove(old).await?;
+        }
+        prepare_segment(self.directory(), segment, reserve_bytes, &self.fill).await?;
         // Now, off the append path, rather than at the first write.
         self.segment(segment.base).await.map(drop)
     }
@@ -135,7 +207,7 @@ impl Disk {
         if let Some(file) = self.opened(base) {
             return Ok(file);
         }
-        let path = self.directory.join(LogFile::Segment(base).file_name());
+        let path = self.files.path(LogFile::Segment(base));
         let opened = OpenOptions::new().read(true).write(true).dma_open(&path).await;
         let file = opened.map_err(|error| self.error("open", base, &error))?;
         // Another task may have opened it meanwhile; then the two are the same to everyone.
@@ -175,7 +247,7 @@ impl Disk {
             GlommioError::EnhancedIoError { source, .. } => source.raw_os_error(),
             _ => None,
         };
-        let action = format!("{action} segment {segment} in {}", self.directory.display());
+        let action = format!("{action} segment {segment} in {}", self.directory().display());
         DiskError::Io { action, os_code, message: error.to_string() }
     }
 }

@@ -107,6 +107,19 @@ impl LogFiles {
         self.sync_names(file)
     }
 
+    /// Removes the file of a segment that left the log, if it is there, then the indexes of those before it.
+    pub(super) fn remove_left(&self, segment: LogOffset) -> io::Result<()> {
+        let gone = |result: io::Result<()>| match result {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            result => result,
+        };
+        gone(fs::remove_file(self.path(LogFile::Segment(segment))))?;
+        for base in self.indexes()?.into_iter().filter(|base| *base < segment) {
+            gone(fs::remove_file(self.path(LogFile::Index(base))))?;
+        }
+        sync_directory(&self.log)
+    }
+
     fn sync_names(&self, file: LogFile) -> io::Result<()> {
         let path = self.path(file);
         sync_directory(path.parent().expect("files of a log lie in a directory"))

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use super::directory::sync_directory;
 use crate::aligned::AlignedBuffer;
-use crate::disk::{DiskError, SegmentInfo};
+use crate::disk::{DiskError, SegmentInfo, Space};
 use crate::source::LogFile;
 
 /// Zeros written at once: the pool's thread is free for others after each piece.
@@ -101,14 +101,16 @@ fn allocate(path: &Path, bytes: u64) -> io::Result<File> {
 }
 
 /// Runs on the blocking pool. A panic that left the closure would leave its caller waiting for ever.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
     let caught = glommio::executor().spawn_blocking(|| catch_unwind(AssertUnwindSafe(work)));
     caught.await.unwrap_or_else(|_| Err(io::Error::other("panicked")))
 }
 
 fn check_space(directory: &Path, segment: SegmentInfo, reserve_bytes: u64) -> Result<(), DiskError> {
     let place = directory.display().to_string();
-    let free_bytes = free_bytes(directory)
+    let Space { free_bytes, .. } = space_of(directory)
         .map_err(|error| DiskError::io(format!("ask for the free space in {place}"), &error))?;
     if free_bytes < segment.bytes.saturating_add(reserve_bytes) {
         return Err(DiskError::NoSpace { place, needed_bytes: segment.bytes, free_bytes, reserve_bytes });
@@ -116,7 +118,7 @@ fn check_space(directory: &Path, segment: SegmentInfo, reserve_bytes: u64) -> Re
     Ok(())
 }
 
-fn free_bytes(directory: &Path) -> io::Result<u64> {
+pub(super) fn space_of(directory: &Path) -> io::Result<Space> {
     let file = File::open(directory)?;
     let mut stat = std::mem::MaybeUninit::<libc::statvfs>::uninit();
     // SAFETY: the descriptor is open and `stat` has room for the answer.
@@ -125,5 +127,6 @@ fn free_bytes(directory: &Path) -> io::Result<u64> {
     }
     // SAFETY: the call succeeded, so it has filled `stat`.
     let stat = unsafe { stat.assume_init() };
-    Ok(stat.f_bavail * stat.f_frsize)
+    let [free_bytes, total_bytes] = [stat.f_bavail, stat.f_blocks].map(|blocks| blocks * stat.f_frsize);
+    Ok(Space { free_bytes, total_bytes })
 }

@@ -2,22 +2,27 @@
 
 use std::collections::VecDeque;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use smallvec::SmallVec;
 
+use super::archive::{Archive, LogUse, RestoredArchive};
+use super::event::{EVENTS_MAX, LogEvent};
 use super::marks::Marks;
 use super::pipeline::{Committed, FailedAppends, FailureCause, Pipeline, Placed, Poison, SealedRecord};
+use super::space::{SpaceInputs, SpaceState};
 use super::staging::{AppendRefused, Staged, StagedRecord, Staging};
-use crate::batches::Batches;
 use crate::config::{ConfigError, Durability, LogConfig};
-use crate::disk::{Buffer, Completion, DiskError, DiskOp, OpId, SegmentInfo};
+use crate::disk::{Buffer, Completion, DiskError, DiskOp, OpId, SegmentInfo, Space};
 use crate::format::{BatchLayout, KEY_HASHES_MAX};
 use crate::index::Queues;
 use crate::record::{Append, Record};
 use crate::recovery::Recovered;
-use crate::segment::Segments;
+use crate::sealed::SealedIndex;
+use crate::segment::{Segments, Wanted};
 use crate::tail_cache::TailCache;
 use crate::types::{BatchIndex, LogOffset, QueueKey, QueueOffset, Term, Ticket};
+use crate::unsealed::{NewBatch, Unsealed};
 
 /// What a log is opened with, as recovery found it.
 #[derive(Debug)]
@@ -30,7 +35,9 @@ pub(crate) struct Restored {
     pub(crate) greatest_term: Term,
     pub(crate) last_store_time_ms: i64,
     pub(crate) queues: Queues,
-    pub(crate) batches: Batches,
+    /// Of the segments without an index file.
+    pub(crate) unsealed: Unsealed,
+    pub(crate) archive: RestoredArchive,
 }
 
 /// Batches, index and tail of one shard's log, as decisions only.
@@ -41,7 +48,9 @@ pub(crate) struct Restored {
 /// 2. drain [`poll_op`](CommitLog::poll_op) and hand each operation to the disk;
 /// 3. give each answer to [`on_completion`](CommitLog::on_completion), then drain
 ///    [`take_committed`](CommitLog::take_committed) and [`take_failed`](CommitLog::take_failed), then again 2;
-/// 4. when nothing happens until [`wake_at_ms`](CommitLog::wake_at_ms), again 2.
+/// 4. when nothing happens until [`wake_at_ms`](CommitLog::wake_at_ms), again 2;
+/// 5. every 100 ms or so [`on_tick`](CommitLog::on_tick), now and then [`on_space`](CommitLog::on_space), then 2, and
+///    [`take_event`](CommitLog::take_event).
 ///
 /// An append is committed at most once and in the order of tickets; each ticket ends in exactly one of
 /// `take_committed` and `take_failed`, unless the process ends first.
@@ -51,7 +60,8 @@ pub struct CommitLog<B, R> {
     pub(super) term: Term,
     pub(super) segments: Segments,
     pub(super) queues: Queues,
-    pub(super) batches: Batches,
+    pub(super) unsealed: Unsealed,
+    pub(super) archive: Archive,
     pub(super) tail_cache: TailCache<B>,
     pub(super) staging: Staging<R>,
     pub(super) pipeline: Pipeline<B>,
@@ -73,6 +83,9 @@ pub struct CommitLog<B, R> {
     sync_asked: bool,
     /// A batch waits until others are durable, which in asynchronous durability nobody else is in a hurry for.
     pub(super) window_is_full: bool,
+    space: Option<Space>,
+    space_state: SpaceState,
+    events: VecDeque<LogEvent>,
 }
 
 impl<B: Buffer, R: Record> CommitLog<B, R> {
@@ -90,7 +103,8 @@ impl<B: Buffer, R: Record> CommitLog<B, R> {
             term,
             segments: Segments::new(restored.segments, restored.end, &config),
             queues: restored.queues,
-            batches: restored.batches,
+            unsealed: restored.unsealed,
+            archive: Archive::new(restored.archive, config.group, config.retry_ms, config.snapshot_pause_ms),
             tail_cache: TailCache::new(config.tail_cache_bytes),
             staging: Staging::new(),
             pipeline: Pipeline::new(),
@@ -109,6 +123,9 @@ impl<B: Buffer, R: Record> CommitLog<B, R> {
             sync_due_at_ms: None,
             sync_asked: false,
             window_is_full: false,
+            space: None,
+            space_state: SpaceState::Normal,
+            events: VecDeque::new(),
             config,
         })
     }
@@ -137,7 +154,7 @@ impl<B: Buffer, R: Record> CommitLog<B, R> {
             if bytes > limit {
                 return Err(AppendRefused::TooLarge { bytes, limit });
             }
-            entries += u64::from(queue != QueueKey::CONTROL);
+            entries += 1;
             let slot = self.queues.slot_or_refuse(queue, self.config.queues_max)?;
             let queue_offset = QueueOffset(0);
             group.push(StagedRecord { slot, queue_offset, tag_hash, size, key_hashes, record });
@@ -198,7 +215,94 @@ impl<B: Buffer, R: Record> CommitLog<B, R> {
         if self.window_is_full && self.pipeline.sync_is_possible() {
             return Some(self.start_sync());
         }
-        self.segments.poll_prepare(now_ms).map(|segment| DiskOp::Prepare { segment })
+        self.poll_background(now_ms)
+    }
+
+    fn poll_background(&mut self, now_ms: i64) -> Option<DiskOp<B>> {
+        if let Some(Wanted { segment, recycle }) = self.segments.poll_prepare(now_ms) {
+            return Some(DiskOp::Prepare { segment, recycle, reserve_bytes: self.config.reserve_bytes });
+        }
+        if let Some(segment) = self.segments.poll_remove(now_ms) {
+            return Some(DiskOp::Remove { segment });
+        }
+        let finished = self.unsealed.finished().filter(|oldest| oldest.end <= self.marks.durable);
+        let due = finished.and_then(|oldest| Some((oldest, self.segments.get(oldest.base)?)));
+        if let Some(op) = self.archive.poll_seal(due, now_ms) {
+            return Some(op);
+        }
+        if let Some(op) = self.archive.poll_snapshot(now_ms) {
+            return Some(op);
+        }
+        if !self.segments.may_leave() {
+            return None;
+        }
+        let log_use = LogUse {
+            log_bytes: self.segments.log_bytes(),
+            reclaims: self.space_state != SpaceState::Normal && !self.segments.has_spare(),
+        };
+        self.archive.poll_leave(&self.config.retention, &log_use, now_ms)
+    }
+
+    /// Carries on what is done in small steps: queues forget what is sealed, and what is expired leaves.
+    pub fn on_tick(&mut self) {
+        if self.poison.is_some() {
+            return;
+        }
+        self.archive.step_forgetting(&mut self.queues);
+        if self.segments.may_leave()
+            && let Some((left, why)) = self.archive.step_leaving(&mut self.queues)
+        {
+            let segment = self.segments.leave();
+            let summary = left.summary();
+            assert_eq!(summary.segment, segment, "another segment is the oldest");
+            self.event(LogEvent::Left { segment, newest_ms: summary.last_time_ms, why });
+        }
+    }
+
+    /// Takes what the file system has left. Asked for every second or so, it lets segments leave before a disk is full.
+    pub fn on_space(&mut self, space: Space) {
+        self.space = Some(space);
+        self.update_space();
+    }
+
+    /// What the log does about the disk's space just now.
+    #[must_use]
+    pub fn space_state(&self) -> SpaceState {
+        self.space_state
+    }
+
+    pub(super) fn update_space(&mut self) {
+        let inputs = SpaceInputs {
+            space: self.space,
+            reserve_bytes: self.config.reserve_bytes,
+            segment_bytes: self.segments.new_bytes(),
+            segment_failed: self.segments.failure().is_some_and(DiskError::is_no_space),
+            refuses: self.out_of_space,
+        };
+        let (from, to) = (self.space_state, inputs.state());
+        if from != to {
+            self.space_state = to;
+            self.event(LogEvent::Space { from, to, space: self.space });
+        }
+    }
+
+    fn event(&mut self, event: LogEvent) {
+        if self.events.len() == EVENTS_MAX {
+            self.events.pop_front();
+        }
+        self.events.push_back(event);
+    }
+
+    /// What the log did by itself since it was asked last.
+    pub fn take_event(&mut self) -> Option<LogEvent> {
+        self.events.pop_front()
+    }
+
+    /// A read met a page of this segment's index that is not what was written: it is made anew from the segment.
+    pub fn on_index_damaged(&mut self, segment: LogOffset) {
+        if self.archive.on_damaged(segment) {
+            self.event(LogEvent::IndexDamaged { segment });
+        }
     }
 
     /// When [`poll_op`](CommitLog::poll_op) may have something to do by the passing of time alone.
@@ -256,6 +360,10 @@ impl<B: Buffer, R: Record> CommitLog<B, R> {
             Completion::Written { id, result } => self.on_written(id, result),
             Completion::Synced { id, result } => self.on_synced(id, result),
             Completion::Prepared { base, result } => self.on_prepared(base, result),
+            Completion::Sealed { base, result } => self.on_sealed(base, result),
+            Completion::Snapshot { at, result } => self.on_snapshot(at, result),
+            Completion::Ends { base, result } => self.on_ends(base, result),
+            Completion::Removed { base, result } => self.on_removed(base, result),
         }
     }
 
@@ -296,22 +404,76 @@ impl<B: Buffer, R: Record> CommitLog<B, R> {
 
     /// A failure refuses what needs the segment, and is tried again by itself.
     pub fn on_prepared(&mut self, base: LogOffset, result: Result<(), DiskError>) {
-        if result.is_ok() {
-            self.out_of_space = false;
+        match &result {
+            Ok(()) => self.out_of_space = false,
+            Err(error) => self.event(LogEvent::PrepareFailed { segment: base, error: error.clone() }),
         }
         self.segments.on_prepared(base, result);
+        self.update_space();
+    }
+
+    /// A failure leaves the segment as it was, and is tried again by itself.
+    pub fn on_sealed(&mut self, base: LogOffset, result: Result<Arc<SealedIndex>, DiskError>) {
+        let is_rebuilt = self.archive.on_sealed(base, result.as_ref().ok().cloned());
+        let event = match result {
+            Err(error) => LogEvent::SealFailed { segment: base, error },
+            Ok(_) if is_rebuilt => LogEvent::IndexRebuilt { segment: base },
+            Ok(index) => {
+                let summary = index.summary();
+                let oldest = self.unsealed.front().map(|oldest| (oldest.base, oldest.end));
+                assert_eq!(oldest, Some((base, summary.end)), "the index is not that of the oldest segment");
+                self.unsealed.pop_front();
+                let (records, queues) = (summary.entries.into(), summary.queues.into());
+                LogEvent::Sealed { segment: base, records, queues }
+            }
+        };
+        self.event(event);
+    }
+
+    /// A failure keeps segments from leaving, and is tried again by itself.
+    pub fn on_snapshot(&mut self, at: LogOffset, result: Result<(), DiskError>) {
+        self.archive.on_snapshot(at, result.is_ok());
+        self.event(match result {
+            Ok(()) => LogEvent::SnapshotTaken { at },
+            Err(error) => LogEvent::SnapshotFailed { at, error },
+        });
+    }
+
+    fn on_ends(&mut self, base: LogOffset, result: Result<Vec<(QueueKey, QueueOffset)>, DiskError>) {
+        if let Err(error) = &result {
+            self.event(LogEvent::LeaveFailed { segment: base, error: error.clone() });
+        }
+        self.archive.on_ends(result);
+    }
+
+    fn on_removed(&mut self, base: LogOffset, result: Result<(), DiskError>) {
+        if let Err(error) = &result {
+            self.event(LogEvent::LeaveFailed { segment: base, error: error.clone() });
+        }
+        self.segments.on_removed(base, result.is_ok());
     }
 
     /// Makes the first `batches` on their way visible.
     fn commit(&mut self, batches: usize) {
         while let Some(flight) = self.pipeline.commit_next(batches) {
             let mut places = Vec::with_capacity(flight.records.len());
-            for SealedRecord { slot, queue_offset, entry } in std::mem::take(&mut flight.records) {
-                self.queues.publish(slot, queue_offset, entry);
-                self.uncommitted_entries -= u64::from(self.queues.at(slot).key != QueueKey::CONTROL);
+            self.unsealed.push(NewBatch {
+                segment: flight.segment,
+                base: flight.base,
+                len: flight.len,
+                index: flight.index,
+                prev_term: flight.prev_term,
+                store_time_ms: flight.store_time_ms,
+            });
+            for record in std::mem::take(&mut flight.records) {
+                let SealedRecord { slot, queue_offset, entry, key_hashes } = record;
+                self.queues.publish(slot, queue_offset, entry, flight.segment);
+                for hash in key_hashes {
+                    self.unsealed.push_key(hash, entry.log_offset, entry.size);
+                }
+                self.uncommitted_entries -= 1;
                 places.push(Placed { log_offset: entry.log_offset, queue_offset });
             }
-            self.batches.push(flight.base, flight.len);
             self.tail_cache.push(flight.base, flight.len, Rc::clone(&flight.buffer));
             self.marks.advance(Marks { committed: flight.end(), ..self.marks });
             self.committed.push_back(Committed {
@@ -335,6 +497,7 @@ impl<B: Buffer, R: Record> CommitLog<B, R> {
             let cause = FailureCause::Poisoned(poison.clone());
             self.failed.push_back(FailedAppends { first_ticket, count, cause });
         }
+        self.event(LogEvent::Poisoned(poison.clone()));
         self.poison = Some(poison);
     }
 
@@ -381,7 +544,13 @@ impl<B: Buffer, R: Record> CommitLog<B, R> {
         self.staging.bytes()
     }
 
-    /// Index entries over all queues.
+    /// Where the log begins: what was in front of it has left.
+    #[must_use]
+    pub fn start(&self) -> LogOffset {
+        self.segments.start()
+    }
+
+    /// Index entries in memory, over all queues.
     #[must_use]
     pub fn index_entries(&self) -> u64 {
         self.queues.entries()

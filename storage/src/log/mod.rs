@@ -1,19 +1,26 @@
-//! The commit log's decisions: what is staged, sealed, written, synced, committed and readable. No I/O, no clock.
+//! The commit log's decisions: what is staged, written, synced, committed and readable; what is sealed in the
+//! background, and what leaves. No I/O, no clock.
 
+mod archive;
 mod commit_log;
+mod event;
 mod marks;
 mod pipeline;
 mod read;
 mod seal;
+mod space;
 mod staging;
 
 #[cfg(test)]
 mod tests;
 
 pub use commit_log::CommitLog;
+pub use event::{LogEvent, WhyLeft};
 pub use marks::Marks;
 pub use pipeline::{Committed, FailedAppends, FailureCause, Grown, Placed, Poison};
 pub use read::{Located, MemoryRun, ReadLimits, ReadPlan, Run};
+pub use space::SpaceState;
 pub use staging::{AppendRefused, Staged};
 
+pub(crate) use archive::RestoredArchive;
 pub(crate) use commit_log::Restored;

@@ -12,7 +12,7 @@ use smallvec::SmallVec;
 
 use crate::disk::{DiskError, OpId};
 use crate::index::{IndexEntry, Slot};
-use crate::types::{BatchIndex, LogOffset, QueueKey, QueueOffset, Ticket};
+use crate::types::{BatchIndex, LogOffset, QueueKey, QueueOffset, Term, Ticket};
 
 /// Where a committed record stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,11 +76,13 @@ pub(crate) struct SealedRecord {
     pub(crate) slot: Slot,
     pub(crate) queue_offset: QueueOffset,
     pub(crate) entry: IndexEntry,
+    pub(crate) key_hashes: SmallVec<[u32; 4]>,
 }
 
 #[derive(Debug)]
 pub(crate) struct Flight<B> {
     pub(crate) index: BatchIndex,
+    pub(crate) prev_term: Term,
     pub(crate) base: LogOffset,
     pub(crate) len: u32,
     pub(crate) segment: LogOffset,

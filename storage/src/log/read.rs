@@ -1,16 +1,19 @@
 //! Reading: a plan of runs, made at once, fetched later.
 
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use smallvec::SmallVec;
 
 use super::CommitLog;
 use crate::disk::{Buffer, FileRun};
 use crate::format::RawBatch;
-use crate::index::{IndexEntry, TimeBound};
+use crate::index::{IndexEntry, QueueState, TimeBound};
 use crate::record::Record;
+use crate::sealed::{Access, IndexFault, SealedIndex};
 use crate::types::{LogOffset, QueueKey, QueueOffset};
+use crate::unsealed::KeyCursor;
 
 /// Bytes of a committed batch that are still in memory. Holding it keeps the batch's buffer.
 #[derive(Debug)]
@@ -76,13 +79,20 @@ pub struct ReadPlan<B> {
     /// Where the next read begins: behind the last entry given or passed over by the filter.
     pub next_offset: QueueOffset,
     pub examined: u32,
+    /// The plan ends here because an index file could not be looked into: its pages have to be loaded
+    /// ([`IndexFault::Cold`]) before the next read from `next_offset`, or the index made anew
+    /// ([`CommitLog::on_index_damaged`]). What was planned before is good.
+    pub fault: Option<IndexFault>,
 }
+
+/// Entries taken from an index file at once.
+const ENTRIES_AT_ONCE: u32 = 256;
 
 impl<B: Buffer, R: Record> CommitLog<B, R> {
     /// The first offset that can be read; 0 for a queue never heard of.
     #[must_use]
     pub fn min_offset(&self, queue: QueueKey) -> QueueOffset {
-        self.queues.get(queue).map_or(QueueOffset(0), |state| state.index.min())
+        self.queues.get(queue).map_or(QueueOffset(0), |state| state.min)
     }
 
     /// One past the last offset that can be read: only committed records count.
@@ -102,16 +112,68 @@ impl<B: Buffer, R: Record> CommitLog<B, R> {
         self.queues.iter().map(|state| state.key)
     }
 
-    #[must_use]
-    pub fn entry(&self, queue: QueueKey, offset: QueueOffset) -> Option<IndexEntry> {
-        self.queues.get(queue)?.index.get(offset).copied()
+    /// Committed entries from `from` on that are still in memory, as the newest always are.
+    pub fn newest_entries(
+        &self,
+        queue: QueueKey,
+        from: QueueOffset,
+    ) -> impl Iterator<Item = &IndexEntry> + Clone {
+        self.queues.get(queue).into_iter().flat_map(move |state| state.index.range_from(from))
     }
 
-    /// The offset of the entry that `bound` means. An empty queue answers [`max_offset`](CommitLog::max_offset)
-    /// to a lower bound and 0 to an upper one.
-    #[must_use]
-    pub fn search_by_time(&self, queue: QueueKey, time_ms: i64, bound: TimeBound) -> QueueOffset {
-        self.queues.get(queue).map_or(QueueOffset(0), |state| state.index.search_by_time(time_ms, bound))
+    /// The entry of one record; nothing outside of what can be read.
+    pub fn entry(&self, queue: QueueKey, offset: QueueOffset) -> Result<Option<IndexEntry>, IndexFault> {
+        let Some(state) = self.queues.get(queue) else { return Ok(None) };
+        if offset < state.min || offset >= state.index.max() {
+            return Ok(None);
+        }
+        if let Some(entry) = state.index.get(offset) {
+            return Ok(Some(*entry));
+        }
+        let mut found = None;
+        let _ = self.visit_sealed(state, offset, &mut |entry| {
+            found = Some(entry);
+            ControlFlow::Break(())
+        })?;
+        Ok(found)
+    }
+
+    /// The offset of the entry that `bound` means. A queue without entries answers
+    /// [`max_offset`](CommitLog::max_offset) to a lower bound and 0 to an upper one.
+    pub fn search_by_time(
+        &self,
+        queue: QueueKey,
+        time_ms: i64,
+        bound: TimeBound,
+    ) -> Result<QueueOffset, IndexFault> {
+        let Some(state) = self.queues.get(queue) else { return Ok(QueueOffset(0)) };
+        let not_before = if state.index.first() <= state.min || state.index.begins_before(time_ms, bound) {
+            state.index.first_not_before(time_ms, bound)
+        } else {
+            self.sealed_not_before(state, time_ms, bound)?
+        };
+        Ok(match bound {
+            TimeBound::Lower => not_before.max(state.min),
+            TimeBound::Upper if not_before <= state.min => QueueOffset(0),
+            TimeBound::Upper => QueueOffset(not_before.0 - 1),
+        })
+    }
+
+    /// The first entry not before the place searched, which is at or in front of the first entry in memory.
+    fn sealed_not_before(
+        &self,
+        state: &QueueState,
+        time_ms: i64,
+        bound: TimeBound,
+    ) -> Result<QueueOffset, IndexFault> {
+        let indexes = self.archive.indexes();
+        let nth = indexes.partition_point(|index| bound.is_before(index.summary().last_time_ms, time_ms));
+        // All entries of later segments are behind the place, those of earlier ones in front of it.
+        let Some(index) = indexes.get(nth) else { return Ok(state.index.first()) };
+        let view = index.view(Access::Resident);
+        let Some(span) = view.queue(state.key)? else { return Ok(QueueOffset(0)) };
+        let before = view.count_before(span, time_ms, bound)?;
+        Ok(QueueOffset(span.begin.0 + u64::from(before)).min(state.index.max()))
     }
 
     /// Plans a read of one queue. `from` outside of what can be read gives an empty plan with `next_offset` = `from`.
@@ -120,30 +182,97 @@ impl<B: Buffer, R: Record> CommitLog<B, R> {
         queue: QueueKey,
         from: QueueOffset,
         limits: ReadLimits,
-        mut filter: impl FnMut(&IndexEntry) -> bool,
+        filter: impl FnMut(&IndexEntry) -> bool,
     ) -> ReadPlan<B> {
-        let mut plan =
-            ReadPlan { runs: SmallVec::new(), messages: 0, bytes: 0, next_offset: from, examined: 0 };
-        let Some(index) = self.queues.get(queue).map(|state| &state.index) else { return plan };
-        if from < index.min() {
-            return plan;
+        let plan = ReadPlan {
+            runs: SmallVec::new(),
+            messages: 0,
+            bytes: 0,
+            next_offset: from,
+            examined: 0,
+            fault: None,
+        };
+        let mut planning = Planning { plan, limits, filter, log: self };
+        let Some(state) = self.queues.get(queue) else { return planning.plan };
+        if from < state.min || from >= state.index.max() {
+            return planning.plan;
         }
-        for entry in index.range_from(from) {
-            if plan.examined >= limits.examine_max || plan.messages >= limits.messages_max {
+        if from < state.index.first() {
+            match self.visit_sealed(state, from, &mut |entry| planning.take(&entry)) {
+                Ok(ControlFlow::Continue(())) => {}
+                Ok(ControlFlow::Break(())) => return planning.plan,
+                Err(fault) => {
+                    planning.plan.fault = Some(fault);
+                    return planning.plan;
+                }
+            }
+        }
+        let next = planning.plan.next_offset;
+        // Sealed segments and memory overlap, or touch.
+        assert!(next >= state.index.first(), "queue {queue}: nothing holds {next}");
+        let _ = state.index.range_from(next).try_for_each(|entry| planning.take(entry));
+        planning.plan
+    }
+
+    /// Calls `visit` with the entries from `from` on that lie in sealed segments, until it breaks.
+    fn visit_sealed(
+        &self,
+        state: &QueueState,
+        from: QueueOffset,
+        visit: &mut dyn FnMut(IndexEntry) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>, IndexFault> {
+        let indexes = self.archive.indexes();
+        let mut next = from;
+        let mut nth = self.sealed_holding(state, from)?;
+        while let Some(index) = indexes.get(nth)
+            && next < state.index.first()
+        {
+            let view = index.view(Access::Resident);
+            state.read_last.set(index.summary().segment.base);
+            nth += 1;
+            let Some(span) = view.queue(state.key)? else { continue };
+            while next < span.end() {
+                let before = next;
+                for entry in view.entries(span, next, ENTRIES_AT_ONCE)? {
+                    if visit(entry).is_break() {
+                        return Ok(ControlFlow::Break(()));
+                    }
+                    next = next.next();
+                }
+                assert!(
+                    next > before,
+                    "the index of {} holds nothing at {next}",
+                    index.summary().segment.base
+                );
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    /// Which sealed segment holds the record: the first in which the queue ends behind it.
+    fn sealed_holding(&self, state: &QueueState, offset: QueueOffset) -> Result<usize, IndexFault> {
+        let indexes = self.archive.indexes();
+        let ends_behind = |nth: usize| -> Result<bool, IndexFault> {
+            let span = indexes[nth].view(Access::Resident).queue(state.key)?;
+            Ok(span.is_some_and(|span| span.end() > offset))
+        };
+        // Whoever reads a queue from front to back finds it where it was, or in the next.
+        let last = state.read_last.get();
+        let hint = indexes.partition_point(|index| index.summary().segment.base < last);
+        for nth in hint..indexes.len().min(hint + 2) {
+            if ends_behind(nth)? {
+                if nth > hint || nth == 0 || !ends_behind(nth - 1)? {
+                    return Ok(nth);
+                }
                 break;
             }
-            if filter(entry) {
-                if plan.messages > 0 && plan.bytes + u64::from(entry.size) > limits.bytes_max {
-                    break;
-                }
-                self.extend_runs(&mut plan.runs, entry);
-                plan.messages += 1;
-                plan.bytes += u64::from(entry.size);
-            }
-            plan.examined += 1;
-            plan.next_offset = plan.next_offset.next();
         }
-        plan
+        let (mut low, mut high) = (0, indexes.len());
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if ends_behind(middle)? { high = middle } else { low = middle + 1 }
+        }
+        Ok(low)
     }
 
     fn extend_runs(&self, runs: &mut SmallVec<[Run<B>; 4]>, entry: &IndexEntry) {
@@ -172,14 +301,76 @@ impl<B: Buffer, R: Record> CommitLog<B, R> {
 
     /// Where the committed record is that begins at `offset`. Nothing if no committed batch covers it; for a batch
     /// that is no longer in memory whether a record begins there is only known once the batch is read.
-    #[must_use]
-    pub fn locate(&self, offset: LogOffset) -> Option<Located<B>> {
+    pub fn locate(&self, offset: LogOffset) -> Result<Option<Located<B>>, IndexFault> {
         if let Some((buffer, len)) = self.tail_cache.batch_at(offset) {
             let bytes = &(**buffer).as_ref()[..len as usize];
-            let range = RawBatch(bytes).verify().expect("a batch in memory is whole").find(offset)?;
-            return Some(Located::Memory(MemoryRun { buffer: Rc::clone(buffer), range }));
+            let range = RawBatch(bytes).verify().expect("a batch in memory is whole").find(offset);
+            return Ok(range.map(|range| Located::Memory(MemoryRun { buffer: Rc::clone(buffer), range })));
         }
-        let (base, len) = self.batches.covering(offset)?;
-        Some(Located::InBatch(self.segments.file_run(base, len)))
+        let indexes = self.archive.indexes();
+        let behind = indexes.partition_point(|index| index.summary().segment.base <= offset);
+        let sealed = behind.checked_sub(1).map(|nth| &indexes[nth]);
+        let batch = match sealed.filter(|index| offset < index.summary().segment.end()) {
+            Some(index) => index.view(Access::Resident).batch_covering(offset)?,
+            None => self.unsealed.batch_covering(offset),
+        };
+        Ok(batch.map(|(base, len)| Located::InBatch(self.segments.file_run(base, len))))
+    }
+
+    /// Looks for records by a hash of their keys among those that are not sealed yet, oldest first and some at a
+    /// time; returns where to go on. Hashes may collide: whoever asks compares the keys.
+    pub fn find_unsealed_key(
+        &self,
+        hash: u32,
+        cursor: KeyCursor,
+        found: impl FnMut(LogOffset, u32),
+    ) -> Option<KeyCursor> {
+        self.unsealed.find_key(hash, cursor, found)
+    }
+
+    /// The indexes of sealed segments, oldest first. A look-up by key goes through many of their pages, so it belongs
+    /// on the blocking pool.
+    pub fn sealed_indexes(&self) -> impl DoubleEndedIterator<Item = &Arc<SealedIndex>> {
+        self.archive.indexes().iter()
+    }
+
+    /// The file bytes of a record found by key.
+    #[must_use]
+    pub fn file_run(&self, offset: LogOffset, len: u32) -> Option<FileRun> {
+        (offset >= self.segments.start()).then(|| self.segments.file_run(offset, len))
+    }
+
+    /// The index of a sealed segment, to load the pages that a fault names.
+    #[must_use]
+    pub fn sealed_index(&self, segment: LogOffset) -> Option<&Arc<SealedIndex>> {
+        self.archive.get(segment)
+    }
+}
+
+/// A plan in the making.
+struct Planning<'a, B, R, F> {
+    plan: ReadPlan<B>,
+    limits: ReadLimits,
+    filter: F,
+    log: &'a CommitLog<B, R>,
+}
+
+impl<B: Buffer, R: Record, F: FnMut(&IndexEntry) -> bool> Planning<'_, B, R, F> {
+    fn take(&mut self, entry: &IndexEntry) -> ControlFlow<()> {
+        let (plan, limits) = (&mut self.plan, &self.limits);
+        if plan.examined >= limits.examine_max || plan.messages >= limits.messages_max {
+            return ControlFlow::Break(());
+        }
+        if (self.filter)(entry) {
+            if plan.messages > 0 && plan.bytes + u64::from(entry.size) > limits.bytes_max {
+                return ControlFlow::Break(());
+            }
+            self.log.extend_runs(&mut plan.runs, entry);
+            plan.messages += 1;
+            plan.bytes += u64::from(entry.size);
+        }
+        plan.examined += 1;
+        plan.next_offset = plan.next_offset.next();
+        ControlFlow::Continue(())
     }
 }

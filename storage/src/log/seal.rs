@@ -11,7 +11,10 @@ use crate::format::{BatchFields, BatchKind, BatchLayout, BatchWriter, NewEntry};
 use crate::index::{IndexEntry, Queues};
 use crate::record::Record;
 use crate::segment::Placement;
-use crate::types::{BatchIndex, LogOffset, QueueKey, Ticket};
+use crate::types::{BatchIndex, LogOffset, Ticket};
+
+/// Times in an index file count in milliseconds from its first record's on, in 32 bits: 49 days.
+const SEGMENT_SPAN_MS_MAX: u64 = u32::MAX as u64;
 
 impl<B: Buffer, R: Record> CommitLog<B, R> {
     /// Makes a batch of what is staged, if the pipeline lets it through and its segment is there.
@@ -26,12 +29,23 @@ impl<B: Buffer, R: Record> CommitLog<B, R> {
             self.window_is_full = true;
             return None;
         }
-        let Some(placement) = self.segments.place(batch_len as u64) else {
+        let Some(placement) = self.segments.place(batch_len as u64, self.must_roll(now_ms)) else {
             self.refuse_staged_without_space();
             return None;
         };
         self.segments.take(placement, batch_len as u64);
         Some(self.seal_at(placement, layout, groups, now_ms, alloc(batch_len)))
+    }
+
+    /// The active segment takes no more batches, full or not: its oldest record is older than records are kept, or
+    /// its index could not tell the times of its records apart.
+    fn must_roll(&self, now_ms: i64) -> bool {
+        let (Some(active), Some(newest)) = (self.segments.active(), self.unsealed.back()) else {
+            return false;
+        };
+        let age_ms = now_ms.max(self.last_store_time_ms).saturating_sub(newest.first_time_ms);
+        let age_ms_max = self.config.retention.age_ms.unwrap_or(u64::MAX).min(SEGMENT_SPAN_MS_MAX);
+        newest.base == active.base && u64::try_from(age_ms).is_ok_and(|age_ms| age_ms > age_ms_max)
     }
 
     /// Staged records wait for a segment on its way, and fail once it cannot be made.
@@ -50,9 +64,10 @@ impl<B: Buffer, R: Record> CommitLog<B, R> {
                 "staged records are the newest of their queues"
             );
             state.tail = staged.queue_offset;
-            self.uncommitted_entries -= u64::from(state.key != QueueKey::CONTROL);
+            self.uncommitted_entries -= 1;
         }
         let first_ticket = Ticket(self.next_ticket.0 - count);
+        self.update_space();
         self.failed.push_back(FailedAppends { first_ticket, count, cause: FailureCause::NoSpace(error) });
     }
 
@@ -96,10 +111,11 @@ impl<B: Buffer, R: Record> CommitLog<B, R> {
         }
         writer.finish();
 
-        let sealed = records.iter().zip(log_offsets).map(|(staged, log_offset)| SealedRecord {
+        let sealed = records.into_iter().zip(log_offsets).map(|(staged, log_offset)| SealedRecord {
             slot: staged.slot,
             queue_offset: staged.queue_offset,
             entry: IndexEntry { log_offset, store_time_ms, size: staged.size, tag_hash: staged.tag_hash },
+            key_hashes: staged.key_hashes,
         });
         let records = sealed.collect();
         let (buffer, len) = (Rc::new(buffer), layout.batch_len() as u32);
@@ -116,6 +132,7 @@ impl<B: Buffer, R: Record> CommitLog<B, R> {
         let written = false;
         let flight = Flight {
             index,
+            prev_term: self.last_term,
             base,
             len,
             segment,

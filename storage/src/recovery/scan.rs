@@ -29,7 +29,6 @@
 use std::io;
 
 use super::report::{Cut, CutCause, RecoveryError, RecoveryReport};
-use crate::batches::Batches;
 use crate::config::{LogConfig, WRITE_WINDOW_BYTES_LIMIT};
 use crate::disk::SegmentInfo;
 use crate::format::{
@@ -37,9 +36,10 @@ use crate::format::{
     RawHeader,
 };
 use crate::index::{IndexEntry, Queues};
-use crate::log::Restored;
+use crate::log::{Restored, RestoredArchive};
 use crate::source::{LogFile, LogSource};
 use crate::types::{BatchIndex, LogOffset, QueueKey, QueueOffset, Term};
+use crate::unsealed::{NewBatch, Unsealed};
 use crate::window::Window;
 
 /// How much of the segment behind the last one is searched. What is written while batch `i` is not durable lies
@@ -139,7 +139,7 @@ struct Scan<'a, S: ?Sized> {
     config: &'a LogConfig,
     visit: &'a mut dyn FnMut(RecoveredRecord<'_>),
     queues: Queues,
-    batches: Batches,
+    unsealed: Unsealed,
     report: RecoveryReport,
     last_store_time_ms: i64,
     greatest_term: Term,
@@ -161,13 +161,13 @@ impl<'a, S: LogSource + ?Sized> Scan<'a, S> {
             last_term: Term(0),
             cut: None,
         };
-        let (queues, batches) = (Queues::default(), Batches::default());
+        let (queues, unsealed) = (Queues::default(), Unsealed::default());
         Scan {
             source,
             config,
             visit,
             queues,
-            batches,
+            unsealed,
             report,
             last_store_time_ms: i64::MIN,
             greatest_term: Term(0),
@@ -274,6 +274,14 @@ impl<'a, S: LogSource + ?Sized> Scan<'a, S> {
             let (expected, found) = (self.last_store_time_ms as u64, store_time_ms as u64);
             return Err(self.inconsistent(segment, position, "store_time", expected, found));
         }
+        self.unsealed.push(NewBatch {
+            segment: segment.base,
+            base: header.base_offset(),
+            len: header.length.get(),
+            index: header.index(),
+            prev_term: header.prev_term(),
+            store_time_ms,
+        });
         for entry in batch.entries() {
             let slot = self.queues.slot_or_new(entry.queue);
             let tail = self.queues.at(slot).tail;
@@ -289,7 +297,11 @@ impl<'a, S: LogSource + ?Sized> Scan<'a, S> {
             self.queues.at(slot).tail = tail.next();
             let (log_offset, size) = (entry.log_offset, entry.record.len() as u32);
             let (store_time_ms, tag_hash) = (entry.store_time_ms, entry.tag_hash);
-            self.queues.publish(slot, tail, IndexEntry { log_offset, store_time_ms, size, tag_hash });
+            let indexed = IndexEntry { log_offset, store_time_ms, size, tag_hash };
+            self.queues.publish(slot, tail, indexed, segment.base);
+            for hash in entry.key_hashes {
+                self.unsealed.push_key(hash.get(), log_offset, size);
+            }
             (self.visit)(RecoveredRecord {
                 queue: entry.queue,
                 queue_offset: tail,
@@ -299,7 +311,6 @@ impl<'a, S: LogSource + ?Sized> Scan<'a, S> {
                 bytes: entry.record,
             });
         }
-        self.batches.push(header.base_offset(), header.length.get());
         self.last_store_time_ms = store_time_ms;
         self.report.batches += 1;
         self.report.records += u64::from(header.record_count.get());
@@ -423,7 +434,8 @@ impl<'a, S: LogSource + ?Sized> Scan<'a, S> {
             greatest_term: self.greatest_term.max(report.last_term),
             last_store_time_ms: self.last_store_time_ms,
             queues: self.queues,
-            batches: self.batches,
+            unsealed: self.unsealed,
+            archive: RestoredArchive::default(),
         };
         Recovered { restored, report }
     }

@@ -2,8 +2,9 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::rc::Rc;
-use std::sync::Weak;
+use std::sync::{Arc, Weak};
 
 use super::faults::{Failing, Faults, Lie, input_output_error, read_only_error};
 use super::file::{SECTOR_LEN, SimFile};
@@ -12,8 +13,37 @@ use super::small::{MappedIndex, SmallFile};
 use crate::aligned::AlignedBuffer;
 use crate::disk::{Completion, DiskError, DiskOp, FileRun, SegmentInfo};
 use crate::format::BLOCK_LEN;
+use crate::sealed::{read_ends, seal_segment};
+use crate::snapshot::{DerivedState, NewState, take_snapshot};
 use crate::source::LogFile;
 use crate::types::LogOffset;
+
+/// Derived state that control records leave as it is.
+struct NoState;
+
+impl DerivedState for NoState {
+    fn restore(&mut self, _snapshot: &[u8]) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn apply(&mut self, _at: LogOffset, _control_record: &[u8]) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn encode(&self) -> Vec<u8> {
+        Vec::new()
+    }
+}
+
+/// [`NewState`], to be shown.
+#[derive(Clone)]
+struct StateMaker(NewState);
+
+impl fmt::Debug for StateMaker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("StateMaker")
+    }
+}
 
 #[derive(Debug)]
 struct Pending {
@@ -38,6 +68,8 @@ pub(super) struct State {
     pub(super) faults: Faults,
     /// Bytes that all files together may have.
     capacity_bytes: u64,
+    /// What snapshots are taken with.
+    new_state: StateMaker,
     /// Calls of the process that still work; then it is gone, whatever it was about to do.
     pub(super) calls_left: Option<u64>,
 }
@@ -62,6 +94,7 @@ impl SimDisk {
             completed: 0,
             faults: Faults::default(),
             capacity_bytes: u64::MAX,
+            new_state: StateMaker(Arc::new(|| Box::new(NoState))),
             calls_left: None,
         };
         SimDisk { state: Rc::new(RefCell::new(state)) }
@@ -187,6 +220,11 @@ impl SimDisk {
         self.state.borrow_mut().capacity_bytes = bytes;
     }
 
+    /// What snapshots are taken with from now on; without it, of a state that has nothing.
+    pub fn set_new_state(&self, new_state: NewState) {
+        self.state.borrow_mut().new_state = StateMaker(new_state);
+    }
+
     /// Bytes that can still be taken.
     #[must_use]
     pub fn free_bytes(&self) -> u64 {
@@ -244,28 +282,54 @@ impl SimDisk {
     }
 
     fn carry_out(&self, pending: Pending) -> Completion {
-        let state = &mut *self.state.borrow_mut();
         match pending.op {
             DiskOp::Write { id, segment, position, buffer, len, .. } => {
                 let bytes = &(*buffer).as_ref()[..len as usize];
-                Completion::Written { id, result: state.carry_out_write(segment, position, bytes) }
+                let result = self.state.borrow_mut().carry_out_write(segment, position, bytes);
+                Completion::Written { id, result }
             }
             DiskOp::Sync { id, segments } => {
-                Completion::Synced { id, result: state.carry_out_sync(&segments, pending.completed) }
+                let result = self.state.borrow_mut().carry_out_sync(&segments, pending.completed);
+                Completion::Synced { id, result }
             }
-            DiskOp::Prepare { segment } => {
-                Completion::Prepared { base: segment.base, result: state.carry_out_prepare(segment) }
+            DiskOp::Prepare { segment, recycle, reserve_bytes } => {
+                let result = self.state.borrow_mut().carry_out_prepare(segment, recycle, reserve_bytes);
+                Completion::Prepared { base: segment.base, result }
+            }
+            DiskOp::Seal(job) => {
+                let sealed = seal_segment(self, &job);
+                let result = sealed.map_err(|error| DiskError::job("seal", &error));
+                Completion::Sealed { base: job.segment.base, result }
+            }
+            DiskOp::Snapshot(job) => {
+                let StateMaker(new_state) = self.state.borrow().new_state.clone();
+                let taken = take_snapshot(self, &job, new_state());
+                let result = taken.map(drop).map_err(|error| DiskError::job("snapshot", &error));
+                Completion::Snapshot { at: job.at, result }
+            }
+            DiskOp::ReadEnds(index) => {
+                let base = index.summary().segment.base;
+                let result = read_ends(&index).map_err(|fault| DiskError::Io {
+                    action: "read ends".to_owned(),
+                    os_code: None,
+                    message: fault.to_string(),
+                });
+                Completion::Ends { base, result }
+            }
+            DiskOp::Remove { segment } => {
+                let result = self.state.borrow_mut().carry_out_remove(segment);
+                Completion::Removed { base: segment, result }
             }
         }
     }
 
     /// What a process leaves of an operation when it ends.
     fn leave(&self, op: DiskOp<AlignedBuffer>, completed: u64) {
-        let state = &mut *self.state.borrow_mut();
-        let fate = state.rng.below(3);
+        let fate = self.state.borrow_mut().rng.below(3);
         match op {
             DiskOp::Write { segment, position, buffer, len, .. } => {
                 let bytes = &(*buffer).as_ref()[..len as usize];
+                let state = &mut *self.state.borrow_mut();
                 match fate {
                     0 => {}
                     1 => state.write_partly(segment, position, bytes),
@@ -273,12 +337,12 @@ impl SimDisk {
                 }
             }
             DiskOp::Sync { segments, .. } if fate == 2 => {
+                let state = &mut *self.state.borrow_mut();
                 segments.iter().for_each(|base| state.segment(*base).sync(completed));
             }
-            DiskOp::Prepare { segment } if fate == 2 && state.check_space(segment.bytes).is_ok() => {
-                state.make(segment);
-            }
-            DiskOp::Sync { .. } | DiskOp::Prepare { .. } => {}
+            // Each of these is there whole or not at all.
+            op if fate == 2 => drop(self.carry_out(Pending { op, completed, delay: 0 })),
+            _ => {}
         }
     }
 }
@@ -337,13 +401,13 @@ impl State {
         if self.faults.full { 0 } else { self.capacity_bytes.saturating_sub(used) }
     }
 
-    pub(super) fn check_space(&self, needed_bytes: u64) -> Result<(), DiskError> {
+    pub(super) fn check_space(&self, needed_bytes: u64, reserve_bytes: u64) -> Result<(), DiskError> {
         let free_bytes = self.free_bytes();
-        if free_bytes >= needed_bytes {
+        if free_bytes >= needed_bytes.saturating_add(reserve_bytes) {
             return Ok(());
         }
         let place = "the simulated disk".to_owned();
-        Err(DiskError::NoSpace { place, needed_bytes, free_bytes, reserve_bytes: 0 })
+        Err(DiskError::NoSpace { place, needed_bytes, free_bytes, reserve_bytes })
     }
 
     fn carry_out_write(&mut self, segment: LogOffset, position: u64, bytes: &[u8]) -> Result<(), DiskError> {
@@ -416,15 +480,37 @@ impl State {
         Ok(())
     }
 
-    fn carry_out_prepare(&mut self, segment: SegmentInfo) -> Result<(), DiskError> {
+    fn carry_out_prepare(
+        &mut self,
+        segment: SegmentInfo,
+        recycle: Option<LogOffset>,
+        reserve_bytes: u64,
+    ) -> Result<(), DiskError> {
         if self.faults.read_only {
             return Err(read_only_error("prepare"));
         }
         if self.faults.happens(Failing::Preparations) {
             return Err(input_output_error("prepare"));
         }
-        self.check_space(segment.bytes)?;
+        if let Some(old) = recycle {
+            // Only the name changes: what was written there lies in the new segment.
+            let file = self.segments.remove(&old).expect("recycled segments are there");
+            assert_eq!(file.bytes(), segment.bytes, "segment {old} recycled with another size");
+            self.segments.insert(segment.base, file);
+            self.indexes.retain(|base, _| *base >= old);
+            return Ok(());
+        }
+        self.check_space(segment.bytes, reserve_bytes)?;
         self.make(segment);
+        Ok(())
+    }
+
+    fn carry_out_remove(&mut self, segment: LogOffset) -> Result<(), DiskError> {
+        if self.faults.read_only {
+            return Err(read_only_error("remove"));
+        }
+        self.segments.remove(&segment);
+        self.indexes.retain(|base, _| *base >= segment);
         Ok(())
     }
 

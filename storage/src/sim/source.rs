@@ -46,7 +46,7 @@ impl State {
     fn call_to_write(&mut self, bytes: &[u8]) -> io::Result<SmallFile> {
         self.call_to_change()?;
         let mut file = SmallFile::new(bytes);
-        if let Err(DiskError::NoSpace { .. }) = self.check_space(file.bytes_on_disk()) {
+        if let Err(DiskError::NoSpace { .. }) = self.check_space(file.bytes_on_disk(), 0) {
             return Err(io::Error::from_raw_os_error(libc::ENOSPC));
         }
         if std::mem::take(&mut self.faults.flip_small_file) {

@@ -2,11 +2,13 @@
 
 use std::path::Path;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use apogee_storage::driver::{Disk, DiskConfig, DmaBuffer, Identity, ShardDirectory};
+use apogee_storage::driver::{Disk, DiskConfig, DmaBuffer, Identity, LogFiles, ShardDirectory};
 use apogee_storage::{
-    Append, CommitLog, Committed, Completion, LogConfig, NodeId, Place, QueueKey, Record, recover,
+    Append, CommitLog, Committed, Completion, DerivedState, LogConfig, LogOffset, NodeId, Place, QueueKey,
+    Record, recover,
 };
 use glommio::channels::local_channel::{LocalReceiver, LocalSender, new_unbounded};
 use smallvec::SmallVec;
@@ -60,13 +62,34 @@ pub(crate) struct Shard {
     under_way: usize,
 }
 
+/// A layer above without any state.
+struct NoState;
+
+impl DerivedState for NoState {
+    fn restore(&mut self, _snapshot: &[u8]) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn apply(&mut self, _at: LogOffset, _control_record: &[u8]) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn encode(&self) -> Vec<u8> {
+        Vec::new()
+    }
+}
+
+pub(crate) async fn open_disk(files: LogFiles, config: DiskConfig) -> Disk {
+    Disk::open(files, config, Arc::new(|| Box::new(NoState))).await.unwrap()
+}
+
 impl Shard {
     pub(crate) async fn open(path: &Path, config: LogConfig, disk_config: DiskConfig) -> Shard {
         let directory = ShardDirectory::open(path, &identity()).unwrap();
         let recovered = recover(directory.files(), &config, &mut |_| {}).unwrap();
         let term = recovered.next_term();
         let log = CommitLog::open(config, recovered, term).unwrap();
-        let disk = Rc::new(Disk::open(directory.files().log_path(), disk_config).await.unwrap());
+        let disk = Rc::new(open_disk(directory.files().clone(), disk_config).await);
         let (sender, completions) = new_unbounded();
         Shard { log, disk, _directory: directory, completions, sender: Rc::new(sender), under_way: 0 }
     }

@@ -40,8 +40,10 @@ pub(super) fn search<B: Buffer + 'static>(shard: &mut Shard<B>, request: &Reques
         Boundary::Upper => TimeBound::Upper,
     };
     let queue = shard.queue(wanted.topic, wanted.queue_id);
-    let offset =
-        queue.map_or(QueueOffset(0), |queue| shard.log.search_by_time(queue, wanted.timestamp, bound));
+    let offset = match queue {
+        Some(queue) => shard.log.search_by_time(queue, wanted.timestamp, bound)?,
+        None => QueueOffset(0),
+    };
     Ok(Reply::success().with_ext(SearchOffsetReply { offset: offset.0 as i64 }).into())
 }
 
@@ -51,9 +53,10 @@ pub(super) fn earliest_store_time<B: Buffer + 'static>(
     _: i64,
 ) -> Handled {
     let wanted = GetEarliestMsgStoretimeRequest::decode(&request.header.ext)?;
-    let timestamp = shard
-        .queue(wanted.topic, wanted.queue_id)
-        .and_then(|queue| shard.log.entry(queue, shard.log.min_offset(queue)))
-        .map_or(-1, |entry| entry.store_time_ms);
+    let entry = match shard.queue(wanted.topic, wanted.queue_id) {
+        Some(queue) => shard.log.entry(queue, shard.log.min_offset(queue))?,
+        None => None,
+    };
+    let timestamp = entry.map_or(-1, |entry| entry.store_time_ms);
     Ok(Reply::success().with_ext(GetEarliestMsgStoretimeReply { timestamp }).into())
 }

@@ -84,7 +84,10 @@ pub(super) fn stats<B: Buffer + 'static>(shard: &mut Shard<B>, request: &Request
     for queue_id in 0..config.read_queue_nums.max(config.write_queue_nums) {
         let Some(queue) = topic.queue_to_write(queue_id) else { continue };
         let (min, max) = (shard.log.min_offset(queue), shard.log.max_offset(queue));
-        let last = max.0.checked_sub(1).and_then(|last| shard.log.entry(queue, QueueOffset(last)));
+        let last = match max.0.checked_sub(1) {
+            Some(last) => shard.log.entry(queue, QueueOffset(last))?,
+            None => None,
+        };
         let name = MessageQueue {
             topic: config.topic_name.clone(),
             broker_name: shard.config.broker_name.clone(),

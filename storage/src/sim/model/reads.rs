@@ -15,7 +15,7 @@ impl World {
             let visible = self.owed.visible(queue).len() as u64;
             assert_eq!(self.log.min_offset(queue), QueueOffset(0));
             assert_eq!(self.log.max_offset(queue), QueueOffset(visible), "queue {queue}");
-            assert!(self.log.entry(queue, QueueOffset(visible)).is_none());
+            assert!(self.log.entry(queue, QueueOffset(visible)).unwrap().is_none());
             self.read(queue, 0, EVERYTHING, None);
         }
     }
@@ -100,7 +100,7 @@ impl World {
         let nth = self.rng.below(visible);
         let owed = self.owed.visible(queue)[nth as usize];
         let log_offset = owed.committed.unwrap().log_offset;
-        match self.log.locate(log_offset).expect("committed records can be found") {
+        match self.log.locate(log_offset).unwrap().expect("committed records can be found") {
             Located::Memory(run) => self.check_bytes(queue, QueueOffset(nth), &owed, run.as_ref()),
             Located::InBatch(run) => {
                 let bytes = self.disk.read(run);
@@ -120,8 +120,8 @@ impl World {
         assert!(times.is_sorted(), "store times of queue {queue} go back");
         let lower = times.iter().take_while(|time| **time < time_ms).count();
         let upper = times.iter().take_while(|time| **time <= time_ms).count().saturating_sub(1);
-        assert_eq!(self.log.search_by_time(queue, time_ms, TimeBound::Lower).0, lower as u64);
-        assert_eq!(self.log.search_by_time(queue, time_ms, TimeBound::Upper).0, upper as u64);
+        assert_eq!(self.log.search_by_time(queue, time_ms, TimeBound::Lower).unwrap().0, lower as u64);
+        assert_eq!(self.log.search_by_time(queue, time_ms, TimeBound::Upper).unwrap().0, upper as u64);
     }
 
     /// The record's bytes as the disk has them; nothing if its batch is damaged.

@@ -62,7 +62,7 @@ pub(super) fn random_config(rng: &mut Rng) -> LogConfig {
         write_window_bytes: (1 + rng.below(20)) * block,
         staged_bytes_max: batch_bytes_max * 2,
         tail_cache_bytes: rng.below(20) * block,
-        prepare_retry_ms: 1 + rng.below(20) as u32,
+        retry_ms: 1 + rng.below(20) as u32,
         ..LogConfig::new(GroupId(7), NodeId(1))
     }
 }

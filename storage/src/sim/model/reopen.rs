@@ -154,7 +154,8 @@ impl World {
         for queue in (0..QUEUES).map(QueueKey) {
             let records: Vec<FoundRecord> = (0..self.log.max_offset(queue).0)
                 .map(|offset| {
-                    let entry = self.log.entry(queue, QueueOffset(offset)).expect("dense up to the end");
+                    let entry =
+                        self.log.entry(queue, QueueOffset(offset)).unwrap().expect("dense up to the end");
                     let at = CommittedAt { log_offset: entry.log_offset, store_time_ms: entry.store_time_ms };
                     FoundRecord { at, bytes: self.good_bytes_at(entry.log_offset, entry.size) }
                 })

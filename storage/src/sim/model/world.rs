@@ -151,7 +151,10 @@ impl World {
         let Some(completion) = self.disk.step() else { return };
         let (Completion::Written { result, .. }
         | Completion::Synced { result, .. }
-        | Completion::Prepared { result, .. }) = &completion;
+        | Completion::Prepared { result, .. }) = &completion
+        else {
+            return self.log.on_completion(completion);
+        };
         if result.is_err() {
             self.tally.count("operation failed");
         }

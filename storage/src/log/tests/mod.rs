@@ -2,6 +2,8 @@
 
 use smallvec::SmallVec;
 
+mod sealed;
+
 use super::*;
 use crate::aligned::AlignedBuffer;
 use crate::config::{Durability, LogConfig};
@@ -312,7 +314,7 @@ fn store_time_never_goes_back() {
     world.now_ms = 5;
     world.stage(1, "after a restart with a clock set back");
     world.settle();
-    let time = |nth| world.log.entry(QueueKey(1), QueueOffset(nth)).unwrap().store_time_ms;
+    let time = |nth| world.log.entry(QueueKey(1), QueueOffset(nth)).unwrap().unwrap().store_time_ms;
     assert_eq!((0..5).map(time).collect::<Vec<_>>(), [1000, 1000, 1000, 1001, 1001]);
 }
 
@@ -354,7 +356,6 @@ fn full_index_refuses_further_appends() {
     world.log.stage([append(1, "b"), append(2, "c")]).unwrap();
     let refused = world.log.stage([append(1, "d")]).unwrap_err();
     assert_eq!(refused, AppendRefused::IndexFull { entries: 3, limit: 3 });
-    world.stage(QueueKey::CONTROL.0, "control records take no index entry");
     world.settle();
     assert_eq!(world.log.index_entries(), 3);
 }
@@ -402,7 +403,7 @@ fn full_disk_fails_what_waits_and_the_log_goes_on_by_itself() {
 #[test]
 fn clock_set_back_does_not_stretch_the_pause_of_a_failed_preparation() {
     let config = config();
-    let pause_ms = i64::from(config.prepare_retry_ms);
+    let pause_ms = i64::from(config.retry_ms);
     let mut world = World::on(SimDisk::new(1), config);
     world.disk.set_full(true);
     world.now_ms = 1_000_000;
@@ -618,7 +619,7 @@ fn record_is_located_by_its_log_offset_alone() {
         world.settle();
         offsets.extend(world.committed()[0].places.iter().map(|place| place.log_offset));
     }
-    match world.log.locate(offsets[1]).unwrap() {
+    match world.log.locate(offsets[1]).unwrap().unwrap() {
         Located::InBatch(run) => {
             let batch = world.disk.read(run);
             let batch = RawBatch(&batch).verify().unwrap();
@@ -629,27 +630,27 @@ fn record_is_located_by_its_log_offset_alone() {
         }
         other => panic!("{other:?}"),
     }
-    match world.log.locate(offsets[3]).unwrap() {
+    match world.log.locate(offsets[3]).unwrap().unwrap() {
         Located::Memory(run) => assert_eq!(run.as_ref(), b"new b"),
         other => panic!("{other:?}"),
     }
-    assert!(world.log.locate(LogOffset(offsets[3].0 + 1)).is_none(), "no record begins there");
-    assert!(world.log.locate(world.log.marks().appended).is_none());
+    assert!(world.log.locate(LogOffset(offsets[3].0 + 1)).unwrap().is_none(), "no record begins there");
+    assert!(world.log.locate(world.log.marks().appended).unwrap().is_none());
     world.stage(1, "not committed");
     world.submit();
-    assert!(world.log.locate(LogOffset(2 * BLOCK_LEN as u64 + 200)).is_none());
+    assert!(world.log.locate(LogOffset(2 * BLOCK_LEN as u64 + 200)).unwrap().is_none());
 }
 
 #[test]
-fn control_records_are_counted_and_given_back_but_not_indexed() {
+fn control_records_are_a_queue_like_any_other_and_given_back() {
     let mut world = World::new(config());
     world.stage(QueueKey::CONTROL.0, "first");
     assert_eq!(world.stage(QueueKey::CONTROL.0, "second").first_queue_offset, QueueOffset(1));
     world.stage(1, "message");
     world.settle();
     assert_eq!(world.log.tail_offset(QueueKey::CONTROL), QueueOffset(2));
-    assert_eq!(world.log.max_offset(QueueKey::CONTROL), QueueOffset(0));
-    assert_eq!(world.log.index_entries(), 1);
+    assert_eq!(world.log.max_offset(QueueKey::CONTROL), QueueOffset(2));
+    assert_eq!(world.log.index_entries(), 3);
     let mut seen = Vec::new();
     recover(&world.disk, world.log.config(), &mut |record| seen.push((record.queue, record.bytes.to_vec())))
         .unwrap();
@@ -686,7 +687,7 @@ fn segments_are_made_ahead() {
     let mut world = World::on(SimDisk::new(1), LogConfig { segments_ahead: 2, ..config() });
     let mut made = Vec::new();
     while let Some(op) = world.log.poll_op(0, SimDisk::alloc) {
-        let DiskOp::Prepare { segment } = op else { panic!("{op:?}") };
+        let DiskOp::Prepare { segment, .. } = op else { panic!("{op:?}") };
         made.push(segment.base.0);
         assert!(world.log.poll_op(0, SimDisk::alloc).is_none(), "one at a time");
         world.log.on_prepared(segment.base, Ok(()));

@@ -1,0 +1,308 @@
+//! The sealed part of the log: index files, snapshots, and the segments that leave.
+//!
+//! Segments are sealed oldest first, one at a time, and leave in the same order:
+//!
+//! ```text
+//! written ─► rolled past, durable, committed ─► sealed ─► two snapshots stand behind it ─► expired ─► left
+//!            DiskOp::Seal                       DiskOp::Snapshot         ReadEnds, then minima are raised
+//! ```
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::event::WhyLeft;
+use crate::config::Retention;
+use crate::disk::{DiskError, DiskOp, SegmentInfo};
+use crate::index::Queues;
+use crate::pause::Pause;
+use crate::sealed::{SealJob, SealedIndex};
+use crate::snapshot::SnapshotJob;
+use crate::types::{GroupId, LogOffset, QueueKey, QueueOffset};
+use crate::unsealed::UnsealedSegment;
+
+/// Snapshots kept: should the newest be damaged, there is the one before.
+const SNAPSHOTS_KEPT: usize = 2;
+
+/// Queues whose sealed entries are forgotten in one step: one after the other in memory, some 100 µs.
+const FORGET_PER_STEP: usize = 4096;
+
+/// Queues whose minimum is raised in one step: looked up one by one, some 200 µs.
+const RAISE_PER_STEP: usize = 2048;
+
+/// What recovery found of the sealed part.
+#[derive(Debug, Default)]
+pub(crate) struct RestoredArchive {
+    /// Oldest first, without a gap from the log's start on.
+    pub(crate) indexes: VecDeque<Arc<SealedIndex>>,
+    /// Base of the segment in front of the log's start, if its index file is still there.
+    pub(crate) boundary: Option<LogOffset>,
+    /// Positions of good snapshots, ascending.
+    pub(crate) snapshots: Vec<LogOffset>,
+}
+
+#[derive(Debug)]
+enum Leaving {
+    /// The ends of its queues are being read.
+    Reading { why: WhyLeft },
+    /// Minima up to the `next`th are raised.
+    Raising { why: WhyLeft, ends: Vec<(QueueKey, QueueOffset)>, next: usize },
+}
+
+#[derive(Debug)]
+pub(super) struct Archive {
+    group: GroupId,
+    retry_ms: u32,
+    indexes: VecDeque<Arc<SealedIndex>>,
+    boundary: Option<LogOffset>,
+    sealing: Option<LogOffset>,
+    seal_pause: Pause,
+    /// Base of a segment whose index is to be made anew.
+    damaged: Option<LogOffset>,
+    snapshots: VecDeque<LogOffset>,
+    snapshotting: Option<LogOffset>,
+    snapshot_pause: Pause,
+    snapshot_pause_ms: u32,
+    leaving: Option<Leaving>,
+    leave_pause: Pause,
+    /// The queue that next forgets its entries that are sealed, and how many, going round, still have to.
+    forget_next: usize,
+    forget_left: usize,
+}
+
+impl Archive {
+    pub(super) fn new(
+        restored: RestoredArchive,
+        group: GroupId,
+        retry_ms: u32,
+        snapshot_pause_ms: u32,
+    ) -> Archive {
+        let RestoredArchive { indexes, boundary, snapshots } = restored;
+        Archive {
+            group,
+            retry_ms,
+            indexes,
+            boundary,
+            sealing: None,
+            seal_pause: Pause::default(),
+            damaged: None,
+            snapshots: snapshots.into(),
+            snapshotting: None,
+            snapshot_pause: Pause::default(),
+            snapshot_pause_ms,
+            leaving: None,
+            leave_pause: Pause::default(),
+            forget_next: 0,
+            forget_left: 0,
+        }
+    }
+
+    /// Oldest first.
+    pub(super) fn indexes(&self) -> &VecDeque<Arc<SealedIndex>> {
+        &self.indexes
+    }
+
+    /// One past the last sealed segment.
+    pub(super) fn end(&self) -> Option<LogOffset> {
+        self.indexes.back().map(|index| index.summary().segment.end())
+    }
+
+    fn position(&self, base: LogOffset) -> Option<usize> {
+        self.indexes.binary_search_by_key(&base, |index| index.summary().segment.base).ok()
+    }
+
+    /// The index of the segment that begins at `base`.
+    pub(super) fn get(&self, base: LogOffset) -> Option<&Arc<SealedIndex>> {
+        self.position(base).map(|nth| &self.indexes[nth])
+    }
+
+    /// The index that shall be made anew comes before the one that is due.
+    pub(super) fn poll_seal<B>(
+        &mut self,
+        due: Option<(&UnsealedSegment, SegmentInfo)>,
+        now_ms: i64,
+    ) -> Option<DiskOp<B>> {
+        if self.sealing.is_some() || !self.seal_pause.is_over(now_ms, self.retry_ms) {
+            return None;
+        }
+        let job = match (self.damaged.and_then(|base| self.position(base)), due) {
+            (Some(nth), _) => {
+                let summary = self.indexes[nth].summary();
+                let previous = match nth.checked_sub(1) {
+                    Some(before) => Some(self.indexes[before].summary().segment.base),
+                    None => self.boundary,
+                };
+                SealJob {
+                    group: self.group,
+                    segment: summary.segment,
+                    end: summary.end,
+                    first_index: summary.first_index,
+                    prev_term: summary.prev_term,
+                    previous,
+                }
+            }
+            (None, Some((unsealed, segment))) => SealJob {
+                group: self.group,
+                segment,
+                end: unsealed.end,
+                first_index: unsealed.first_index,
+                prev_term: unsealed.prev_term,
+                previous: self.indexes.back().map_or(self.boundary, |last| Some(last.summary().segment.base)),
+            },
+            (None, None) => return None,
+        };
+        self.sealing = Some(job.segment.base);
+        Some(DiskOp::Seal(job))
+    }
+
+    /// Takes the answer to a seal; tells whether the index is one made anew.
+    pub(super) fn on_sealed(&mut self, base: LogOffset, index: Option<Arc<SealedIndex>>) -> bool {
+        assert_eq!(self.sealing.take(), Some(base), "another seal was answered");
+        let is_rebuilt = self.damaged == Some(base);
+        let Some(index) = index else {
+            self.seal_pause.begin();
+            return is_rebuilt;
+        };
+        self.seal_pause.end();
+        assert_eq!(index.summary().segment.base, base, "the index of another segment");
+        if is_rebuilt {
+            self.damaged = None;
+            if let Some(nth) = self.position(base) {
+                self.indexes[nth] = index;
+            }
+            return true;
+        }
+        if let Some(end) = self.end() {
+            assert_eq!(end, base, "a segment was sealed out of turn");
+        }
+        self.indexes.push_back(index);
+        self.forget_left = usize::MAX;
+        false
+    }
+
+    /// The index of this segment cannot be trusted. True the first time.
+    pub(super) fn on_damaged(&mut self, base: LogOffset) -> bool {
+        let is_new = self.damaged != Some(base) && self.position(base).is_some();
+        if is_new {
+            self.damaged = Some(base);
+        }
+        is_new
+    }
+
+    /// A snapshot at the end of the sealed part, if there is none.
+    pub(super) fn poll_snapshot<B>(&mut self, now_ms: i64) -> Option<DiskOp<B>> {
+        let at = self.indexes.back()?.summary().end;
+        let previous = self.snapshots.back().copied();
+        if self.snapshotting.is_some() || previous == Some(at) {
+            return None;
+        }
+        if !self.snapshot_pause.is_over(now_ms, self.snapshot_pause_ms) {
+            return None;
+        }
+        let from = previous.unwrap_or(LogOffset(0));
+        let first = self.indexes.partition_point(|index| index.summary().end <= from);
+        let segments = self.indexes.range(first..).cloned().collect();
+        self.snapshotting = Some(at);
+        Some(DiskOp::Snapshot(SnapshotJob { group: self.group, previous, segments, at }))
+    }
+
+    pub(super) fn on_snapshot(&mut self, at: LogOffset, is_taken: bool) {
+        assert_eq!(self.snapshotting.take(), Some(at), "another snapshot was answered");
+        self.snapshot_pause.begin();
+        if is_taken {
+            self.snapshots.push_back(at);
+            if self.snapshots.len() > SNAPSHOTS_KEPT {
+                self.snapshots.pop_front();
+            }
+        }
+    }
+
+    /// The oldest segment if it may leave, and why.
+    fn expired(&self, retention: &Retention, use_: &LogUse, now_ms: i64) -> Option<WhyLeft> {
+        let oldest = self.indexes.front()?.summary();
+        let is_newest = self.indexes.len() < 2;
+        // Recovery needs what neither snapshot stands behind, should the newer one be damaged.
+        let is_covered = self.snapshots.len() == SNAPSHOTS_KEPT && oldest.end <= self.snapshots[0];
+        let is_being_made = self.sealing == Some(oldest.segment.base);
+        if is_newest || !is_covered || is_being_made {
+            return None;
+        }
+        let age_ms = u64::try_from(now_ms.saturating_sub(oldest.last_time_ms)).unwrap_or(0);
+        if retention.age_ms.is_some_and(|age_ms_max| age_ms > age_ms_max) {
+            return Some(WhyLeft::Age);
+        }
+        if retention.bytes.is_some_and(|bytes_max| use_.log_bytes > bytes_max) {
+            return Some(WhyLeft::Size);
+        }
+        (use_.reclaims && retention.may_reclaim).then_some(WhyLeft::Space)
+    }
+
+    /// Begins to let the oldest segment go, if it is due.
+    pub(super) fn poll_leave<B>(
+        &mut self,
+        retention: &Retention,
+        use_: &LogUse,
+        now_ms: i64,
+    ) -> Option<DiskOp<B>> {
+        if self.leaving.is_some() || !self.leave_pause.is_over(now_ms, self.retry_ms) {
+            return None;
+        }
+        let why = self.expired(retention, use_, now_ms)?;
+        self.leaving = Some(Leaving::Reading { why });
+        Some(DiskOp::ReadEnds(Arc::clone(&self.indexes[0])))
+    }
+
+    /// Takes the ends of the queues of the segment that leaves.
+    pub(super) fn on_ends(&mut self, result: Result<Vec<(QueueKey, QueueOffset)>, DiskError>) {
+        let Some(Leaving::Reading { why }) = self.leaving.take() else {
+            panic!("ends were answered and nothing leaves");
+        };
+        match result {
+            Ok(ends) => {
+                self.leave_pause.end();
+                self.leaving = Some(Leaving::Raising { why, ends, next: 0 });
+            }
+            Err(_) => self.leave_pause.begin(),
+        }
+    }
+
+    /// Raises some minima; gives the index of the segment that has left when all are.
+    pub(super) fn step_leaving(&mut self, queues: &mut Queues) -> Option<(Arc<SealedIndex>, WhyLeft)> {
+        let Some(Leaving::Raising { why, ends, next }) = &mut self.leaving else { return None };
+        let why = *why;
+        for (queue, end) in ends.iter().skip(*next).take(RAISE_PER_STEP) {
+            queues.raise_min(*queue, *end);
+        }
+        *next += RAISE_PER_STEP;
+        if *next < ends.len() {
+            return None;
+        }
+        self.leaving = None;
+        let left = self.indexes.pop_front().expect("the segment that leaves is the oldest");
+        self.boundary = Some(left.summary().segment.base);
+        if self.damaged == self.boundary {
+            self.damaged = None;
+        }
+        Some((left, why))
+    }
+
+    /// Has some queues forget what is sealed.
+    pub(super) fn step_forgetting(&mut self, queues: &mut Queues) {
+        self.forget_left = self.forget_left.min(queues.len());
+        let Some(sealed_end) = self.end().filter(|_| self.forget_left > 0) else { return };
+        if self.forget_next >= queues.len() {
+            self.forget_next = 0;
+        }
+        let count = FORGET_PER_STEP.min(queues.len() - self.forget_next);
+        queues.forget_below(sealed_end, self.forget_next, count);
+        self.forget_next += count;
+        self.forget_left = self.forget_left.saturating_sub(count);
+    }
+}
+
+/// What the log takes up, as retention sees it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LogUse {
+    pub(super) log_bytes: u64,
+    /// The disk is tight, and no file waits to be recycled or removed.
+    pub(super) reclaims: bool,
+}

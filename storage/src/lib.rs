@@ -6,6 +6,8 @@
 mod aligned;
 mod config;
 mod disk;
+#[cfg(test)]
+mod document;
 pub mod driver;
 pub mod format;
 mod index;

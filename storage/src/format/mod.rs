@@ -5,8 +5,6 @@ mod directory;
 mod header;
 
 #[cfg(test)]
-mod document;
-#[cfg(test)]
 mod tests;
 
 pub use batch::{Batch, BatchError, BatchFields, BatchLayout, BatchWriter, Entry, NewEntry, RawBatch};

@@ -4,12 +4,15 @@
 
 mod build;
 mod error;
-mod layout;
+pub(crate) mod layout;
 mod reader;
 mod sections;
 mod view;
 mod walk;
 mod write;
+
+#[cfg(test)]
+pub(crate) mod tests;
 
 pub use build::{SealJob, build_index, open_index, read_ends, seal_segment};
 pub use error::{IndexError, IndexFault};

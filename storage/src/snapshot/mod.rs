@@ -3,9 +3,12 @@
 //!
 //! Read `state.rs` first (what the layer above provides), then `take.rs` (the job), `file.rs` (the bytes).
 
-mod file;
+pub(crate) mod file;
 mod state;
 mod take;
+
+#[cfg(test)]
+mod tests;
 
 pub use file::{Snapshot, SnapshotError, read_snapshot};
 pub use state::{DerivedState, NewState};

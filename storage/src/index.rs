@@ -13,11 +13,19 @@ use std::collections::VecDeque;
 
 use rustc_hash::FxHashMap;
 
+use crate::chunked::Chunked;
 use crate::log::AppendRefused;
 use crate::types::{LogOffset, QueueKey, QueueOffset};
 
 /// Entries per chunk: growing never copies more than this many.
 const CHUNK_ENTRIES: usize = 1024;
+
+/// Queues kept together, for the same reason.
+const STATES_PER_CHUNK: usize = 1024;
+
+/// Queues that the table of their numbers has room for from the start. It takes 2 MiB of address space and little of
+/// memory; growing it moves all of it, which takes milliseconds from here on.
+const QUEUES_EXPECTED: usize = 110_000;
 
 /// What the index keeps of one record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -150,11 +158,18 @@ pub(crate) struct QueueState {
 }
 
 /// All queues the log has heard of.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Queues {
     slots: FxHashMap<QueueKey, u32>,
-    states: Vec<QueueState>,
+    states: Chunked<QueueState, STATES_PER_CHUNK>,
     entries: u64,
+}
+
+impl Default for Queues {
+    fn default() -> Queues {
+        let slots = FxHashMap::with_capacity_and_hasher(QUEUES_EXPECTED, Default::default());
+        Queues { slots, states: Chunked::default(), entries: 0 }
+    }
 }
 
 impl Queues {
@@ -209,11 +224,11 @@ impl Queues {
     }
 
     pub(crate) fn get(&self, key: QueueKey) -> Option<&QueueState> {
-        self.slot(key).map(|slot| &self.states[slot.0 as usize])
+        self.slot(key).map(|slot| self.states.get(slot.0 as usize).expect("slots are never taken back"))
     }
 
     pub(crate) fn at(&mut self, slot: Slot) -> &mut QueueState {
-        &mut self.states[slot.0 as usize]
+        self.states.get_mut(slot.0 as usize).expect("slots are never taken back")
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &QueueState> {
@@ -222,7 +237,7 @@ impl Queues {
 
     /// Makes a record visible; it must be the queue's next. `segment` is where its segment begins.
     pub(crate) fn publish(&mut self, slot: Slot, offset: QueueOffset, entry: IndexEntry, segment: LogOffset) {
-        let state = &mut self.states[slot.0 as usize];
+        let state = self.states.get_mut(slot.0 as usize).expect("slots are never taken back");
         let expected = state.index.max();
         assert!(offset == expected, "queue {}: offset {offset} published, expected {expected}", state.key);
         state.index.push(entry, segment);
@@ -233,8 +248,8 @@ impl Queues {
 
     /// Forgets the entries in front of `sealed_end` of `count` queues from the `from`th on.
     pub(crate) fn forget_below(&mut self, sealed_end: LogOffset, from: usize, count: usize) {
-        let upto = self.states.len().min(from + count);
-        for state in &mut self.states[from.min(upto)..upto] {
+        for nth in from..from + count {
+            let Some(state) = self.states.get_mut(nth) else { return };
             self.entries -= state.index.forget_below(sealed_end);
         }
     }

@@ -4,6 +4,7 @@
 //! `sim` (feature `sim`) on a disk in memory that fails by seed. Records are opaque.
 
 mod aligned;
+mod chunked;
 mod config;
 mod disk;
 #[cfg(test)]

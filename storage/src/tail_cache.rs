@@ -13,7 +13,9 @@ struct CachedBatch<B> {
     buffer: Rc<B>,
 }
 
-/// Bounded by bytes; the oldest batch goes first. A reader's run keeps its buffer alive beyond that.
+/// Bounded by bytes; the oldest batch goes first. Batches that are not durable stay whatever the bound is: their buffers are
+/// held for the disk anyway, and were a sync to fail, nobody would know what the file has in their place. A reader's run
+/// keeps its buffer alive beyond that.
 #[derive(Debug)]
 pub(crate) struct TailCache<B> {
     batches: VecDeque<CachedBatch<B>>,
@@ -36,8 +38,12 @@ impl<B> TailCache<B> {
         }
         self.bytes += u64::from(len);
         self.batches.push_back(CachedBatch { base, len, buffer });
+    }
+
+    /// Lets the oldest batches go that are too many; all up to `durable` are durable.
+    pub(crate) fn shrink(&mut self, durable: LogOffset) {
         while self.bytes > self.bytes_max
-            && let Some(oldest) = self.batches.pop_front()
+            && let Some(oldest) = self.batches.pop_front_if(|oldest| oldest.base < durable)
         {
             self.bytes -= u64::from(oldest.len);
         }

@@ -396,6 +396,7 @@ impl<B: Buffer, R: Record> CommitLog<B, R> {
         if let Some((index, durable)) = self.pipeline.retire(batches) {
             self.durable_index = index;
             self.marks.advance(Marks { durable, ..self.marks });
+            self.tail_cache.shrink(durable);
         }
         if self.is_idle() {
             self.sync_asked = false;
@@ -485,6 +486,7 @@ impl<B: Buffer, R: Record> CommitLog<B, R> {
                 batch_bytes: flight.len,
             });
         }
+        self.tail_cache.shrink(self.marks.durable);
     }
 
     fn poison(&mut self, operation: &'static str, error: DiskError) {

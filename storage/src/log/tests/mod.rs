@@ -601,6 +601,28 @@ fn evicted_batches_are_read_from_the_file_and_a_run_keeps_its_buffer() {
 }
 
 #[test]
+fn batches_that_are_not_durable_are_read_from_memory_whatever_its_size() {
+    let mut world = World::new(LogConfig { tail_cache_bytes: 0, ..asynchronous() });
+    let is_in_memory = |world: &World| matches!(&world.plan(1, 0, ALL).runs[..], [Run::Memory(_)]);
+    world.stage(1, "written");
+    world.settle();
+    assert_eq!(world.committed().len(), 1);
+    assert!(is_in_memory(&world));
+    world.disk.fail_syncs(1);
+    world.now_ms += 1000;
+    world.settle();
+    assert!(world.log.poisoned().is_some());
+    assert!(is_in_memory(&world), "what the file has nobody knows");
+
+    let mut world = World::new(LogConfig { tail_cache_bytes: 0, ..asynchronous() });
+    world.stage(1, "synced");
+    world.settle();
+    world.now_ms += 1000;
+    world.settle();
+    assert!(!is_in_memory(&world));
+}
+
+#[test]
 fn file_runs_of_one_batch_are_joined() {
     let mut world = World::new(LogConfig { tail_cache_bytes: 0, ..config() });
     world.log.stage(["a", "bb", "ccc"].map(|text| append(1, text))).unwrap();

@@ -43,9 +43,10 @@ impl<B> TailCache<B> {
     /// Lets the oldest batches go that are too many; all up to `durable` are durable.
     pub(crate) fn shrink(&mut self, durable: LogOffset) {
         while self.bytes > self.bytes_max
-            && let Some(oldest) = self.batches.pop_front_if(|oldest| oldest.base < durable)
+            && let Some(oldest) = self.batches.front().filter(|oldest| oldest.base < durable)
         {
             self.bytes -= u64::from(oldest.len);
+            self.batches.pop_front();
         }
     }
 

@@ -3,6 +3,7 @@
 //! Read `layout.rs` first (the bytes), then `view.rs` (the questions) and `build.rs` (the job that makes it).
 
 mod build;
+mod collect;
 mod error;
 pub(crate) mod layout;
 mod reader;

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::error::IndexFault;
-use super::layout::{EntryRow, PAGE_LEN, QueueRow, Row, rows_of_page};
+use super::layout::{EntryRow, KeyRow, PAGE_LEN, QueueRow, Row, rows_of_page};
 use super::reader::SealedIndex;
 use super::sections::Section;
 use crate::index::{IndexEntry, TimeBound};
@@ -118,26 +118,45 @@ impl<'a> IndexView<'a> {
         Ok(covers.then(|| (base.plus(begin), row.length.get())))
     }
 
-    /// The newest records with a key hash, at most `max` of them, newest last. Other keys may have the same hash.
-    /// Touches a page or two, and up to one for each record found.
+    /// The newest records with a key hash, at most `max` of them, newest last.
     pub fn find_key(&self, hash: u32, max: usize) -> Result<Vec<IndexEntry>, IndexFault> {
-        let section = &self.index.sections().keys;
-        let mut found = Vec::new();
-        let mut page = self.last_page(section, |first| first <= hash.into());
-        while let Some(at) = page {
-            let rows = self.rows_in(section, at)?;
-            let upto = rows.partition_point(|row| row.hash.get() <= hash);
-            let of_hash = rows[..upto].iter().rev().take_while(|row| row.hash.get() == hash);
-            for row in of_hash.take(max - found.len()) {
-                let number = row.entry.get();
-                found.push(entry(self.index, &self.entry_rows(number..number + 1)?[0]));
-            }
-            // Only if the page begins with the hash the one before may end with it.
-            let goes_on = found.len() < max && at > section.first_page && rows[0].hash.get() == hash;
-            page = goes_on.then(|| at - 1);
-        }
+        let mut found = self.with_key(hash).take(max).collect::<Result<Vec<_>, _>>()?;
         found.reverse();
         Ok(found)
+    }
+
+    /// The records with a key hash, newest first; other keys may have the same hash. Touches a page or two, and up to
+    /// one more for each record given. Ends with the first fault.
+    pub fn with_key(&self, hash: u32) -> impl Iterator<Item = Result<IndexEntry, IndexFault>> + use<'a> {
+        let view = *self;
+        let section = self.index.sections().keys;
+        let mut page = self.last_page(&section, |first| first <= hash.into());
+        let mut rows = [].iter();
+        std::iter::from_fn(move || {
+            while rows.as_slice().is_empty() {
+                let at = page?;
+                match view.rows_in(&section, at) {
+                    Ok(all) => {
+                        let begin = all.partition_point(|row| row.hash.get() < hash);
+                        let end = all.partition_point(|row| row.hash.get() <= hash);
+                        rows = all[begin..end].iter();
+                        // Only if the page begins with the hash the one before may end with it.
+                        page = (begin == 0 && end > 0 && at > section.first_page).then(|| at - 1);
+                    }
+                    Err(fault) => {
+                        page = None;
+                        return Some(Err(fault));
+                    }
+                }
+            }
+            let row: &KeyRow = rows.next_back()?;
+            let number = row.entry.get();
+            let found = view.entry_rows(number..number + 1).map(|rows| entry(view.index, &rows[0]));
+            if found.is_err() {
+                (page, rows) = (None, [].iter());
+            }
+            Some(found)
+        })
     }
 
     /// All queues the log knew when the segment ended, by ascending number. Ends with the first fault.

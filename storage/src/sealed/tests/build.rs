@@ -141,6 +141,19 @@ fn time_between_batches_stays_within_what_an_entry_can_say() {
 }
 
 #[test]
+fn time_does_not_go_back_from_one_segment_to_the_next() {
+    let mut world = World::new();
+    world.begin_segment();
+    world.batch(&[New::of(1, 5)]);
+    seal(&world, &world.last().job).unwrap();
+    world.begin_segment();
+    world.time_ms -= 1;
+    world.batch(&[New::of(1, 5)]);
+    let error = seal(&world, &world.last().job).unwrap_err();
+    assert!(matches!(error, JobError::Unexpected { position: 0, field: "store_time", .. }), "{error}");
+}
+
+#[test]
 fn damaged_header_or_directory_is_named_and_damaged_records_are_not_read() {
     let directory = BATCH_HEADER_LEN as u64 + 3;
     let records = BATCH_HEADER_LEN as u64 + 2 * 40;

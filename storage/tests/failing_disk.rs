@@ -22,7 +22,7 @@ use harness::{Numbered, Shard, append, identity, on_executor};
 use reading::{bytes_of, read_all};
 
 const MIB: u64 = 1 << 20;
-const DISK: DiskConfig = DiskConfig { open_files_max: 8 };
+const DISK: DiskConfig = DiskConfig { open_files_max: 8, ..DiskConfig::DEFAULT };
 
 fn config() -> LogConfig {
     LogConfig {

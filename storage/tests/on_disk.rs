@@ -29,7 +29,7 @@ fn config() -> LogConfig {
     }
 }
 
-const FEW_FILES: DiskConfig = DiskConfig { open_files_max: 2 };
+const FEW_FILES: DiskConfig = DiskConfig { open_files_max: 2, ..DiskConfig::DEFAULT };
 
 /// A directory on the file system that this was built on, or nothing if it cannot be used.
 fn directory() -> Option<tempfile::TempDir> {

@@ -1,23 +1,28 @@
 //! The disk under a running log: direct I/O on one glommio executor.
 
-use std::cell::{Cell, RefCell};
-use std::fs;
+use std::fs::{self, File};
 use std::io;
+use std::ops::Range;
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use glommio::GlommioError;
 use glommio::io::{DmaFile, OpenOptions, ReadResult};
-use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 
+use super::background::Background;
+use super::budget::Budget;
 use super::files::LogFiles;
-use super::prepare::{Fill, blocking, prepare_segment, space_of};
+use super::open_files::OpenFiles;
+use super::pool::blocking_or;
+use super::prepare::{Fill, prepare_segment, recycle_segment, space_of};
+use super::segment_file::{SegmentFile, read_to_nowhere};
+use super::usage::{Usage, Use};
 use crate::disk::{Buffer, Completion, DiskError, DiskOp, FileRun, SegmentInfo, Space};
 use crate::format::BLOCK_LEN;
 use crate::job_error::JobError;
-use crate::sealed::{read_ends, seal_segment};
+use crate::sealed::{IndexFault, SealedIndex, read_ends, seal_segment};
 use crate::snapshot::{NewState, take_snapshot};
 use crate::source::LogFile;
 use crate::types::LogOffset;
@@ -28,29 +33,63 @@ pub use glommio::io::DmaBuffer;
 
 #[derive(Clone, Copy, Debug)]
 pub struct DiskConfig {
-    /// Segment files kept open, at most; beyond it those not in use are closed, the longest unused first. Default 256.
+    /// Segment files kept open for writing, at most, and as many for reading; beyond it those not in use are closed, the
+    /// longest unused first. Default 256.
     pub open_files_max: usize,
+    /// Reads of segments and of index pages under way at once, at most. Others wait in line. Default 2: more of them
+    /// hold up appends, and no longer bring more.
+    pub catch_up_reads_max: u32,
+    /// Bytes of such reads under way at once, at most; a longer one runs alone. Default 512 KiB.
+    pub catch_up_bytes_max: u64,
 }
 
 impl Default for DiskConfig {
     fn default() -> DiskConfig {
-        DiskConfig { open_files_max: 256 }
+        DiskConfig::DEFAULT
     }
 }
 
-struct OpenSegment {
-    file: Rc<DmaFile>,
-    last_used: u64,
+impl DiskConfig {
+    pub const DEFAULT: DiskConfig =
+        DiskConfig { open_files_max: 256, catch_up_reads_max: 2, catch_up_bytes_max: 512 << 10 };
+
+    /// Threads that the executor's blocking pool should have, so that none of these waits for another: the reads, the
+    /// making of a segment, and one for what is short (opening files, asking for the free space). What takes long runs
+    /// on a thread that the disk has for itself.
+    #[must_use]
+    pub fn pool_threads(&self) -> usize {
+        self.catch_up_reads_max as usize + 2
+    }
 }
 
-/// Carries out [`DiskOp`]s and reads [`FileRun`]s of one log directory. Belongs to the executor it was opened on.
+/// A segment's file past the page cache.
+struct DirectFile {
+    file: DmaFile,
+    /// Dropped after the file is closed.
+    _use: Rc<Use>,
+}
+
+/// Carries out [`DiskOp`]s and reads [`FileRun`]s of one log directory. Belongs to the executor it was opened on. When
+/// dropped it waits for the background job under way.
 pub struct Disk {
     files: LogFiles,
     new_state: NewState,
-    config: DiskConfig,
-    open: RefCell<FxHashMap<LogOffset, OpenSegment>>,
-    uses: Cell<u64>,
+    direct: OpenFiles<DirectFile>,
+    for_readers: OpenFiles<SegmentFile>,
+    usage: Rc<Usage>,
+    catch_up: Rc<Budget>,
+    background: Background,
     fill: Fill,
+}
+
+/// Why pages of an index could not be brought in.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LoadIndexError {
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    /// They are damaged.
+    #[error(transparent)]
+    Fault(#[from] IndexFault),
 }
 
 impl Disk {
@@ -58,12 +97,16 @@ impl Disk {
     /// Snapshots are taken of what `new_state` makes.
     pub async fn open(files: LogFiles, config: DiskConfig, new_state: NewState) -> Result<Disk, DiskError> {
         prime_poll_probe(files.log_path()).await?;
+        let background = Background::start()
+            .map_err(|error| DiskError::io("start the background thread of a log", &error))?;
         Ok(Disk {
             files,
             new_state,
-            config,
-            open: RefCell::default(),
-            uses: Cell::new(0),
+            direct: OpenFiles::new(config.open_files_max),
+            for_readers: OpenFiles::new(config.open_files_max),
+            usage: Usage::new(background.sender()),
+            catch_up: Budget::new(config.catch_up_bytes_max, config.catch_up_reads_max),
+            background,
             fill: Fill::unknown(),
         })
     }
@@ -74,10 +117,7 @@ impl Disk {
 
     /// Bytes of the file system that holds the log.
     pub async fn space(&self) -> Result<Space, DiskError> {
-        let directory = self.directory().to_owned();
-        let space = blocking(move || space_of(&directory)).await;
-        let action = || format!("ask for the free space in {}", self.directory().display());
-        space.map_err(|error| DiskError::io(action(), &error))
+        space_of(self.directory()).await
     }
 
     /// A buffer for [`CommitLog::poll_op`](crate::CommitLog::poll_op).
@@ -99,17 +139,17 @@ impl Disk {
             }
             DiskOp::Seal(job) => {
                 let (files, base) = (self.files.clone(), job.segment.base);
-                let sealed = blocking(move || Ok(seal_segment(&files, &job))).await;
+                let sealed = self.background.run(move |_| seal_segment(&files, &job)).await;
                 Completion::Sealed { base, result: self.of_job("seal", sealed) }
             }
             DiskOp::Snapshot(job) => {
                 let (files, at, new_state) = (self.files.clone(), job.at, Arc::clone(&self.new_state));
-                let taken = blocking(move || Ok(take_snapshot(&files, &job, new_state()).map(drop))).await;
-                Completion::Snapshot { at, result: self.of_job("take a snapshot of", taken) }
+                let taken = self.background.run(move |_| take_snapshot(&files, &job, new_state())).await;
+                Completion::Snapshot { at, result: self.of_job("take a snapshot of", taken).map(drop) }
             }
             DiskOp::ReadEnds(index) => {
                 let base = index.summary().segment.base;
-                let ends = blocking(move || Ok(read_ends(&index))).await;
+                let ends = self.background.run(move |_| read_ends(&index)).await;
                 let action = || format!("read the index of segment {base} in {}", self.directory().display());
                 let result = match ends {
                     Ok(Ok(ends)) => Ok(ends),
@@ -126,10 +166,12 @@ impl Disk {
         }
     }
 
-    /// Reads bytes of a segment past the page cache.
+    /// Reads bytes of a segment past the page cache, within the catch-up budget.
     pub async fn read(&self, run: FileRun) -> Result<FileBytes, DiskError> {
-        let file = self.segment(run.segment).await?;
-        let read = file.read_at(run.position, run.len as usize).await;
+        let _permit = self.catch_up.acquire(run.len.into()).await;
+        let direct = self.segment(run.segment).await?;
+        let read = direct.file.read_at(run.position, run.len as usize).await;
+        self.close_if_left(run.segment, direct).await;
         let bytes = read.map_err(|error| self.error("read", run.segment, &error))?;
         if bytes.len() != run.len as usize {
             let action = format!("read segment {} at {}", run.segment, run.position);
@@ -137,6 +179,40 @@ impl Disk {
             return Err(DiskError::Io { action, os_code: None, message });
         }
         Ok(FileBytes(bytes))
+    }
+
+    /// The file of a segment, for reading through the page cache and for `sendfile`. It is not written anew while the
+    /// answer is held.
+    pub async fn segment_file(&self, segment: LogOffset) -> Result<Rc<SegmentFile>, DiskError> {
+        if let Some(file) = self.for_readers.find(segment) {
+            return Ok(file);
+        }
+        let used = self.usage.begin(segment)?;
+        let path = self.files.path(LogFile::Segment(segment));
+        let opening = SegmentFile::open(path, used, segment, Rc::clone(&self.catch_up));
+        self.for_readers.find_or_open(segment, opening, || !self.usage.has_left(segment)).await
+    }
+
+    /// Brings pages of an index into memory and checks them, within the catch-up budget: what a cold
+    /// [`IndexFault`] asked for.
+    pub async fn load_index(
+        &self,
+        index: &Arc<SealedIndex>,
+        range: Range<u64>,
+    ) -> Result<(), LoadIndexError> {
+        let _permit = self.catch_up.acquire(range.end - range.start).await;
+        let file = LogFile::Index(index.summary().segment.base);
+        let path = self.files.path(file);
+        let (name, at, index) = (path.clone(), range.start, Arc::clone(index));
+        let loaded = blocking_or(
+            || format!("read {} at {at}", name.display()),
+            move || {
+                // A read that fails is an error here, and the end of the process where memory is touched.
+                read_to_nowhere(&File::open(path)?, range.clone())?;
+                Ok(index.load(range))
+            },
+        );
+        Ok(loaded.await??)
     }
 
     async fn write(
@@ -148,8 +224,8 @@ impl Disk {
     ) -> Result<(), DiskError> {
         assert_eq!(buffer.len(), len as usize, "a write is of a whole buffer");
         self.fill.set(position + u64::from(len));
-        let file = self.segment(segment).await?;
-        let written = file.write_rc_at(buffer, position).await;
+        let direct = self.segment(segment).await?;
+        let written = direct.file.write_rc_at(buffer, position).await;
         let written = written.map_err(|error| self.error("write", segment, &error))?;
         if written != len as usize {
             let action = format!("write segment {segment} at {position}");
@@ -164,8 +240,8 @@ impl Disk {
 
     async fn sync(&self, segments: SmallVec<[LogOffset; 2]>) -> Result<(), DiskError> {
         for segment in segments {
-            let file = self.segment(segment).await?;
-            file.fdatasync().await.map_err(|error| self.error("sync", segment, &error))?;
+            let direct = self.segment(segment).await?;
+            direct.file.fdatasync().await.map_err(|error| self.error("sync", segment, &error))?;
         }
         Ok(())
     }
@@ -178,12 +254,18 @@ impl Disk {
         }
     }
 
-    /// Removes a segment's file and the index files of those before it. Whoever has it open keeps it.
+    /// Removes a segment's file and the index files of those before it. Whoever reads the file keeps it.
     async fn remove(&self, segment: LogOffset) -> Result<(), DiskError> {
-        self.open.borrow_mut().remove(&segment);
+        self.let_go(segment).await;
+        let is_used = self.usage.is_used(segment);
         let files = self.files.clone();
-        let removed = blocking(move || files.remove_left(segment)).await;
-        removed.map_err(|error| {
+        let removed = self.background.run(move |held| {
+            if is_used && let Ok(file) = File::open(files.path(LogFile::Segment(segment))) {
+                held.insert(segment, file);
+            }
+            files.remove_left(segment)
+        });
+        removed.await.flatten().map_err(|error| {
             DiskError::io(format!("remove segment {segment} in {}", self.directory().display()), &error)
         })
     }
@@ -194,51 +276,67 @@ impl Disk {
         recycle: Option<LogOffset>,
         reserve_bytes: u64,
     ) -> Result<(), DiskError> {
-        if let Some(old) = recycle {
-            self.remove(old).await?;
+        let is_recycled = match recycle {
+            Some(left) => self.recycle(left, segment).await?,
+            None => false,
+        };
+        if !is_recycled {
+            prepare_segment(self.directory(), segment, reserve_bytes, &self.fill).await?;
         }
-        prepare_segment(self.directory(), segment, reserve_bytes, &self.fill).await?;
         // Now, off the append path, rather than at the first write.
         self.segment(segment.base).await.map(drop)
     }
 
+    /// Makes a segment of the file of one that left; removes that file if it will not do.
+    async fn recycle(&self, left: LogOffset, segment: SegmentInfo) -> Result<bool, DiskError> {
+        self.let_go(left).await;
+        if !self.usage.is_used(left) {
+            let files = self.files.clone();
+            let action = || {
+                let (from, to, directory) = (left, segment.base, self.directory().display());
+                format!("make segment {to} of segment {from} in {directory}")
+            };
+            if blocking_or(action, move || recycle_segment(&files, left, segment)).await? {
+                return Ok(true);
+            }
+        }
+        self.remove(left).await?;
+        Ok(false)
+    }
+
+    /// Opens a segment that has left no more, and closes it if nobody else has it open.
+    async fn let_go(&self, segment: LogOffset) {
+        self.usage.on_left(segment);
+        self.for_readers.forget(segment);
+        if let Some(direct) = self.direct.forget(segment) {
+            self.close_if_left(segment, direct).await;
+        }
+    }
+
+    /// Closes the file of a segment that has left, before it is removed: whoever closes a removed file last waits for
+    /// the file system, and glommio closes on this thread.
+    async fn close_if_left(&self, segment: LogOffset, direct: Rc<DirectFile>) {
+        if self.usage.has_left(segment)
+            && let Ok(DirectFile { file, _use }) = Rc::try_unwrap(direct)
+        {
+            // Failing means that a write before failed, and what was written there has left.
+            let _ = file.close().await;
+        }
+    }
+
     /// The open file of a segment.
-    async fn segment(&self, base: LogOffset) -> Result<Rc<DmaFile>, DiskError> {
-        if let Some(file) = self.opened(base) {
+    async fn segment(&self, base: LogOffset) -> Result<Rc<DirectFile>, DiskError> {
+        if let Some(file) = self.direct.find(base) {
             return Ok(file);
         }
-        let path = self.files.path(LogFile::Segment(base));
-        let opened = OpenOptions::new().read(true).write(true).dma_open(&path).await;
-        let file = opened.map_err(|error| self.error("open", base, &error))?;
-        // Another task may have opened it meanwhile; then the two are the same to everyone.
-        if let Some(earlier) = self.opened(base) {
-            return Ok(earlier);
-        }
-        let file = Rc::new(file);
-        let opened = OpenSegment { file: Rc::clone(&file), last_used: self.uses.get() };
-        self.open.borrow_mut().insert(base, opened);
-        self.close_longest_unused();
-        Ok(file)
-    }
-
-    fn opened(&self, base: LogOffset) -> Option<Rc<DmaFile>> {
-        self.uses.set(self.uses.get() + 1);
-        let mut open = self.open.borrow_mut();
-        let segment = open.get_mut(&base)?;
-        segment.last_used = self.uses.get();
-        Some(Rc::clone(&segment.file))
-    }
-
-    fn close_longest_unused(&self) {
-        let mut open = self.open.borrow_mut();
-        while open.len() > self.config.open_files_max {
-            let unused = open.iter().filter(|(_, segment)| Rc::strong_count(&segment.file) == 1);
-            let Some(base) = unused.min_by_key(|(_, segment)| segment.last_used).map(|(base, _)| *base)
-            else {
-                return;
-            };
-            open.remove(&base);
-        }
+        let used = self.usage.begin(base)?;
+        let opening = async {
+            let path = self.files.path(LogFile::Segment(base));
+            let opened = OpenOptions::new().read(true).write(true).dma_open(&path).await;
+            let file = opened.map_err(|error| self.error("open", base, &error))?;
+            Ok(DirectFile { file, _use: used })
+        };
+        self.direct.find_or_open(base, opening, || !self.usage.has_left(base)).await
     }
 
     fn error(&self, action: &str, segment: LogOffset, error: &GlommioError<()>) -> DiskError {

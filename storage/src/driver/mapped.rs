@@ -7,10 +7,8 @@ use std::path::Path;
 
 use memmap2::{Advice, Mmap};
 
+use super::residency::{is_mapped_resident, page_len};
 use crate::source::IndexBytes;
-
-/// Pages asked about by one system call; the answer, a byte each, lies on the stack.
-const PAGES_ASKED: usize = 256;
 
 /// An index file in the page cache: costs address space, and memory only as long as the kernel has nothing better to
 /// keep.
@@ -29,10 +27,7 @@ impl MappedIndex {
         let map = unsafe { Mmap::map(&file)? };
         // Look-ups jump; reading around each of them would only push other pages out.
         map.advise(Advice::Random)?;
-        // SAFETY: the call has no conditions.
-        let page_len = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
-        let page_len = usize::try_from(page_len).map_err(io::Error::other)?;
-        Ok(MappedIndex { map, page_len })
+        Ok(MappedIndex { map, page_len: page_len() })
     }
 }
 
@@ -42,24 +37,9 @@ impl IndexBytes for MappedIndex {
     }
 
     fn is_resident(&self, range: Range<usize>) -> bool {
-        let end = range.end.min(self.map.len());
-        let mut at = range.start / self.page_len * self.page_len;
-        let mut resident = [0u8; PAGES_ASKED];
-        while at < end {
-            let len = (end - at).min(PAGES_ASKED * self.page_len);
-            // SAFETY: `at` is the beginning of a page, the mapping reaches to `at + len`, and `resident` has a byte for
-            // each page of that.
-            let asked = unsafe {
-                let address = self.map.as_ptr().add(at).cast_mut().cast();
-                libc::mincore(address, len, resident.as_mut_ptr())
-            };
-            let pages = &resident[..len.div_ceil(self.page_len)];
-            if asked != 0 || pages.iter().any(|page| page & 1 == 0) {
-                return false;
-            }
-            at += len;
-        }
-        true
+        let range = range.start..range.end.min(self.map.len());
+        // SAFETY: the range lies in the map.
+        unsafe { is_mapped_resident(self.map.as_ptr(), self.page_len, range) }
     }
 
     fn prefetch(&self, range: Range<usize>) {

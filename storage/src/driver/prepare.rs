@@ -7,16 +7,18 @@ use std::cell::Cell;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsRawFd as _;
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::directory::sync_directory;
+use super::files::LogFiles;
+use super::pool::{blocking, blocking_or};
 use crate::aligned::AlignedBuffer;
 use crate::disk::{DiskError, SegmentInfo, Space};
 use crate::source::LogFile;
+use crate::types::LogOffset;
 
 /// Zeros written at once: the pool's thread is free for others after each piece.
 const PIECE_BYTES: usize = 1 << 20;
@@ -53,15 +55,44 @@ pub(super) async fn prepare_segment(
     reserve_bytes: u64,
     fill: &Fill,
 ) -> Result<(), DiskError> {
-    check_space(directory, segment, reserve_bytes)?;
+    check_space(directory, segment, reserve_bytes).await?;
     let name = LogFile::Segment(segment.base).file_name();
     let unfinished = directory.join(format!("{name}.tmp"));
     let made = make(directory, &unfinished, &name, segment.bytes, fill).await;
-    made.map_err(|error| {
+    if let Err(error) = made {
         // The space is better given back; if even that fails, the next opening does it.
-        let _ = fs::remove_file(&unfinished);
-        DiskError::io(format!("make segment {} in {}", segment.base, directory.display()), &error)
-    })
+        let _ = blocking(move || fs::remove_file(unfinished)).await;
+        let action = format!("make segment {} in {}", segment.base, directory.display());
+        return Err(DiskError::io(action, &error));
+    }
+    Ok(())
+}
+
+/// Gives the file of a segment that left to a new one, whole as it is: what lies in it is known to be stale by its log
+/// offsets. Says no, and changes nothing, where that would not do: the file is gone, of another size, or not all of it
+/// is on the disk. Blocks. Nobody else may have the file open.
+pub(super) fn recycle_segment(files: &LogFiles, left: LogOffset, segment: SegmentInfo) -> io::Result<bool> {
+    let path = files.path(LogFile::Segment(left));
+    let file = match File::open(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        file => file?,
+    };
+    let metadata = file.metadata()?;
+    // A copied directory may have holes where there were zeros.
+    let is_allocated = metadata.blocks() * 512 >= segment.bytes;
+    if metadata.len() != segment.bytes || !is_allocated {
+        return Ok(false);
+    }
+    // Nobody wants the old bytes; each direct write would have to drop some of them.
+    // SAFETY: a plain system call on a descriptor that `file` keeps open.
+    let advised = unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
+    if advised != 0 {
+        return Err(io::Error::from_raw_os_error(advised));
+    }
+    fs::rename(&path, files.path(LogFile::Segment(segment.base)))?;
+    // Removes indexes and makes the names durable; the segment itself is no longer there under its old name.
+    files.remove_left(left)?;
+    Ok(true)
 }
 
 async fn make(directory: &Path, unfinished: &Path, name: &str, bytes: u64, fill: &Fill) -> io::Result<()> {
@@ -100,25 +131,23 @@ fn allocate(path: &Path, bytes: u64) -> io::Result<File> {
     }
 }
 
-/// Runs on the blocking pool. A panic that left the closure would leave its caller waiting for ever.
-pub(super) async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> io::Result<T> + Send + 'static,
-) -> io::Result<T> {
-    let caught = glommio::executor().spawn_blocking(|| catch_unwind(AssertUnwindSafe(work)));
-    caught.await.unwrap_or_else(|_| Err(io::Error::other("panicked")))
-}
-
-fn check_space(directory: &Path, segment: SegmentInfo, reserve_bytes: u64) -> Result<(), DiskError> {
+async fn check_space(directory: &Path, segment: SegmentInfo, reserve_bytes: u64) -> Result<(), DiskError> {
+    let Space { free_bytes, .. } = space_of(directory).await?;
     let place = directory.display().to_string();
-    let Space { free_bytes, .. } = space_of(directory)
-        .map_err(|error| DiskError::io(format!("ask for the free space in {place}"), &error))?;
     if free_bytes < segment.bytes.saturating_add(reserve_bytes) {
         return Err(DiskError::NoSpace { place, needed_bytes: segment.bytes, free_bytes, reserve_bytes });
     }
     Ok(())
 }
 
-pub(super) fn space_of(directory: &Path) -> io::Result<Space> {
+/// Bytes of the file system that a directory is on.
+pub(super) async fn space_of(directory: &Path) -> Result<Space, DiskError> {
+    let path = directory.to_owned();
+    let action = || format!("ask for the free space in {}", directory.display());
+    blocking_or(action, move || ask_for_space(&path)).await
+}
+
+fn ask_for_space(directory: &Path) -> io::Result<Space> {
     let file = File::open(directory)?;
     let mut stat = std::mem::MaybeUninit::<libc::statvfs>::uninit();
     // SAFETY: the descriptor is open and `stat` has room for the answer.

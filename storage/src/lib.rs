@@ -38,7 +38,10 @@ pub use log::{
     MemoryRun, Placed, Poison, ReadLimits, ReadPlan, Run, SpaceState, Staged, WhyLeft,
 };
 pub use record::{Append, Place, Record};
-pub use recovery::{Cut, CutCause, Recovered, RecoveredRecord, RecoveryError, RecoveryReport, recover};
+pub use recovery::{
+    Cut, CutCause, IndexFlaw, Mismatch, RebuildFailed, Recovered, RecoveryError, RecoveryReport,
+    RefusedSnapshot, ReplacedBy, ReplacedIndex, SealedDamage, SnapshotFlaw, recover,
+};
 pub use sealed::{
     Access, IndexError, IndexFault, IndexSummary, IndexView, QueueSpan, SealJob, SealedIndex, build_index,
     open_index, read_ends, seal_segment,

@@ -1,11 +1,12 @@
 //! Opens a shard: its directory, its disk, its log and what the log says of topics, groups and offsets.
 
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use anyhow::Context;
 use apogee_storage::driver::{Disk, DiskConfig, DmaBuffer, Identity, ShardDirectory};
-use apogee_storage::{Durability as LogDurability, LogConfig, NodeId, recover};
+use apogee_storage::{
+    Durability as LogDurability, LogConfig, NodeId, RecoveryReport, RefusedSnapshot, ReplacedIndex, recover,
+};
 
 use super::clock::now_ms;
 use super::data_dir::shard_dir;
@@ -83,27 +84,33 @@ fn open_shard(
     let policy = topic_policy(config, &shard_config.broker_name);
     let mut replay = Replay::new(policy, config.auto_create_group);
     let started = Instant::now();
-    let mut failed = None;
-    let recovered = recover(directory.files(), &log_config, &mut |record| {
-        if failed.is_none() {
-            failed = replay.on_record(&record).err().map(|error| (record.log_offset, error));
-        }
-    })?;
-    if let Some((offset, error)) = failed {
-        return Err(error).with_context(|| format!("control record at log offset {offset}"));
+    let recovered = recover(directory.files(), &log_config, &mut replay)?;
+    log_report(&shard_config.broker_name, &recovered.report, started.elapsed());
+    Ok(Shard::open(shard_config, log_config, recovered, replay, now_ms())?)
+}
+
+fn log_report(broker: &str, report: &RecoveryReport, took: Duration) {
+    for ReplacedIndex { file, flaw, by } in &report.indexes_replaced {
+        tracing::warn!(broker, file, %flaw, ?by, "an index could not be used");
     }
-    let report = &recovered.report;
+    for RefusedSnapshot { file, flaw } in &report.snapshots_refused {
+        tracing::warn!(broker, file, %flaw, "a snapshot could not be used");
+    }
     if let Some(cut) = &report.cut {
-        tracing::warn!(broker = shard_config.broker_name, ?cut, "the log ended in an unfinished batch");
+        tracing::warn!(broker, ?cut, "the log ended in an unfinished batch");
     }
     tracing::info!(
-        broker = shard_config.broker_name,
+        broker,
+        begin = report.begin.0,
+        end = report.end.0,
         segments = report.segments,
+        sealed = report.sealed_segments,
         batches = report.batches,
         records = report.records,
-        bytes = report.bytes,
-        took = ?started.elapsed(),
+        snapshot = report.snapshot.map(|at| at.0),
+        control_records = report.control_records,
+        bytes_read = report.bytes_read,
+        ?took,
         "log recovered"
     );
-    Ok(Shard::open(shard_config, log_config, recovered, replay, now_ms())?)
 }

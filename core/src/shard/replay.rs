@@ -28,7 +28,7 @@ mod tests;
 
 use std::sync::Arc;
 
-use apogee_storage::{DerivedState, LogOffset, NewState, QueueKey, RecoveredRecord};
+use apogee_storage::{DerivedState, LogOffset, NewState};
 
 use super::control::{ControlError, ControlKind, ControlRecord};
 use super::groups::GroupTable;
@@ -99,13 +99,6 @@ impl Replay {
     /// Makes empty tables wherever a snapshot is taken.
     pub fn new_state(policy: TopicPolicy, auto_create_group: bool) -> NewState {
         Arc::new(move || Box::new(Replay::new(policy.clone(), auto_create_group)))
-    }
-
-    pub fn on_record(&mut self, record: &RecoveredRecord<'_>) -> Result<(), ReplayError> {
-        match record.queue {
-            QueueKey::CONTROL => self.apply(record.bytes),
-            _ => Ok(()),
-        }
     }
 
     /// Repeats a change from the log.

@@ -85,7 +85,7 @@ fn open(disk: &SimDisk, now_ms: i64) -> Shard<AlignedBuffer> {
         has_trace_topic: false,
     };
     let mut replay = Replay::new(policy, true);
-    let recovered = recover(disk, &log_config(), &mut |record| replay.on_record(&record).unwrap()).unwrap();
+    let recovered = recover(disk, &log_config(), &mut replay).unwrap();
     Shard::open(config, log_config(), recovered, replay, now_ms).unwrap()
 }
 

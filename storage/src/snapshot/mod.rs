@@ -12,4 +12,5 @@ mod tests;
 
 pub use file::{Snapshot, SnapshotError, read_snapshot};
 pub use state::{DerivedState, NewState};
+pub(crate) use take::apply_segment;
 pub use take::{SnapshotJob, SnapshotTaken, take_snapshot};

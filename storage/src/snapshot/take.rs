@@ -100,7 +100,7 @@ fn check_follows<S: LogSource + ?Sized>(
 }
 
 /// Applies the control records of one segment; returns how many there were.
-fn apply_segment<S: LogSource + ?Sized>(
+pub(crate) fn apply_segment<S: LogSource + ?Sized>(
     source: &S,
     segment: &SealedIndex,
     state: &mut dyn DerivedState,

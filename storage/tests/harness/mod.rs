@@ -7,8 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use apogee_storage::driver::{Disk, DiskConfig, DmaBuffer, Identity, LogFiles, ShardDirectory};
 use apogee_storage::{
-    Append, CommitLog, Committed, Completion, DerivedState, LogConfig, LogOffset, NodeId, Place, QueueKey,
-    Record, recover,
+    Append, CommitLog, Committed, Completion, LogConfig, NodeId, Place, QueueKey, Record, recover,
 };
 use glommio::channels::local_channel::{LocalReceiver, LocalSender, new_unbounded};
 use smallvec::SmallVec;
@@ -62,31 +61,14 @@ pub(crate) struct Shard {
     under_way: usize,
 }
 
-/// A layer above without any state.
-struct NoState;
-
-impl DerivedState for NoState {
-    fn restore(&mut self, _snapshot: &[u8]) -> Result<(), String> {
-        Ok(())
-    }
-
-    fn apply(&mut self, _at: LogOffset, _control_record: &[u8]) -> Result<(), String> {
-        Ok(())
-    }
-
-    fn encode(&self) -> Vec<u8> {
-        Vec::new()
-    }
-}
-
 pub(crate) async fn open_disk(files: LogFiles, config: DiskConfig) -> Disk {
-    Disk::open(files, config, Arc::new(|| Box::new(NoState))).await.unwrap()
+    Disk::open(files, config, Arc::new(|| Box::new(()))).await.unwrap()
 }
 
 impl Shard {
     pub(crate) async fn open(path: &Path, config: LogConfig, disk_config: DiskConfig) -> Shard {
         let directory = ShardDirectory::open(path, &identity()).unwrap();
-        let recovered = recover(directory.files(), &config, &mut |_| {}).unwrap();
+        let recovered = recover(directory.files(), &config, &mut ()).unwrap();
         let term = recovered.next_term();
         let log = CommitLog::open(config, recovered, term).unwrap();
         let disk = Rc::new(open_disk(directory.files().clone(), disk_config).await);

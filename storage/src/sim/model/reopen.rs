@@ -1,6 +1,7 @@
 //! The end of a process or of the power, and what the next opening finds.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::super::{Failing, SimDisk};
 use super::owed::{CommittedAt, FoundRecord, OwedBatch};
@@ -10,16 +11,47 @@ use crate::aligned::AlignedBuffer;
 use crate::config::{Durability, LogConfig};
 use crate::log::CommitLog;
 use crate::recovery::{Recovered, RecoveryError, recover};
+use crate::snapshot::DerivedState;
 use crate::types::{BatchIndex, LogOffset, QueueKey, QueueOffset};
 
 /// Calls of the disk among which a recovery is interrupted.
 const RECOVERY_CALLS: u64 = 40;
 
-type ControlRecords = Vec<FoundRecord>;
+/// All control records there were.
+#[derive(Default)]
+struct ControlRecords(Vec<(LogOffset, Vec<u8>)>);
+
+impl DerivedState for ControlRecords {
+    fn restore(&mut self, snapshot: &[u8]) -> Result<(), String> {
+        let mut rest = snapshot;
+        self.0.clear();
+        while let Some((head, behind)) = rest.split_first_chunk::<16>() {
+            let [at, len] = [&head[..8], &head[8..]].map(|half| u64::from_le_bytes(half.try_into().unwrap()));
+            let (record, behind) = behind.split_at(len as usize);
+            self.0.push((LogOffset(at), record.to_vec()));
+            rest = behind;
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, at: LogOffset, control_record: &[u8]) -> Result<(), String> {
+        assert!(self.0.last().is_none_or(|(last, _)| *last < at), "{at} out of turn");
+        self.0.push((at, control_record.to_vec()));
+        Ok(())
+    }
+
+    fn encode(&self) -> Vec<u8> {
+        let frame = |(at, record): &(LogOffset, Vec<u8>)| {
+            [&at.0.to_le_bytes()[..], &(record.len() as u64).to_le_bytes()[..], record].concat()
+        };
+        self.0.iter().flat_map(frame).collect()
+    }
+}
 
 impl World {
     pub(super) fn open_empty(disk: &SimDisk, config: &LogConfig) -> CommitLog<AlignedBuffer, Numbered> {
-        let recovered = recover(disk, config, &mut |_| {}).unwrap();
+        disk.set_new_state(Arc::new(|| Box::new(ControlRecords::default())));
+        let recovered = recover(disk, config, &mut ()).unwrap();
         let term = recovered.next_term();
         CommitLog::open(config.clone(), recovered, term).unwrap()
     }
@@ -91,14 +123,8 @@ impl World {
     }
 
     fn recover(&self) -> Result<(Recovered, ControlRecords), RecoveryError> {
-        let mut control = ControlRecords::new();
-        let recovered = recover(&self.disk, &self.config, &mut |record| {
-            if record.queue == QueueKey::CONTROL {
-                assert_eq!(record.queue_offset.0, control.len() as u64, "control records have a hole");
-                let at = CommittedAt { log_offset: record.log_offset, store_time_ms: record.store_time_ms };
-                control.push(FoundRecord { at, bytes: Some(record.bytes.to_vec()) });
-            }
-        })?;
+        let mut control = ControlRecords::default();
+        let recovered = recover(&self.disk, &self.config, &mut control)?;
         Ok((recovered, control))
     }
 
@@ -151,7 +177,7 @@ impl World {
         owed.settle_batches(end, |batch| self.is_intact(batch));
         self.owed = owed;
         let mut found = BTreeMap::new();
-        for queue in (0..QUEUES).map(QueueKey) {
+        for queue in (0..QUEUES).map(QueueKey).chain([QueueKey::CONTROL]) {
             let records: Vec<FoundRecord> = (0..self.log.max_offset(queue).0)
                 .map(|offset| {
                     let entry =
@@ -162,7 +188,16 @@ impl World {
                 .collect();
             found.insert(queue, records);
         }
-        found.insert(QueueKey::CONTROL, control);
+        let listed = &found[&QueueKey::CONTROL];
+        assert_eq!(listed.len(), control.0.len(), "control records in the log, and applied");
+        for (listed, (at, bytes)) in listed.iter().zip(control.0) {
+            assert_eq!(listed.at.log_offset, at);
+            // What is in a snapshot may be damaged in the log.
+            assert!(
+                listed.bytes.as_ref().is_none_or(|listed| *listed == bytes),
+                "applied other bytes at {at}"
+            );
+        }
         found.retain(|_, records| !records.is_empty());
         let compared = self.owed.compare(found, may_lose_committed);
         self.tally.count_many("record in doubt lost", compared.lost - compared.committed_lost);

@@ -1,0 +1,275 @@
+//! The situations that recovery may find: a test for each row of the tables in `scan.rs`, `sealed.rs` and `state.rs`.
+
+mod sealed;
+mod state;
+mod tail;
+
+use std::sync::Arc;
+
+use super::*;
+use crate::config::LogConfig;
+use crate::disk::SegmentInfo;
+use crate::format::{
+    BATCH_HEADER_LEN, BLOCK_LEN, BatchFields, BatchKind, BatchLayout, BatchWriter, NewEntry, RawHeader,
+};
+use crate::sealed::{SealJob, SealedIndex, open_index, seal_segment};
+use crate::sim::SimDisk;
+use crate::snapshot::{DerivedState, SnapshotJob, take_snapshot};
+use crate::source::LogSource as _;
+use crate::types::{BatchIndex, GroupId, LogOffset, NodeId, QueueKey, QueueOffset, Term};
+
+const BLOCK: u64 = BLOCK_LEN as u64;
+/// Blocks of a segment: as many batches, if they are of one block.
+const BLOCKS: u64 = 8;
+const SEGMENT: u64 = BLOCKS * BLOCK;
+const GROUP: GroupId = GroupId(7);
+
+fn config() -> LogConfig {
+    LogConfig {
+        segment_bytes: SEGMENT,
+        batch_bytes_target: 4 * BLOCK_LEN as u32,
+        batch_bytes_max: 4 * BLOCK_LEN as u32,
+        ..LogConfig::new(GROUP, NodeId(1))
+    }
+}
+
+/// One batch of one record, at a block of the log.
+#[derive(Clone, Copy)]
+struct Batch {
+    block: u64,
+    index: u64,
+    term: u64,
+    prev_term: u64,
+    hint: u64,
+    blocks: u64,
+    queue: QueueKey,
+    queue_offset: u64,
+    group: u64,
+    store_time_ms: i64,
+    /// What the record's bytes are.
+    fill: u8,
+}
+
+/// A batch that follows the one with the index before in the block before, all in term 1 and queue 3.
+fn batch(index: u64) -> Batch {
+    Batch {
+        block: index - 1,
+        index,
+        term: 1,
+        prev_term: u64::from(index > 1),
+        hint: index - 1,
+        blocks: 1,
+        queue: QueueKey(3),
+        queue_offset: index - 1,
+        group: GROUP.0,
+        store_time_ms: 1000,
+        fill: index as u8,
+    }
+}
+
+/// The same, in queues 0 to 2 and the control records' by turns.
+fn of_queues(index: u64) -> Batch {
+    let queue = match index % 4 {
+        0 => QueueKey::CONTROL,
+        queue => QueueKey(queue - 1),
+    };
+    Batch { queue, queue_offset: (index - 1) / 4, ..batch(index) }
+}
+
+impl Batch {
+    fn encode(self) -> Vec<u8> {
+        let mut layout = BatchLayout::default();
+        let size = self.blocks as u32 * BLOCK_LEN as u32 - 1000;
+        layout.add(size, 1);
+        let fields = BatchFields {
+            kind: BatchKind::Records,
+            group: GroupId(self.group),
+            leader: NodeId(1),
+            term: Term(self.term),
+            index: BatchIndex(self.index),
+            prev_term: Term(self.prev_term),
+            base_offset: LogOffset(self.block * BLOCK),
+            commit_hint: BatchIndex(self.hint),
+            store_time_ms: self.store_time_ms,
+        };
+        let mut bytes = vec![0; layout.batch_len()];
+        let mut writer = BatchWriter::new(&mut bytes, layout, fields);
+        let key_hashes = &[self.index as u32];
+        let (queue, queue_offset) = (self.queue, QueueOffset(self.queue_offset));
+        writer.push(NewEntry { queue, queue_offset, tag_hash: 0, key_hashes, size }, |_, out| {
+            out.fill(self.fill);
+        });
+        writer.finish();
+        bytes
+    }
+}
+
+/// All control records there were, in order: which batches they were in.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Journal(Vec<u8>);
+
+impl Journal {
+    /// Of a log of so many batches, each [`of_queues`].
+    fn of(batches: u64) -> Journal {
+        Journal((1..=batches).filter(|index| index % 4 == 0).map(|index| index as u8).collect())
+    }
+}
+
+impl DerivedState for Journal {
+    fn restore(&mut self, snapshot: &[u8]) -> Result<(), String> {
+        if snapshot == b"nonsense" {
+            return Err("nonsense".to_owned());
+        }
+        self.0 = snapshot.to_vec();
+        Ok(())
+    }
+
+    fn apply(&mut self, _at: LogOffset, control_record: &[u8]) -> Result<(), String> {
+        assert!(control_record.iter().all(|byte| *byte == control_record[0]));
+        if self.0.last().is_some_and(|last| last + 4 != control_record[0]) {
+            return Err(format!("{} behind {:?}", control_record[0], self.0));
+        }
+        self.0.push(control_record[0]);
+        Ok(())
+    }
+
+    fn encode(&self) -> Vec<u8> {
+        self.0.clone()
+    }
+}
+
+/// Something done to the `n`th index or snapshot of a world, and its name.
+type Flaw = (&'static str, fn(&World, u64));
+
+/// A disk of segments of 8 blocks each.
+struct World(SimDisk);
+
+impl World {
+    /// Three segments.
+    fn with(batches: &[Batch]) -> World {
+        World::of(3, batches)
+    }
+
+    fn of(segments: u64, batches: &[Batch]) -> World {
+        let disk = SimDisk::new(1);
+        for nth in 0..segments {
+            disk.add_segment(SegmentInfo { base: LogOffset(nth * SEGMENT), bytes: SEGMENT });
+        }
+        let world = World(disk);
+        batches.iter().for_each(|batch| world.put(batch.block, &batch.encode()));
+        world
+    }
+
+    /// Six segments, 45 batches [`of_queues`] in them; the first `sealed` segments have their indexes.
+    fn sealed(sealed: u64) -> World {
+        let world = World::of(7, &(1..=45).map(of_queues).collect::<Vec<_>>());
+        (0..sealed).for_each(|nth| world.seal(nth));
+        world
+    }
+
+    fn put(&self, block: u64, bytes: &[u8]) {
+        self.put_at(block * BLOCK, bytes);
+    }
+
+    fn put_at(&self, at: u64, bytes: &[u8]) {
+        self.0.overwrite(LogOffset(at / SEGMENT * SEGMENT), at % SEGMENT, bytes);
+    }
+
+    /// Damages the body of the batch at a block.
+    fn tear(&self, block: u64) {
+        self.put_at(block * BLOCK + 600, &[0xee; 8]);
+    }
+
+    /// Damages the directory of the batch at a block.
+    fn tear_directory(&self, block: u64) {
+        self.put_at(block * BLOCK + BATCH_HEADER_LEN as u64 + 8, &[0xee; 8]);
+    }
+
+    /// Takes the header of the batch at a block away.
+    fn tear_header(&self, block: u64) {
+        self.put_at(block * BLOCK + 60, &[0xee; 8]);
+    }
+
+    fn zero(&self, block: u64) {
+        self.put(block, &[0; BLOCK_LEN]);
+    }
+
+    /// Writes the index of the `nth` segment, as the log would after it rolled.
+    fn seal(&self, nth: u64) {
+        self.seal_as(nth, GROUP);
+    }
+
+    fn seal_as(&self, nth: u64, group: GroupId) {
+        let base = LogOffset(nth * SEGMENT);
+        let headers = (0..BLOCKS).filter_map(|block| {
+            let mut bytes = vec![0; BLOCK_LEN];
+            self.0.read_at(base, block * BLOCK, &mut bytes).unwrap();
+            let header = *RawHeader(&bytes).verify().ok()?;
+            (header.base_offset() == base.plus(block * BLOCK)).then_some(header)
+        });
+        let headers: Vec<_> = headers.collect();
+        let (first, last) = (headers.first().unwrap(), headers.last().unwrap());
+        let job = SealJob {
+            group,
+            segment: SegmentInfo { base, bytes: SEGMENT },
+            end: last.base_offset().plus(last.batch_len() as u64),
+            first_index: first.index(),
+            prev_term: first.prev_term(),
+            previous: nth.checked_sub(1).map(|before| LogOffset(before * SEGMENT)),
+        };
+        seal_segment(&self.0, &job).unwrap();
+    }
+
+    /// Takes a snapshot at the end of the `nth` segment, from the one `from` if there is one.
+    fn snapshot(&self, nth: u64, from: Option<u64>) -> LogOffset {
+        let first = from.map_or(0, |from| from + 1);
+        let segments: Vec<_> = (first..=nth).map(|nth| Arc::new(self.index(nth))).collect();
+        let at = segments.last().unwrap().summary().end;
+        let previous = from.map(|from| self.index(from).summary().end);
+        let job = SnapshotJob { group: GROUP, previous, segments, at };
+        take_snapshot(&self.0, &job, Box::new(Journal::default())).unwrap();
+        at
+    }
+
+    fn index(&self, nth: u64) -> SealedIndex {
+        open_index(&self.0, LogOffset(nth * SEGMENT)).unwrap()
+    }
+
+    /// The bytes of an index file, changed.
+    fn change_index(&self, nth: u64, change: impl FnOnce(&mut Vec<u8>)) {
+        let base = LogOffset(nth * SEGMENT);
+        let mut bytes = self.0.map_index(base).unwrap().bytes().to_vec();
+        change(&mut bytes);
+        self.0.write_index(base, &bytes).unwrap();
+    }
+
+    fn remove_index(&self, nth: u64) {
+        self.0.remove_index(LogOffset(nth * SEGMENT)).unwrap();
+    }
+
+    fn remove_segment(&self, nth: u64) {
+        self.0.remove_segment(LogOffset(nth * SEGMENT));
+    }
+
+    fn recover(&self) -> Result<Recovered, RecoveryError> {
+        recover(&self.0, &config(), &mut ())
+    }
+
+    fn recover_state(&self) -> Result<(Recovered, Journal), RecoveryError> {
+        let mut state = Journal::default();
+        let recovered = recover(&self.0, &config(), &mut state)?;
+        Ok((recovered, state))
+    }
+
+    fn report(&self) -> RecoveryReport {
+        self.recover().unwrap().report
+    }
+
+    /// Recovers to a log of `batches`; returns why it was cut there.
+    #[track_caller]
+    fn ends_after(&self, batches: u64) -> Option<CutCause> {
+        let report = self.report();
+        assert_eq!((report.batches, report.last_index), (batches, BatchIndex(batches)), "{report:?}");
+        report.cut.map(|cut| cut.cause)
+    }
+}

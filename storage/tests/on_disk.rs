@@ -3,6 +3,8 @@
 //! Skipped, with a word, where the machine has no io_uring or the file system no direct I/O; never under `CI=true`.
 
 mod harness;
+#[path = "harness/place.rs"]
+mod place;
 #[path = "harness/reading.rs"]
 mod reading;
 
@@ -10,13 +12,12 @@ use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use apogee_storage::driver::{
-    DirectoryError, DiskConfig, Identity, LogFiles, ShardDirectory, check_direct_io,
-};
+use apogee_storage::driver::{DirectoryError, DiskConfig, Identity, LogFiles, ShardDirectory};
 use apogee_storage::{
     AppendRefused, DiskError, FileRun, LogConfig, LogOffset, LogSource as _, NodeId, QueueKey, recover,
 };
 use harness::{Numbered, Shard, append, identity, on_executor, open_disk};
+use place::directory;
 use reading::{bytes_of, read_all};
 
 fn config() -> LogConfig {
@@ -30,26 +31,6 @@ fn config() -> LogConfig {
 }
 
 const FEW_FILES: DiskConfig = DiskConfig { open_files_max: 2, ..DiskConfig::DEFAULT };
-
-/// A directory on the file system that this was built on, or nothing if it cannot be used.
-fn directory() -> Option<tempfile::TempDir> {
-    let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    let io_uring =
-        glommio::LocalExecutorBuilder::default().io_memory(1 << 20).make().map_err(|error| error.to_string());
-    let usable = io_uring
-        .map(drop)
-        .and_then(|()| check_direct_io(directory.path()).map_err(|error| error.to_string()));
-    match usable {
-        Ok(()) => Some(directory),
-        Err(why) if std::env::var("CI").is_ok_and(|ci| ci == "true") => {
-            panic!("cannot be skipped under CI: {why}")
-        }
-        Err(why) => {
-            eprintln!("SKIPPED: {why}");
-            None
-        }
-    }
-}
 
 #[test]
 fn appended_rolled_and_reopened_records_are_what_they_were() {

@@ -127,3 +127,76 @@ fn work_through(messages: Receiver<Message>) {
         job(&mut held);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+    use std::task::{Context, Wake};
+
+    use super::*;
+
+    struct Unpark(std::thread::Thread);
+
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+
+    fn wait_for<T>(future: impl Future<Output = T>) -> T {
+        let mut future = pin!(future);
+        let waker = Arc::new(Unpark(std::thread::current())).into();
+        loop {
+            match future.as_mut().poll(&mut Context::from_waker(&waker)) {
+                Poll::Ready(value) => return value,
+                Poll::Pending => std::thread::park(),
+            }
+        }
+    }
+
+    #[test]
+    fn jobs_run_in_order_and_a_panic_is_an_error_of_its_own_job() {
+        let background = Background::start().unwrap();
+        let done = Arc::new(Mutex::new(Vec::new()));
+        let note = |nth: u32| {
+            let done = Arc::clone(&done);
+            background.run(move |_| done.lock().unwrap().push(nth))
+        };
+        // Begun by their first poll.
+        let mut first = pin!(note(1));
+        let mut second = pin!(note(2));
+        let waker = Waker::noop();
+        let mut cx = Context::from_waker(waker);
+        let _ = (first.as_mut().poll(&mut cx), second.as_mut().poll(&mut cx));
+        let failed = wait_for(background.run(|_| panic!("wanted by the test")));
+        assert_eq!(failed.unwrap_err().to_string(), "panicked");
+        wait_for(note(3)).unwrap();
+        assert_eq!(*done.lock().unwrap(), [1, 2, 3]);
+    }
+
+    #[test]
+    fn what_was_given_is_done_before_the_end() {
+        let background = Background::start().unwrap();
+        let sender = background.sender();
+        let done = Arc::new(Mutex::new(false));
+        let noted = Arc::clone(&done);
+        let mut job = Box::pin(background.run(move |_| *noted.lock().unwrap() = true));
+        let _ = job.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        drop(job);
+        drop(background);
+        assert!(*done.lock().unwrap());
+        // Too late, and no harm.
+        sender.release(LogOffset(1));
+    }
+
+    #[test]
+    fn a_file_is_held_until_it_is_released() {
+        let background = Background::start().unwrap();
+        let file = tempfile::tempfile().unwrap();
+        wait_for(background.run(move |held| held.insert(LogOffset(7), file))).unwrap();
+        assert_eq!(wait_for(background.run(|held| held.len())).unwrap(), 1);
+        background.sender().release(LogOffset(8));
+        background.sender().release(LogOffset(7));
+        assert_eq!(wait_for(background.run(|held| held.len())).unwrap(), 0);
+    }
+}

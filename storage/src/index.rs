@@ -212,7 +212,6 @@ impl Queues {
     }
 
     /// Makes a queue whose records up to `tail` lie in sealed segments, those from `min` on still there.
-    #[allow(dead_code)]
     pub(crate) fn restore(&mut self, key: QueueKey, min: QueueOffset, tail: QueueOffset) {
         assert!(self.slot(key).is_none(), "queue {key} restored twice");
         assert!(min <= tail, "queue {key}: records from {min} on, and {tail} in all");

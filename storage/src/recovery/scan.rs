@@ -42,9 +42,11 @@ use crate::types::{LogOffset, QueueKey, Term};
 use crate::unsealed::{NewBatch, Unsealed};
 use crate::window::Window;
 
-/// How much of the segment behind the last one is searched. What is written while batch `i` is not durable lies
-/// within the write window of it, in any life; so nothing of it is missed, and reading stays bounded by one segment.
-const SCAN_BEHIND_BYTES: u64 = WRITE_WINDOW_BYTES_LIMIT + BATCH_BYTES_LIMIT as u64;
+/// How far behind the end of the log is searched. The first batch that was sealed when batch `i` was durable bears
+/// witness of it, and so do all behind that one. What was sealed before lies within the write window of `i`, in any life;
+/// each gap that a roll left is smaller than the batch behind it, so no more than the window again is gaps. Of
+/// segments that begin further behind, the first block tells as much as all.
+const SCAN_BEHIND_BYTES: u64 = 2 * (WRITE_WINDOW_BYTES_LIMIT + BATCH_BYTES_LIMIT as u64);
 
 /// The log as known so far, from its indexes at first, then batch by batch. The default is an empty one.
 #[derive(Debug)]
@@ -253,13 +255,12 @@ impl<S: LogSource + ?Sized> Scan<'_, S> {
         let position = self.known.end.0.max(segment.base.0) - segment.base.0;
         let missing = self.known.last.index.next();
         let mut batches_behind = 0;
-        for (nth, behind) in segments.iter().enumerate() {
+        let searched_end = self.known.end.plus(SCAN_BEHIND_BYTES);
+        for behind in segments {
             let mut window = Window::new(self.source, *behind);
-            let (mut at, upto) = match nth {
-                0 => (position, behind.bytes),
-                1 => (0, behind.bytes.min(SCAN_BEHIND_BYTES)),
-                _ => (0, BLOCK_LEN as u64),
-            };
+            let mut at = self.known.end.0.saturating_sub(behind.base.0);
+            let searched_bytes = searched_end.0.saturating_sub(behind.base.0);
+            let upto = searched_bytes.max(BLOCK_LEN as u64).min(behind.bytes);
             while at < upto {
                 let Some(header) = self.whole_header(&mut window, at)? else {
                     at += BLOCK_LEN as u64;

@@ -172,6 +172,21 @@ fn proof_of_damage_is_found_at_the_start_of_any_segment() {
 }
 
 #[test]
+fn proof_of_damage_is_found_as_far_behind_as_the_write_window_reaches() {
+    // Batch 9, the first of its segment, was durable only when the next segment had been begun.
+    let hint_of = |index| if index < 19 { 8 } else { 9 };
+    let late = (10..=20).map(|index| Batch { hint: hint_of(index), ..batch(index) });
+    let world = World::with(&(1..=9).map(batch).chain(late).collect::<Vec<_>>());
+    world.zero(8);
+    match world.recover() {
+        Err(RecoveryError::Damaged { index, witness, .. }) => {
+            assert_eq!((index, witness), (BatchIndex(9), BatchIndex(19)));
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
 fn stale_batch_behind_a_rewritten_one_is_cut() {
     // An earlier life, term 1, had 1 2 _ 4, and its 3 was torn; the next life wrote 3 anew and stopped.
     let rewritten = Batch { term: 2, ..batch(3) };

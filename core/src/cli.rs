@@ -9,6 +9,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::config::{self, BROKER_PORT, BrokerConfig, Durability, NAMESRV_PORT, NamesrvConfig};
 use crate::node::{self, Plan};
 
+const MIB: u64 = 1024 * 1024;
+
 /// Segments of a broker that is tried out: small ones, since every shard prepares two of them at start.
 const STANDALONE_SEGMENT_MIB: u64 = 128;
 
@@ -59,6 +61,15 @@ struct Standalone {
     /// Size of a log segment in MiB.
     #[arg(long, value_name = "MIB", default_value_t = STANDALONE_SEGMENT_MIB)]
     segment_mib: u64,
+    /// Keep messages for so many hours.
+    #[arg(long, value_name = "HOURS", default_value_t = 72)]
+    retention_hours: u32,
+    /// Keep at most so many MiB of log per shard. Default: as many as the disk holds.
+    #[arg(long, value_name = "MIB")]
+    retention_mib: Option<u64>,
+    /// Leave so many MiB of the disk free: below it the oldest messages leave early, then sends are refused.
+    #[arg(long, value_name = "MIB", default_value_t = 1024)]
+    disk_reserve_mib: u64,
     /// Keep polling for this long before sleeping, in microseconds: CPU time for latency.
     #[arg(long, value_name = "US", default_value_t = 0)]
     spin_us: u64,
@@ -121,7 +132,10 @@ impl Standalone {
                 DurabilityArg::Sync => Durability::Sync,
                 DurabilityArg::Async => Durability::Async,
             },
-            segment_bytes: self.segment_mib.saturating_mul(1024 * 1024),
+            segment_bytes: self.segment_mib.saturating_mul(MIB),
+            retention_hours: self.retention_hours,
+            retention_bytes: self.retention_mib.map(|mib| mib.saturating_mul(MIB)),
+            disk_reserve_bytes: self.disk_reserve_mib.saturating_mul(MIB),
             spin_us: self.spin_us,
             ..BrokerConfig::default()
         };

@@ -7,6 +7,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
+use apogee_storage::driver::DiskConfig;
+use apogee_storage::{Durability as LogDurability, GroupId, LogConfig, NodeId, Retention};
 use apogee_tuning::CpuList;
 use serde::Deserialize;
 
@@ -20,6 +22,14 @@ pub const BROKER_PORT: u16 = 10911;
 pub const PORT_STRIDE: u16 = 10;
 
 const MIB: u64 = 1024 * 1024;
+
+const HOUR_MS: u64 = 3_600_000;
+
+/// With `async` durability: the longest that a message acknowledged after its write stays unsynced.
+const ASYNC_SYNC_INTERVAL_MS: u32 = 500;
+
+/// Batches may be this much larger than the largest message: its layout, properties and the batch's own header.
+const BATCH_OVERHEAD_BYTES: u32 = MIB as u32;
 
 /// A NameServer.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -87,8 +97,28 @@ pub struct BrokerConfig {
     pub segment_bytes: u64,
     /// Memory per shard that keeps the newest messages for tailing consumers. 1 MiB and more.
     pub tail_cache_bytes: u64,
-    /// Disk space that is never used: new segments are refused below it.
+    /// Free space of the file system that is left alone: below it the oldest messages leave early, and if that does
+    /// not help, sends are refused until there is room again.
     pub disk_reserve_bytes: u64,
+    /// How long messages are kept, in hours; they leave by whole segments. 1 to 876,000 (a hundred years). Default 72.
+    #[serde(alias = "fileReservedTime")]
+    pub retention_hours: u32,
+    /// Bytes that the log of one shard may take up; the oldest segments leave beyond it. At least four segments.
+    /// Default: as many as the disk holds.
+    pub retention_bytes: Option<u64>,
+    /// Whether messages leave before their time when the disk is full up to its reserve. Otherwise sends are refused
+    /// then.
+    #[serde(alias = "cleanFileForciblyEnable")]
+    pub reclaim_early: bool,
+    /// Batches of one log that may be on their way to the disk at once, 1 to 64. Default: the log's own.
+    pub batches_in_flight_max: Option<u32>,
+    /// Size from which a batch of the log takes no more messages, in bytes; 4 KiB and more. Default: the log's own.
+    pub batch_bytes_target: Option<u32>,
+    /// Reads from disk for consumers that lag which one shard has under way at once, 1 to 64; others wait in line.
+    /// Default: the log's own, chosen so that producers notice little of them.
+    pub catch_up_reads_max: Option<u32>,
+    /// Bytes of these reads, 64 KiB to 64 MiB. Default: the log's own.
+    pub catch_up_bytes_max: Option<u64>,
     /// Create topics when a producer names an unknown one.
     #[serde(alias = "autoCreateTopicEnable")]
     pub auto_create_topic: bool,
@@ -131,6 +161,13 @@ impl Default for BrokerConfig {
             segment_bytes: 1024 * MIB,
             tail_cache_bytes: 64 * MIB,
             disk_reserve_bytes: 1024 * MIB,
+            retention_hours: 72,
+            retention_bytes: None,
+            reclaim_early: true,
+            batches_in_flight_max: None,
+            batch_bytes_target: None,
+            catch_up_reads_max: None,
+            catch_up_bytes_max: None,
             auto_create_topic: true,
             auto_create_group: true,
             message_bytes_max: 4 * MIB as u32,
@@ -162,13 +199,62 @@ impl BrokerConfig {
             self.segment_bytes
         );
         between("tail_cache_bytes", self.tail_cache_bytes, MIB, 1024 * 1024 * MIB)?;
+        between("disk_reserve_bytes", self.disk_reserve_bytes, 0, DISK_BYTES_MAX)?;
+        between("retention_hours", self.retention_hours.into(), 1, RETENTION_HOURS_MAX)?;
+        if let Some(bytes) = self.retention_bytes {
+            let min = RETENTION_SEGMENTS_MIN * self.segment_bytes;
+            ensure!(
+                (min..=DISK_BYTES_MAX).contains(&bytes),
+                "retention_bytes = {bytes}: expected {min} to {DISK_BYTES_MAX}, {RETENTION_SEGMENTS_MIN} times segment_bytes and more"
+            );
+        }
+        let disk = self.disk();
+        between("catch_up_reads_max", disk.catch_up_reads_max.into(), 1, 64)?;
+        between("catch_up_bytes_max", disk.catch_up_bytes_max, MIB / 16, 64 * MIB)?;
         between("message_bytes_max", u64::from(self.message_bytes_max), 1024, 8 * MIB)?;
         if let Some(shards) = self.shards {
             between("shards", u64::from(shards), 1, u64::from(SHARDS_MAX))?;
         }
         between("base_port", u64::from(self.base_port), 1024, 65_000)?;
         between("spin_us", self.spin_us, 0, 10_000)?;
+        self.log(GroupId(0), NodeId(0)).validate()?;
         self.advertised_ip().map(|_| ())
+    }
+
+    /// Settings of one shard's log.
+    pub fn log(&self, group: GroupId, node: NodeId) -> LogConfig {
+        let defaults = LogConfig::new(group, node);
+        LogConfig {
+            durability: match self.durability {
+                Durability::Sync => LogDurability::Sync,
+                Durability::Async => LogDurability::Async { sync_interval_ms: ASYNC_SYNC_INTERVAL_MS },
+            },
+            segment_bytes: self.segment_bytes,
+            tail_cache_bytes: self.tail_cache_bytes,
+            batch_bytes_target: self.batch_bytes_target.unwrap_or(defaults.batch_bytes_target),
+            batch_bytes_max: self
+                .message_bytes_max
+                .saturating_add(BATCH_OVERHEAD_BYTES)
+                .next_multiple_of(4096),
+            batches_in_flight_max: self.batches_in_flight_max.unwrap_or(defaults.batches_in_flight_max),
+            reserve_bytes: self.disk_reserve_bytes,
+            retention: Retention {
+                age_ms: Some(u64::from(self.retention_hours) * HOUR_MS),
+                bytes: self.retention_bytes,
+                may_reclaim: self.reclaim_early,
+            },
+            ..defaults
+        }
+    }
+
+    /// Settings of the disk under one shard's log.
+    pub fn disk(&self) -> DiskConfig {
+        let defaults = DiskConfig::DEFAULT;
+        DiskConfig {
+            catch_up_reads_max: self.catch_up_reads_max.unwrap_or(defaults.catch_up_reads_max),
+            catch_up_bytes_max: self.catch_up_bytes_max.unwrap_or(defaults.catch_up_bytes_max),
+            ..defaults
+        }
     }
 
     /// The address clients are sent to; it also stands in every stored message.
@@ -196,6 +282,16 @@ impl BrokerConfig {
 }
 
 const NAME_BYTES_MAX: usize = 100;
+
+/// A hundred years.
+const RETENTION_HOURS_MAX: u64 = 876_000;
+
+/// One segment is written to, one is made ready, the newest full one always stays: with less than one more nearly
+/// nothing could be kept.
+const RETENTION_SEGMENTS_MIN: u64 = 4;
+
+/// More than any disk has.
+const DISK_BYTES_MAX: u64 = 1 << 50;
 
 /// More shards than any machine has cores; ports and directories are numbered by them.
 pub const SHARDS_MAX: u16 = 1024;
@@ -263,6 +359,8 @@ mod tests {
             listenPort = 20911
             flushDiskType = "ASYNC_FLUSH"
             autoCreateTopicEnable = false
+            fileReservedTime = 48
+            cleanFileForciblyEnable = false
             cpus = "0-2,5"
             "#,
         )
@@ -273,6 +371,9 @@ mod tests {
         assert_eq!(config.durability, Durability::Async);
         assert_eq!(config.cpus.to_string(), "0-2,5");
         assert!(!config.auto_create_topic);
+        let retention = config.log(GroupId(1), NodeId(0)).retention;
+        let two_days = Some(48 * 3600 * 1000);
+        assert_eq!(retention, Retention { age_ms: two_days, bytes: None, may_reclaim: false });
         assert_eq!(config.port(3).unwrap(), 20941);
         config.validate().unwrap();
     }
@@ -291,6 +392,17 @@ mod tests {
         assert!(refused(BrokerConfig { segment_bytes: 5, ..local.clone() }).contains("segment_bytes = 5"));
         assert!(refused(BrokerConfig { group: "a b".into(), ..local.clone() }).contains("group = \"a b\""));
         assert!(refused(BrokerConfig { shards: Some(0), ..local.clone() }).contains("shards = 0"));
+        assert!(
+            refused(BrokerConfig { retention_hours: 0, ..local.clone() }).contains("retention_hours = 0")
+        );
+        let one_segment = BrokerConfig { retention_bytes: Some(1024 * MIB), ..local.clone() };
+        assert!(refused(one_segment).contains("retention_bytes = 1073741824: expected 4294967296 to"));
+        let tiny = BrokerConfig { batch_bytes_target: Some(1), ..local.clone() };
+        assert!(refused(tiny).contains("batch_bytes_target is 1; it must lie between 4096 and"));
+        let none = BrokerConfig { catch_up_reads_max: Some(0), ..local.clone() };
+        assert!(refused(none).contains("catch_up_reads_max = 0: expected 1 to 64"));
+        let deep = BrokerConfig { batches_in_flight_max: Some(65), ..local.clone() };
+        assert!(refused(deep).contains("batches_in_flight_max is 65; it must lie between 1 and 64"));
         assert!(refused(BrokerConfig::default()).contains("advertise"));
     }
 }

@@ -19,9 +19,6 @@ use glommio::{
 /// percent of a core.
 pub(super) const NUDGE_PERIOD: Duration = Duration::from_millis(25);
 
-/// Threads of an executor's blocking pool: one for preparing segments, one for everything else.
-const BLOCKING_THREADS: usize = 2;
-
 /// Submission entries per ring. A shard has its writes, reads and timers in flight, sockets are epoll's.
 const RING_DEPTH: usize = 256;
 
@@ -32,6 +29,8 @@ pub(super) struct ExecutorConfig {
     pub(super) cpu: Option<usize>,
     /// Memory registered with the rings for direct I/O. Locked three times over where memlock applies.
     pub(super) io_memory: usize,
+    /// Threads of its blocking pool: as many as calls may block at once, so that none waits behind another.
+    pub(super) blocking_threads: usize,
     /// How long it polls before it sleeps; effective only when pinned.
     pub(super) spin: Duration,
     /// Log a backtrace of every task that overruns its time. For tests: costs 1 µs per task-queue switch.
@@ -53,7 +52,7 @@ where
         .name(&config.name)
         .io_memory(config.io_memory)
         .ring_depth(RING_DEPTH)
-        .blocking_thread_pool_placement(PoolPlacement::Unbound(BLOCKING_THREADS));
+        .blocking_thread_pool_placement(PoolPlacement::Unbound(config.blocking_threads));
     if !config.spin.is_zero() {
         builder = builder.spin_before_park(config.spin);
     }

@@ -116,7 +116,14 @@ impl Node {
                 .with_context(|| format!("cannot make the data directory {}", config.data_dir.display()))?;
             let facts = welcome::machine_facts(&config.data_dir)?;
             welcome::check_machine(&facts, 1)?;
-            let executor = executor_config("namesrv".into(), None, 0, welcome::io_memory(&facts, 1));
+            let executor = ExecutorConfig {
+                name: "namesrv".into(),
+                cpu: None,
+                io_memory: welcome::io_memory(&facts, 1),
+                blocking_threads: 1,
+                spin: Duration::ZERO,
+                detect_stalls: detect_stalls(),
+            };
             let (config, stop, sender) = (config.clone(), self.stop.clone(), self.sender.clone());
             let handle = executor::spawn(&executor, &self.nudge, move || namesrv::run(config, stop, sender))?;
             self.executors.push(handle);
@@ -148,8 +155,14 @@ impl Node {
             // A directory made on more cores runs on fewer: an executor then hosts several shards.
             let hosted: Vec<u16> =
                 (0..shards).filter(|&shard| usize::from(shard) % cpus.len() == slot).collect();
-            let name = format!("shard-{}", hosted[0]);
-            let executor = executor_config(name, Some(cpu as usize), config.spin_us, io_memory);
+            let executor = ExecutorConfig {
+                name: format!("shard-{}", hosted[0]),
+                cpu: Some(cpu as usize),
+                io_memory,
+                blocking_threads: hosted.len() * config.disk().pool_threads(),
+                spin: Duration::from_micros(config.spin_us),
+                detect_stalls: detect_stalls(),
+            };
             let (config, stop, sender) = (config.clone(), self.stop.clone(), self.sender.clone());
             let handle = executor::spawn(&executor, &self.nudge, move || {
                 shard::run_all(config, hosted, stop, sender)
@@ -200,14 +213,8 @@ impl Node {
     }
 }
 
-fn executor_config(name: String, cpu: Option<usize>, spin_us: u64, io_memory: usize) -> ExecutorConfig {
-    ExecutorConfig {
-        name,
-        cpu,
-        io_memory,
-        spin: Duration::from_micros(spin_us),
-        detect_stalls: std::env::var_os("APOGEE_STALL_DETECTOR").is_some_and(|value| value == "1"),
-    }
+fn detect_stalls() -> bool {
+    std::env::var_os("APOGEE_STALL_DETECTOR").is_some_and(|value| value == "1")
 }
 
 fn start_logging() {

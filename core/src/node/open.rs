@@ -3,22 +3,14 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use apogee_storage::driver::{Disk, DiskConfig, DmaBuffer, Identity, ShardDirectory};
-use apogee_storage::{
-    Durability as LogDurability, LogConfig, NodeId, RecoveryReport, RefusedSnapshot, ReplacedIndex, recover,
-};
+use apogee_storage::driver::{Disk, DmaBuffer, Identity, ShardDirectory};
+use apogee_storage::{NodeId, RecoveryReport, RefusedSnapshot, ReplacedIndex, recover};
 
 use super::clock::now_ms;
 use super::data_dir::shard_dir;
-use crate::config::{BrokerConfig, Durability};
+use crate::config::BrokerConfig;
 use crate::shard::topics::TopicPolicy;
 use crate::shard::{Replay, Shard, ShardConfig};
-
-/// With `async` durability: the longest that a message acknowledged after its write stays unsynced.
-const ASYNC_SYNC_INTERVAL_MS: u32 = 500;
-
-/// Batches may be this much larger than the largest message: its layout, properties and the batch's own header.
-const BATCH_OVERHEAD_BYTES: u32 = 1024 * 1024;
 
 /// A shard recovered and not yet served.
 pub(super) struct OpenShard {
@@ -38,7 +30,7 @@ impl OpenShard {
         let directory = ShardDirectory::open(&shard_dir(config, number), &identity)?;
         let policy = topic_policy(config, &format!("{}-{number}", config.group));
         let new_state = Replay::new_state(policy, config.auto_create_group);
-        let disk = Disk::open(directory.files().clone(), DiskConfig::default(), new_state).await?;
+        let disk = Disk::open(directory.files().clone(), config.disk(), new_state).await?;
         let address = SocketAddr::new(config.advertised_ip()?, config.port(number)?);
         let shard = open_shard(config, shard_config(config, number, address), &identity, &directory)?;
         Ok(OpenShard { shard, disk, directory })
@@ -70,17 +62,7 @@ fn open_shard(
     identity: &Identity,
     directory: &ShardDirectory,
 ) -> anyhow::Result<Shard<DmaBuffer>> {
-    let log_config = LogConfig {
-        durability: match config.durability {
-            Durability::Sync => LogDurability::Sync,
-            Durability::Async => LogDurability::Async { sync_interval_ms: ASYNC_SYNC_INTERVAL_MS },
-        },
-        segment_bytes: config.segment_bytes,
-        tail_cache_bytes: config.tail_cache_bytes,
-        batch_bytes_max: (config.message_bytes_max + BATCH_OVERHEAD_BYTES).next_multiple_of(4096),
-        reserve_bytes: config.disk_reserve_bytes,
-        ..LogConfig::new(identity.group_id(), identity.node)
-    };
+    let log_config = config.log(identity.group_id(), identity.node);
     let policy = topic_policy(config, &shard_config.broker_name);
     let mut replay = Replay::new(policy, config.auto_create_group);
     let started = Instant::now();

@@ -12,6 +12,7 @@
 mod clock;
 mod data_dir;
 mod executor;
+mod log_events;
 mod namesrv;
 mod open;
 mod registrar;

@@ -14,28 +14,43 @@ use apogee_net::io::{
     Chunk, Connection, ConnectionId, Driver, DriverConfig, Listener, Server, ServerLimits, Service,
 };
 use apogee_storage::DiskOp;
-use apogee_storage::driver::{Disk, DmaBuffer, ShardDirectory};
+use apogee_storage::driver::{Disk, DmaBuffer, LoadIndexError, ShardDirectory};
+use bytes::Bytes;
 use futures_lite::future;
 use glommio::sync::Semaphore;
 use glommio::{Latency, Shares, TaskQueueHandle};
 
 use super::NodeEvent;
 use super::clock::now_ms;
+use super::log_events::EventWriter;
 use super::open::OpenShard;
 use super::registrar::{Registrar, Registration};
 use super::stop::StopSignal;
 use crate::config::BrokerConfig;
 use crate::service::{Reply, ReplyTo, Request};
-use crate::shard::{Action, Fetch, Push, Shard, ShardConfig};
+use crate::shard::{Action, ColdPages, Fetch, Push, Shard, ShardConfig};
 
 /// How often a shard looks at what falls due by time alone.
 const TICK: Duration = Duration::from_millis(100);
+
+/// How often the free space of the file system is asked for.
+const SPACE_PERIOD: Duration = Duration::from_secs(1);
 
 /// Replies whose messages are being read from disk; more wait for their turn.
 const READS_IN_FLIGHT_MAX: u64 = 32;
 
 /// Pulls that wait for one of those reads; one more is answered as busy, and its client tries again.
 const READS_WAITING_MAX: usize = 16 * 1024;
+
+/// Requests that need pages of index files which are not in memory; one more is answered as busy.
+const INDEX_WAITERS_MAX: usize = 1024;
+
+/// Longest header and body of such a request. It is copied out of the receive buffer, so those that wait hold 64 MiB.
+const INDEX_WAITER_BYTES_MAX: usize = 64 * 1024;
+
+/// Loads that one request gets. Each brings it further, unless memory is so short that pages leave before they are
+/// looked at: a search over a thousand segments, all cold, takes some twenty.
+const INDEX_LOADS_PER_REQUEST_MAX: u32 = 32;
 
 /// Longest wait for NameServers before whoever made a topic is answered all the same.
 const REGISTER_WAIT: Duration = Duration::from_secs(3);
@@ -52,7 +67,7 @@ const LAST_REPLIES_WAIT: Duration = Duration::from_millis(20);
 struct Groups {
     /// Reads from disk for consumers that lag: they must not delay producers.
     catch_up: TaskQueueHandle,
-    /// Preparing segments.
+    /// Preparing and sealing segments, snapshots, retention.
     background: TaskQueueHandle,
 }
 
@@ -122,10 +137,12 @@ struct ShardDriver {
     registrars: Vec<Rc<Registrar>>,
     reads: Semaphore,
     reads_waiting: Cell<usize>,
+    index_waiters: Cell<usize>,
     groups: Groups,
     tasks: RefCell<Vec<glommio::Task<()>>>,
     /// Requests are not taken any more; clients go elsewhere or come back.
     stopping: Cell<bool>,
+    events: RefCell<EventWriter>,
     this: Weak<ShardDriver>,
     /// Keeps the directory locked.
     _directory: ShardDirectory,
@@ -167,9 +184,11 @@ impl ShardDriver {
             registrars,
             reads: Semaphore::new(READS_IN_FLIGHT_MAX),
             reads_waiting: Cell::default(),
+            index_waiters: Cell::default(),
             groups,
             tasks: RefCell::default(),
             stopping: Cell::default(),
+            events: RefCell::new(EventWriter::new(number)),
             this: this.clone(),
             _directory: directory,
         });
@@ -179,6 +198,7 @@ impl ShardDriver {
         }
         driver.own(driver.server.clone().close_idle());
         driver.own(driver.clone().tick());
+        driver.own(driver.clone().watch_space());
         for registrar in &driver.registrars {
             driver.own(driver.clone().keep_registered(registrar.clone(), events.clone()));
         }
@@ -196,6 +216,35 @@ impl ShardDriver {
             glommio::timer::sleep(TICK).await;
             self.shard.borrow_mut().on_tick(now_ms());
             self.pump();
+            self.write_events();
+        }
+    }
+
+    /// Tells the shard what the file system has left, so that it makes room before there is none.
+    async fn watch_space(self: Rc<Self>) {
+        let mut is_failing = false;
+        loop {
+            match self.disk.space().await {
+                Ok(space) => {
+                    is_failing = false;
+                    self.shard.borrow_mut().on_space(space);
+                    self.pump();
+                }
+                Err(error) => {
+                    if !std::mem::replace(&mut is_failing, true) {
+                        tracing::error!(shard = self.number, %error, "the free space of the disk is not known");
+                    }
+                }
+            }
+            glommio::timer::sleep(SPACE_PERIOD).await;
+        }
+    }
+
+    /// What the log did by itself, for people.
+    fn write_events(&self) {
+        loop {
+            let Some(event) = self.shard.borrow_mut().take_log_event() else { return };
+            self.events.borrow_mut().write(event);
         }
     }
 
@@ -234,7 +283,14 @@ impl ShardDriver {
 
     fn start_op(&self, op: DiskOp<DmaBuffer>) {
         let Some(this) = self.this.upgrade() else { return };
-        let is_background = !matches!(op, DiskOp::Write { .. } | DiskOp::Sync { .. });
+        let is_background = match op {
+            DiskOp::Write { .. } | DiskOp::Sync { .. } => false,
+            DiskOp::Prepare { .. }
+            | DiskOp::Seal(_)
+            | DiskOp::Snapshot(_)
+            | DiskOp::ReadEnds(_)
+            | DiskOp::Remove { .. } => true,
+        };
         let work = async move {
             let completion = this.disk.execute(op).await;
             this.shard.borrow_mut().on_completion(completion);
@@ -273,6 +329,64 @@ impl ShardDriver {
                 glommio::spawn_local(work).detach();
             }
         }
+    }
+
+    /// Loads the index pages that a request needs, and asks it again.
+    fn ask_again(&self, request: &Request<'_>, frame: &RawFrame, pages: ColdPages) {
+        let Some(this) = self.this.upgrade() else { return };
+        let (connection, peer) = (request.connection, request.peer);
+        let busy = |reason: String| {
+            if let Some(to) = request.reply_to() {
+                self.send(to, Reply::error(ResponseCode::SYSTEM_BUSY, reason));
+            }
+        };
+        if self.index_waiters.get() >= INDEX_WAITERS_MAX {
+            return busy(format!("{INDEX_WAITERS_MAX} requests wait for index files already"));
+        }
+        if frame.header.len() + frame.body.len() > INDEX_WAITER_BYTES_MAX {
+            return busy("index files must be read, and the request is too large to wait for that".into());
+        }
+        self.index_waiters.set(self.index_waiters.get() + 1);
+        let frame = RawFrame {
+            encoding: frame.encoding,
+            header: Bytes::copy_from_slice(&frame.header),
+            body: Bytes::copy_from_slice(&frame.body),
+        };
+        let work = async move {
+            let request = Request::decode(connection, peer, &frame).expect("it was decoded before");
+            if let Err(reason) = this.load_and_ask(&request, pages).await
+                && let Some(to) = request.reply_to()
+            {
+                this.send(to, Reply::error(ResponseCode::SYSTEM_BUSY, reason));
+            }
+            this.index_waiters.set(this.index_waiters.get() - 1);
+            this.pump();
+        };
+        self.spawn_into(work, self.groups.catch_up);
+    }
+
+    /// Until the request needs no pages any more; otherwise says why it cannot be answered.
+    async fn load_and_ask(&self, request: &Request<'_>, mut pages: ColdPages) -> Result<(), String> {
+        for _ in 0..INDEX_LOADS_PER_REQUEST_MAX {
+            match self.disk.load_index(&pages.index, pages.range).await {
+                // Damage is met again by the request, and dealt with there.
+                Ok(()) | Err(LoadIndexError::Fault(_)) => {}
+                Err(LoadIndexError::Disk(error)) => {
+                    tracing::error!(shard = self.number, %error, "cannot read an index file");
+                    return Err(error.to_string());
+                }
+            }
+            // Nothing is done for a client that is gone, or has to go elsewhere.
+            if self.stopping.get() || self.server.connection(request.connection).is_none() {
+                return Ok(());
+            }
+            let asked = self.shard.borrow_mut().on_request(request, now_ms());
+            match asked {
+                Ok(()) => return Ok(()),
+                Err(next) => pages = next,
+            }
+        }
+        Err("index files do not stay in memory: the machine has too little of it".into())
     }
 
     fn start_read(&self, to: ReplyTo, reply: Reply, runs: impl IntoIterator<Item = Fetch> + 'static) {
@@ -375,6 +489,7 @@ impl ShardDriver {
             }
             glommio::timer::sleep(Duration::from_millis(2)).await;
         }
+        self.write_events();
         // The last replies are queued now; their connections' tasks still have to write them.
         glommio::timer::sleep(LAST_REPLIES_WAIT).await;
         tracing::info!(shard = self.number, "stopped");
@@ -387,8 +502,10 @@ impl Service for ShardDriver {
             return;
         }
         // Replies answer pushes, all of which are oneway: there is nothing to do with one.
-        if let Some(request) = Request::of(connection, &frame) {
-            self.shard.borrow_mut().on_request(&request, now_ms());
+        let Some(request) = Request::of(connection, &frame) else { return };
+        let asked = self.shard.borrow_mut().on_request(&request, now_ms());
+        if let Err(pages) = asked {
+            self.ask_again(&request, &frame, pages);
         }
     }
 

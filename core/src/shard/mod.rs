@@ -12,6 +12,7 @@ pub mod parked;
 pub mod topics;
 
 mod action;
+mod cold;
 mod commit;
 mod pull;
 mod record;
@@ -23,5 +24,6 @@ mod state;
 mod tests;
 
 pub use action::{Action, Fetch, Push};
+pub use cold::ColdPages;
 pub use replay::{Replay, ReplayError};
 pub use state::{OpenError, Shard, ShardConfig};

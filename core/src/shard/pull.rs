@@ -3,7 +3,7 @@
 use apogee_net::code::ResponseCode;
 use apogee_net::message::TagExpression;
 use apogee_net::request::PullMessageReply;
-use apogee_storage::{Buffer, QueueKey, QueueOffset, ReadLimits, ReadPlan, Run};
+use apogee_storage::{Buffer, IndexFault, QueueKey, QueueOffset, ReadLimits, ReadPlan, Run};
 
 use super::action::{Action, Fetch};
 use super::state::Shard;
@@ -57,36 +57,39 @@ pub(super) enum Pulled<B> {
 }
 
 impl<B: Buffer + 'static> Shard<B> {
+    /// A fault is met only in front of all that could be given; one behind it just ends the reply.
+    ///
     /// Source of the table: `DefaultMessageStore#getMessage`, `PullMessageProcessor#composeResponseHeader`.
-    pub(super) fn pull(&self, pull: &Pull) -> Pulled<B> {
+    pub(super) fn pull(&self, pull: &Pull) -> Result<Pulled<B>, IndexFault> {
         let (min, max) = (self.log.min_offset(pull.queue), self.log.max_offset(pull.queue));
         let from = pull.from;
         if max == QueueOffset(0) {
             let (next, remark) = (QueueOffset(0), "NO_MESSAGE_IN_QUEUE");
-            return match from {
+            return Ok(match from {
                 QueueOffset(0) => Pulled::NothingNew { next, remark },
                 _ => Pulled::OffsetMoved { next, remark },
-            };
+            });
         }
         if from < min {
-            return Pulled::OffsetMoved { next: min, remark: "OFFSET_TOO_SMALL" };
+            return Ok(Pulled::OffsetMoved { next: min, remark: "OFFSET_TOO_SMALL" });
         }
         if from == max {
-            return Pulled::NothingNew { next: from, remark: "OFFSET_OVERFLOW_ONE" };
+            return Ok(Pulled::NothingNew { next: from, remark: "OFFSET_OVERFLOW_ONE" });
         }
         if from > max {
-            return Pulled::OffsetMoved { next: max, remark: "OFFSET_OVERFLOW_BADLY" };
+            return Ok(Pulled::OffsetMoved { next: max, remark: "OFFSET_OVERFLOW_BADLY" });
         }
         let limits = ReadLimits {
             messages_max: pull.messages_max,
             bytes_max: pull.bytes_max,
             examine_max: EXAMINE_MAX,
         };
-        let plan =
+        let mut plan =
             self.log.plan_read(pull.queue, from, limits, |entry| pull.filter.matches_hash(entry.tag_hash));
-        match plan.messages {
-            0 => Pulled::NothingMatched { next: plan.next_offset },
-            _ => Pulled::Found(plan),
+        match (plan.messages, plan.fault.take()) {
+            (0, Some(fault)) if plan.next_offset == from => Err(fault),
+            (0, _) => Ok(Pulled::NothingMatched { next: plan.next_offset }),
+            _ => Ok(Pulled::Found(plan)),
         }
     }
 
@@ -123,18 +126,18 @@ impl<B: Buffer + 'static> Shard<B> {
         self.act(Action::Reply { to, reply });
     }
 
-    /// Executes a parked pull again; it does not park a second time.
+    /// Executes a parked pull again; it does not park a second time. What it finds is fresh, as a rule: should it lie
+    /// in an index file already, the client is told to ask again, for nobody can wait here.
     pub(super) fn resume_pull(&mut self, parked: ParkedPull) {
-        let pulled = self.pull(&parked.pull);
+        let ask_again = Pulled::NothingMatched { next: parked.pull.from };
+        let pulled = self.pull(&parked.pull).unwrap_or(ask_again);
         self.answer_pull(Some(parked.to), &parked.pull, pulled);
     }
 
     /// Messages from `from` on became visible in `queue`.
     pub(super) fn wake_pulls(&mut self, queue: QueueKey, from: QueueOffset) {
-        let max = self.log.max_offset(queue);
         let log = &self.log;
-        let count = (max.0 - from.0) as usize;
-        let tag_hashes = log.newest_entries(queue, from).take(count).map(|entry| entry.tag_hash);
+        let tag_hashes = log.newest_entries(queue, from).map(|entry| entry.tag_hash);
         let mut woken = Vec::new();
         self.parked.on_arrival(queue, tag_hashes, &mut woken);
         for pull in woken {

@@ -33,6 +33,11 @@ impl Refusal {
         Self::new(ResponseCode::TOPIC_NOT_EXIST, format!("topic[{topic}] not exist, apply first please!"))
     }
 
+    /// The index is made anew meanwhile: the client comes back after a pause.
+    pub fn index_damaged(fault: &IndexFault) -> Self {
+        Self::new(ResponseCode::SYSTEM_BUSY, format!("an index is being made anew: {fault}"))
+    }
+
     pub fn group_unknown(group: &str) -> Self {
         Self::new(
             ResponseCode::SUBSCRIPTION_GROUP_NOT_EXIST,
@@ -148,13 +153,6 @@ impl From<ClientError> for Refusal {
 impl From<OffsetError> for Refusal {
     fn from(error: OffsetError) -> Self {
         Refusal::new(ResponseCode::SYSTEM_ERROR, error.to_string())
-    }
-}
-
-/// An index file that has to be loaded or made anew first.
-impl From<IndexFault> for Refusal {
-    fn from(fault: IndexFault) -> Self {
-        Refusal::new(ResponseCode::SYSTEM_BUSY, fault.to_string())
     }
 }
 

@@ -1,6 +1,7 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use apogee_net::code::{RequestCode, ResponseCode};
 use apogee_net::header::{ExtWriter, WriteExt};
@@ -8,16 +9,18 @@ use apogee_net::io::ConnectionId;
 use apogee_net::message::UniqueKeys;
 use apogee_net::request::NotifyConsumerIdsChangedRequest;
 use apogee_storage::{
-    Append, AppendRefused, Buffer, CommitLog, Completion, ConfigError, DiskOp, LogConfig, Recovered,
+    Append, AppendRefused, Buffer, CommitLog, Completion, ConfigError, DiskOp, IndexFault, LogConfig,
+    LogEvent, Recovered, Space,
 };
 use smallvec::SmallVec;
 
 use super::action::{Action, Push};
 use super::clients::{ClientTable, Notify};
+use super::cold::ColdPages;
 use super::commit::{Then, Waiters};
 use super::control::ControlRecord;
 use super::groups::{GroupError, GroupTable};
-use super::handlers::{self, Answer};
+use super::handlers::{self, Answer, Unanswered};
 use super::locks::LockTable;
 use super::offsets::OffsetTable;
 use super::parked::ParkedPulls;
@@ -122,13 +125,25 @@ impl<B: Buffer + 'static> Shard<B> {
     }
 
     /// Answers a request, now or later through an action; a oneway request never.
-    pub fn on_request(&mut self, request: &Request<'_>, now_ms: i64) {
+    ///
+    /// With cold pages nothing was answered yet: the same request is to be asked again once they were loaded. What it
+    /// changed already, asking again does not change a second time.
+    pub fn on_request(&mut self, request: &Request<'_>, now_ms: i64) -> Result<(), ColdPages> {
         let reply = match handlers::dispatch(self, request, now_ms) {
             Ok(Answer::Now(reply)) => reply,
-            Ok(Answer::Later) => return,
-            Err(refusal) => refusal.into(),
+            Ok(Answer::Later) => return Ok(()),
+            Err(Unanswered::Refused(refusal)) => refusal.into(),
+            Err(Unanswered::Fault(IndexFault::Cold { segment, range })) => {
+                let index = self.log.sealed_index(segment).expect("the fault came from it just now");
+                return Err(ColdPages { index: Arc::clone(index), range });
+            }
+            Err(Unanswered::Fault(fault @ IndexFault::Damaged { segment, .. })) => {
+                self.log.on_index_damaged(segment);
+                Refusal::index_damaged(&fault).into()
+            }
         };
         self.reply(request.reply_to(), reply);
+        Ok(())
     }
 
     pub fn on_connection_closed(&mut self, connection: ConnectionId) {
@@ -139,6 +154,7 @@ impl<B: Buffer + 'static> Shard<B> {
 
     /// To be called every 100 ms or so: what falls due by time alone.
     pub fn on_tick(&mut self, now_ms: i64) {
+        self.log.on_tick();
         while let Some(pull) = self.parked.poll_deadline(now_ms) {
             self.resume_pull(pull);
         }
@@ -163,6 +179,16 @@ impl<B: Buffer + 'static> Shard<B> {
         self.log.on_completion(completion);
         self.settle_appends();
         self.stage_unlogged();
+    }
+
+    /// What the file system has left; to be told every second or so.
+    pub fn on_space(&mut self, space: Space) {
+        self.log.on_space(space);
+    }
+
+    /// The next thing that the log did by itself, for people; to be fetched now and then.
+    pub fn take_log_event(&mut self) -> Option<LogEvent> {
+        self.log.take_event()
     }
 
     /// What the disk shall do next, if anything; to be called until it gives nothing.

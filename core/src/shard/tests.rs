@@ -1,5 +1,7 @@
 //! A shard with a fake clock and a fake disk, asked over the wire format: no executor, socket or file.
 
+mod sealed;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
@@ -36,12 +38,15 @@ const BROKER: &str = "broker-a-0";
 struct World {
     shard: Shard<AlignedBuffer>,
     disk: SimDisk,
+    log_config: LogConfig,
     now_ms: i64,
     next_opaque: i32,
     answered: BTreeMap<i32, Answered>,
     /// Pushes by the connection they went to, with their code.
     pushed: Vec<(ConnectionId, RequestCode)>,
     registrations: usize,
+    /// How often index pages had to be loaded for a request.
+    loads: usize,
 }
 
 /// A reply as a client sees it.
@@ -71,22 +76,25 @@ fn log_config() -> LogConfig {
     LogConfig { segment_bytes: 16 << 20, tail_cache_bytes: 1 << 20, ..LogConfig::new(GroupId(7), NodeId(0)) }
 }
 
-fn open(disk: &SimDisk, now_ms: i64) -> Shard<AlignedBuffer> {
+fn policy() -> TopicPolicy {
+    TopicPolicy {
+        cluster_name: "DefaultCluster".into(),
+        broker_name: BROKER.into(),
+        auto_create: true,
+        has_trace_topic: false,
+    }
+}
+
+fn open(disk: &SimDisk, log_config: &LogConfig, now_ms: i64) -> Shard<AlignedBuffer> {
     let config = ShardConfig {
         cluster: "DefaultCluster".into(),
         broker_name: BROKER.into(),
         address: "127.0.0.1:10911".parse().unwrap(),
         message_bytes_max: 4 << 20,
     };
-    let policy = TopicPolicy {
-        cluster_name: config.cluster.to_string(),
-        broker_name: config.broker_name.clone(),
-        auto_create: true,
-        has_trace_topic: false,
-    };
-    let mut replay = Replay::new(policy, true);
-    let recovered = recover(disk, &log_config(), &mut replay).unwrap();
-    Shard::open(config, log_config(), recovered, replay, now_ms).unwrap()
+    let mut replay = Replay::new(policy(), true);
+    let recovered = recover(disk, log_config, &mut replay).unwrap();
+    Shard::open(config, log_config.clone(), recovered, replay, now_ms).unwrap()
 }
 
 impl World {
@@ -95,15 +103,22 @@ impl World {
     }
 
     fn with_seed(seed: u64) -> Self {
+        Self::with(seed, log_config())
+    }
+
+    fn with(seed: u64, log_config: LogConfig) -> Self {
         let disk = SimDisk::new(seed);
+        disk.set_new_state(Replay::new_state(policy(), true));
         let mut world = World {
-            shard: open(&disk, START_MS),
+            shard: open(&disk, &log_config, START_MS),
             disk,
+            log_config,
             now_ms: START_MS,
             next_opaque: 1,
             answered: BTreeMap::new(),
             pushed: Vec::new(),
             registrations: 0,
+            loads: 0,
         };
         world.settle();
         world
@@ -123,7 +138,11 @@ impl World {
         let frame = split_frame(&mut wire).unwrap().unwrap();
         let peer: SocketAddr = "10.0.0.1:5555".parse().unwrap();
         let request = Request::decode(from, peer, &frame).unwrap();
-        self.shard.on_request(&request, self.now_ms);
+        while let Err(pages) = self.shard.on_request(&request, self.now_ms) {
+            // Damage is met by the request itself when it is asked again.
+            let _ = pages.index.load(pages.range);
+            self.loads += 1;
+        }
         self.submit();
     }
 
@@ -166,7 +185,7 @@ impl World {
     fn crash(&mut self) {
         self.disk.crash();
         self.now_ms += 1000;
-        self.shard = open(&self.disk, self.now_ms);
+        self.shard = open(&self.disk, &self.log_config, self.now_ms);
         self.settle();
     }
 
@@ -326,6 +345,8 @@ fn waiting(pull: PullMessageRequest<'_>) -> PullMessageRequest<'_> {
 fn a_send_is_acknowledged_when_durable_and_not_before() {
     let mut world = World::new();
     world.send("T", "first");
+    // The group that it makes is not in the way below.
+    world.pull(&pull_from("T", 0));
     let opaque = world.ask(PRODUCER, RequestCode::SEND_MESSAGE_V2, &send_to("T"), b"hello");
     let pull = world.ask(CONSUMER, RequestCode::PULL_MESSAGE, &pull_from("T", 1), b"");
     assert_eq!(world.answered[&pull].code, ResponseCode::PULL_NOT_FOUND, "visible before it was durable");
@@ -756,7 +777,7 @@ fn a_body_is_staged_by_reference() {
         split_frame(&mut wire).unwrap().unwrap()
     };
     let request = Request::decode(PRODUCER, "10.0.0.1:1".parse().unwrap(), &frame).unwrap();
-    world.shard.on_request(&request, START_MS);
+    world.shard.on_request(&request, START_MS).unwrap();
     drop(request);
     let RawFrame { header, body, .. } = frame;
     drop(header);

@@ -31,7 +31,8 @@ pub(super) fn query<B: Buffer + 'static>(
         None => Err(Refusal::new(
             ResponseCode::QUERY_NOT_FOUND,
             "Not found, V3_0_6_SNAPSHOT maybe this group consumer boot first",
-        )),
+        )
+        .into()),
     }
 }
 
@@ -54,7 +55,7 @@ pub(super) fn update<B: Buffer + 'static>(
 ) -> Handled {
     let wanted = UpdateConsumerOffsetRequest::decode(&request.header.ext)?;
     if shard.groups.get(wanted.consumer_group).is_none() {
-        return Err(Refusal::group_unknown(wanted.consumer_group));
+        return Err(Refusal::group_unknown(wanted.consumer_group).into());
     }
     let topic = shard.topics.get(wanted.topic).ok_or_else(|| Refusal::topic_unknown(wanted.topic))?;
     let (queue, offset) = topic

@@ -15,7 +15,7 @@ mod topic_admin;
 mod unregister_client;
 
 use apogee_net::code::RequestCode;
-use apogee_storage::Buffer;
+use apogee_storage::{Buffer, IndexFault};
 
 use super::refusal::Refusal;
 use super::state::Shard;
@@ -28,7 +28,27 @@ pub(super) enum Answer {
     Later,
 }
 
-pub(super) type Handled = Result<Answer, Refusal>;
+pub(super) type Handled = Result<Answer, Unanswered>;
+
+/// Why a handler has no answer.
+#[derive(Debug)]
+pub(super) enum Unanswered {
+    Refused(Refusal),
+    /// An index file could not be looked into. The handler has changed nothing that it would change once more.
+    Fault(IndexFault),
+}
+
+impl<E: Into<Refusal>> From<E> for Unanswered {
+    fn from(error: E) -> Self {
+        Unanswered::Refused(error.into())
+    }
+}
+
+impl From<IndexFault> for Unanswered {
+    fn from(fault: IndexFault) -> Self {
+        Unanswered::Fault(fault)
+    }
+}
 
 impl From<Reply> for Answer {
     fn from(reply: Reply) -> Self {

@@ -24,12 +24,12 @@ pub(super) fn handle<B: Buffer + 'static>(
 ) -> Handled {
     let wanted = PullMessageRequest::decode(&request.header.ext)?;
     let pull = shard.check_pull(&wanted, now_ms)?;
+    let pulled = shard.pull(&pull)?;
     if wanted.sys_flag.contains(PullSysFlag::COMMIT_OFFSET) && wanted.commit_offset >= 0 {
         let offset = QueueOffset(wanted.commit_offset as u64);
         // A full table must not stop the consumption; the client commits by requests of its own as well.
         let _ = shard.offsets.commit(wanted.consumer_group, pull.queue, offset);
     }
-    let pulled = shard.pull(&pull);
     if let (Pulled::NothingNew { .. }, true, Some(to)) =
         (&pulled, wanted.sys_flag.contains(PullSysFlag::SUSPEND), request.reply_to())
     {

@@ -53,10 +53,10 @@ pub(super) fn earliest_store_time<B: Buffer + 'static>(
     _: i64,
 ) -> Handled {
     let wanted = GetEarliestMsgStoretimeRequest::decode(&request.header.ext)?;
-    let entry = match shard.queue(wanted.topic, wanted.queue_id) {
+    let first = match shard.queue(wanted.topic, wanted.queue_id) {
         Some(queue) => shard.log.entry(queue, shard.log.min_offset(queue))?,
         None => None,
     };
-    let timestamp = entry.map_or(-1, |entry| entry.store_time_ms);
+    let timestamp = first.map_or(-1, |entry| entry.store_time_ms);
     Ok(Reply::success().with_ext(GetEarliestMsgStoretimeReply { timestamp }).into())
 }

@@ -35,17 +35,17 @@ pub(super) fn handle<B: Buffer + 'static>(
     })?;
     if !topics::may_clients_send(send.topic) {
         let remark = format!("Sending message to topic[{}] is forbidden.", send.topic);
-        return Err(Refusal::new(ResponseCode::NO_PERMISSION, remark));
+        return Err(Refusal::new(ResponseCode::NO_PERMISSION, remark).into());
     }
     shard.ensure_topic(&send, now_ms)?;
     check_features(&send)?;
     if request.body.is_empty() {
-        return Err(Refusal::new(ResponseCode::MESSAGE_ILLEGAL, "the message has no body"));
+        return Err(Refusal::new(ResponseCode::MESSAGE_ILLEGAL, "the message has no body").into());
     }
     if request.body.len() > shard.config.message_bytes_max {
         let (found, max) = (request.body.len(), shard.config.message_bytes_max);
         let remark = format!("the message is illegal, its body has {found} bytes, expected at most {max}");
-        return Err(Refusal::new(ResponseCode::MESSAGE_ILLEGAL, remark));
+        return Err(Refusal::new(ResponseCode::MESSAGE_ILLEGAL, remark).into());
     }
     let target = shard.choose_queue(&send, now_ms)?;
     if send.batch {

@@ -77,7 +77,7 @@ impl Archive {
         snapshot_pause_ms: u32,
     ) -> Archive {
         let RestoredArchive { indexes, boundary, snapshots } = restored;
-        Archive {
+        let mut archive = Archive {
             group,
             retry_ms,
             indexes,
@@ -93,7 +93,10 @@ impl Archive {
             leave_pause: Pause::default(),
             forget_next: 0,
             forget_left: 0,
-        }
+        };
+        // A crash may have come before the oldest was removed.
+        archive.keep_newest_snapshots();
+        archive
     }
 
     /// Oldest first.
@@ -192,7 +195,8 @@ impl Archive {
     pub(super) fn poll_snapshot<B>(&mut self, now_ms: i64) -> Option<DiskOp<B>> {
         let at = self.indexes.back()?.summary().end;
         let previous = self.snapshots.back().copied();
-        if self.snapshotting.is_some() || previous == Some(at) {
+        // One beyond the sealed part is there after an index was lost, until its segment is sealed anew.
+        if self.snapshotting.is_some() || previous.is_some_and(|previous| previous >= at) {
             return None;
         }
         if !self.snapshot_pause.is_over(now_ms, self.snapshot_pause_ms) {
@@ -210,10 +214,13 @@ impl Archive {
         self.snapshot_pause.begin();
         if is_taken {
             self.snapshots.push_back(at);
-            if self.snapshots.len() > SNAPSHOTS_KEPT {
-                self.snapshots.pop_front();
-            }
+            self.keep_newest_snapshots();
         }
+    }
+
+    fn keep_newest_snapshots(&mut self) {
+        let too_many = self.snapshots.len().saturating_sub(SNAPSHOTS_KEPT);
+        self.snapshots.drain(..too_many);
     }
 
     /// The oldest segment if it may leave, and why.

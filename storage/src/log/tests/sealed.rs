@@ -219,6 +219,41 @@ fn old_segments_leave_by_age_oldest_first_and_two_snapshots_stay_behind_them() {
 }
 
 #[test]
+fn a_snapshot_beyond_what_is_sealed_waits_for_the_index() {
+    let mut world = World::new(keeps_everything());
+    world.fill(4);
+    world.rest();
+    let last = world.log.sealed_indexes().last().unwrap().summary().segment.base;
+    world.disk.remove_index(last).unwrap();
+    let mut world = world.reopened();
+    assert_eq!(world.sealed(), 2, "the third is in the tail again");
+    world.rest();
+    assert_eq!(world.sealed(), 3);
+    assert!(!world.events().iter().any(|event| matches!(event, LogEvent::SnapshotTaken { .. })));
+    world.fill(1);
+    world.rest();
+    assert!(world.events().iter().any(|event| matches!(event, LogEvent::SnapshotTaken { .. })));
+}
+
+#[test]
+fn segments_leave_though_a_crash_left_a_third_snapshot() {
+    let retention = Retention { bytes: Some(3 * config().segment_bytes), ..keeps_everything().retention };
+    let mut world = World::new(LogConfig { retention, ..keeps_everything() });
+    world.fill(3);
+    world.rest();
+    let oldest = *world.disk.snapshots().unwrap().iter().min().unwrap();
+    let bytes = world.disk.read_snapshot(oldest).unwrap();
+    world.fill(2);
+    world.rest();
+    world.disk.write_snapshot(oldest, &bytes).unwrap();
+    assert_eq!(world.disk.snapshots().unwrap().len(), 3);
+    let mut world = world.reopened();
+    world.fill(4);
+    world.rest();
+    assert!(world.log.start() > LogOffset(3 * config().segment_bytes), "{}", world.log.start());
+}
+
+#[test]
 fn a_quiet_log_rolls_once_its_oldest_record_is_too_old() {
     let retention = Retention { age_ms: Some(1000), bytes: None, may_reclaim: false };
     let mut world = World::new(LogConfig { retention, ..keeps_everything() });

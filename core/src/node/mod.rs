@@ -16,6 +16,7 @@ mod log_events;
 mod namesrv;
 mod open;
 mod registrar;
+mod segment_source;
 mod shard;
 mod stop;
 mod welcome;

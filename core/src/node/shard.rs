@@ -13,8 +13,8 @@ use apogee_net::frame::{HeaderEncoding, RawFrame};
 use apogee_net::io::{
     Chunk, Connection, ConnectionId, Driver, DriverConfig, Listener, Server, ServerLimits, Service,
 };
-use apogee_storage::DiskOp;
 use apogee_storage::driver::{Disk, DmaBuffer, LoadIndexError, ShardDirectory};
+use apogee_storage::{DiskError, DiskOp, FileRun};
 use bytes::Bytes;
 use futures_lite::future;
 use glommio::sync::Semaphore;
@@ -25,6 +25,7 @@ use super::clock::now_ms;
 use super::log_events::EventWriter;
 use super::open::OpenShard;
 use super::registrar::{Registrar, Registration};
+use super::segment_source::{self, SENDFILE_BYTES_MIN};
 use super::stop::StopSignal;
 use crate::config::BrokerConfig;
 use crate::service::{Reply, ReplyTo, Request};
@@ -36,8 +37,11 @@ const TICK: Duration = Duration::from_millis(100);
 /// How often the free space of the file system is asked for.
 const SPACE_PERIOD: Duration = Duration::from_secs(1);
 
-/// Replies whose messages are being read from disk; more wait for their turn.
-const READS_IN_FLIGHT_MAX: u64 = 32;
+/// Replies whose messages are being read from disk into memory, each up to 8 MiB; more wait for their turn. Twice the
+/// reads that the disk has under way, so that it never waits for this thread. Long runs are not read here: they leave
+/// by `sendfile`, and each connection's writer has at most one piece of 256 KiB brought in for it, within the same
+/// catch-up budget.
+const READS_IN_FLIGHT_MAX: u64 = 4;
 
 /// Pulls that wait for one of those reads; one more is answered as busy, and its client tries again.
 const READS_WAITING_MAX: usize = 16 * 1024;
@@ -409,25 +413,32 @@ impl ShardDriver {
         self.spawn_into(work, self.groups.catch_up);
     }
 
-    /// The reply with its body read from disk, or the reason why it cannot be.
+    /// The reply with its body read from disk, or open to be sent from there; or the reason why it cannot be.
     async fn read(&self, mut reply: Reply, runs: impl IntoIterator<Item = Fetch>) -> Reply {
         for run in runs {
-            let chunk = match run {
-                Fetch::Here(chunk) => chunk,
-                Fetch::File(run) => match self.disk.read(run).await {
-                    Ok(bytes) => Chunk::shared(Rc::new(bytes), 0..run.len as usize),
-                    Err(error) => {
-                        tracing::error!(shard = self.number, %error, "cannot read messages");
-                        return Reply::error(
-                            ResponseCode::SYSTEM_ERROR,
-                            format!("cannot read messages: {error}"),
-                        );
-                    }
-                },
+            let fetched = match run {
+                Fetch::Here(chunk) => Ok(chunk),
+                Fetch::File(run) => self.fetch(run).await,
             };
-            reply.body.push(chunk);
+            match fetched {
+                Ok(chunk) => reply.body.push(chunk),
+                Err(error) => {
+                    tracing::error!(shard = self.number, %error, "cannot read messages");
+                    let remark = format!("cannot read messages: {error}");
+                    return Reply::error(ResponseCode::SYSTEM_ERROR, remark);
+                }
+            }
         }
         reply
+    }
+
+    async fn fetch(&self, run: FileRun) -> Result<Chunk, DiskError> {
+        if run.len >= SENDFILE_BYTES_MIN {
+            let file = self.disk.segment_file(run.segment).await?;
+            return Ok(segment_source::chunk_of(file, run));
+        }
+        let bytes = self.disk.read(run).await?;
+        Ok(Chunk::shared(Rc::new(bytes), 0..run.len as usize))
     }
 
     /// Tells all NameServers at once; waits for those that can be reached, at most [`REGISTER_WAIT`].

@@ -1,0 +1,92 @@
+//! The broker as a process.
+
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// Starts and stops take well below a second, but for a machine that does other things too.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+pub(crate) const APOGEE: &str = env!("CARGO_BIN_EXE_apogee");
+
+/// A broker with one shard. Killed when dropped.
+pub(crate) struct Server {
+    process: Child,
+    address: SocketAddr,
+    pub(crate) data: PathBuf,
+}
+
+impl Server {
+    /// Starts a broker with its data in `dir`; `settings` are lines of its configuration file. It is known to no
+    /// NameServer, which clients that have its address do not miss.
+    pub(crate) fn start(dir: &Path, settings: &str) -> Server {
+        let address = free_address();
+        let data = dir.join("data");
+        let config = dir.join("broker.toml");
+        let text = format!(
+            "listen = \"127.0.0.1\"\nbase_port = {}\nnamesrv = \"127.0.0.1:9\"\ndata_dir = {data:?}\nshards = 1\n\
+             disk_reserve_bytes = 0\n{settings}",
+            address.port()
+        );
+        std::fs::write(&config, text).unwrap();
+        let log = std::fs::File::options().create(true).append(true).open(dir.join("broker.log")).unwrap();
+        let process = Command::new(APOGEE)
+            .args(["broker", "--config"])
+            .arg(&config)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let mut server = Server { process, address, data };
+        server.await_listening(dir);
+        server
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The shard's directory.
+    pub(crate) fn shard(&self) -> PathBuf {
+        self.data.join("shard-0")
+    }
+
+    fn await_listening(&mut self, dir: &Path) {
+        let started = Instant::now();
+        while TcpStream::connect(self.address).is_err() {
+            let ended = self.process.try_wait().unwrap();
+            let log = || std::fs::read_to_string(dir.join("broker.log")).unwrap();
+            assert!(ended.is_none(), "the broker ended with {ended:?}:\n{}", log());
+            assert!(started.elapsed() < PATIENCE, "the broker does not listen:\n{}", log());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Asks for an orderly stop and waits for it.
+    pub(crate) fn stop(mut self) {
+        let pid = libc::pid_t::try_from(self.process.id()).unwrap();
+        // SAFETY: a plain system call; the process is our child and was not waited for, so the number is its.
+        assert_eq!(unsafe { libc::kill(pid, libc::SIGINT) }, 0);
+        let started = Instant::now();
+        while self.process.try_wait().unwrap().is_none() {
+            assert!(started.elapsed() < PATIENCE, "the broker does not stop");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Ended already, as a rule.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// A port that was free just now, and the two around it that a shard takes too.
+fn free_address() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap()
+}

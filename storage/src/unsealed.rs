@@ -94,9 +94,10 @@ impl Unsealed {
         self.segments.front()
     }
 
-    /// The oldest segment if all its batches are committed: one of a later segment is.
-    pub(crate) fn finished(&self) -> Option<&UnsealedSegment> {
-        self.segments.front().filter(|_| self.segments.len() > 1)
+    /// The oldest segment if all its batches are committed, as one of a later segment is; and the term of the last of them.
+    pub(crate) fn finished(&self) -> Option<(&UnsealedSegment, Term)> {
+        let (oldest, next) = (self.segments.front()?, self.segments.get(1)?);
+        Some((oldest, next.prev_term))
     }
 
     pub(crate) fn back(&self) -> Option<&UnsealedSegment> {

@@ -17,7 +17,7 @@ use crate::index::Queues;
 use crate::pause::Pause;
 use crate::sealed::{SealJob, SealedIndex};
 use crate::snapshot::SnapshotJob;
-use crate::types::{GroupId, LogOffset, QueueKey, QueueOffset};
+use crate::types::{GroupId, LogOffset, QueueKey, QueueOffset, Term};
 use crate::unsealed::UnsealedSegment;
 
 /// Snapshots kept: should the newest be damaged, there is the one before.
@@ -46,6 +46,15 @@ enum Leaving {
     Reading { why: WhyLeft },
     /// Minima up to the `next`th are raised.
     Raising { why: WhyLeft, ends: Vec<(QueueKey, QueueOffset)>, next: usize },
+}
+
+/// A segment that takes no more batches; all it has are committed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Finished<'a> {
+    pub(super) unsealed: &'a UnsealedSegment,
+    pub(super) segment: SegmentInfo,
+    /// Of its last batch.
+    pub(super) last_term: Term,
 }
 
 #[derive(Debug)]
@@ -119,11 +128,7 @@ impl Archive {
     }
 
     /// The index that shall be made anew comes before the one that is due.
-    pub(super) fn poll_seal<B>(
-        &mut self,
-        due: Option<(&UnsealedSegment, SegmentInfo)>,
-        now_ms: i64,
-    ) -> Option<DiskOp<B>> {
+    pub(super) fn poll_seal<B>(&mut self, due: Option<Finished<'_>>, now_ms: i64) -> Option<DiskOp<B>> {
         if self.sealing.is_some() || !self.seal_pause.is_over(now_ms, self.retry_ms) {
             return None;
         }
@@ -140,15 +145,17 @@ impl Archive {
                     end: summary.end,
                     first_index: summary.first_index,
                     prev_term: summary.prev_term,
+                    last_term: summary.last_term,
                     previous,
                 }
             }
-            (None, Some((unsealed, segment))) => SealJob {
+            (None, Some(Finished { unsealed, segment, last_term })) => SealJob {
                 group: self.group,
                 segment,
                 end: unsealed.end,
                 first_index: unsealed.first_index,
                 prev_term: unsealed.prev_term,
+                last_term,
                 previous: self.indexes.back().map_or(self.boundary, |last| Some(last.summary().segment.base)),
             },
             (None, None) => return None,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use super::archive::{Archive, LogUse, RestoredArchive};
+use super::archive::{Archive, Finished, LogUse, RestoredArchive};
 use super::event::{EVENTS_MAX, LogEvent};
 use super::marks::Marks;
 use super::pipeline::{Committed, FailedAppends, FailureCause, Pipeline, Placed, Poison, SealedRecord};
@@ -225,8 +225,10 @@ impl<B: Buffer, R: Record> CommitLog<B, R> {
         if let Some(segment) = self.segments.poll_remove(now_ms) {
             return Some(DiskOp::Remove { segment });
         }
-        let finished = self.unsealed.finished().filter(|oldest| oldest.end <= self.marks.durable);
-        let due = finished.and_then(|oldest| Some((oldest, self.segments.get(oldest.base)?)));
+        let finished = self.unsealed.finished().filter(|(oldest, _)| oldest.end <= self.marks.durable);
+        let due = finished.and_then(|(unsealed, last_term)| {
+            Some(Finished { unsealed, last_term, segment: self.segments.get(unsealed.base)? })
+        });
         if let Some(op) = self.archive.poll_seal(due, now_ms) {
             return Some(op);
         }

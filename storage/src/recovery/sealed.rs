@@ -33,7 +33,7 @@ use crate::disk::SegmentInfo;
 use crate::job_error::JobError;
 use crate::sealed::{Access, IndexFault, QueueSpan, SealJob, SealedIndex, seal_segment};
 use crate::source::{LogFile, LogSource};
-use crate::types::{GroupId, LogOffset, QueueKey, QueueOffset};
+use crate::types::{GroupId, LogOffset, QueueKey, QueueOffset, Term};
 use crate::window::Window;
 
 /// Read at once where only headers are wanted.
@@ -194,10 +194,11 @@ impl<'a, S: LogSource + ?Sized> Sealed<'a, S> {
     fn make_anew(&mut self, flaw: IndexFlaw) -> Result<Arc<SealedIndex>, RecoveryError> {
         let nth = self.indexes.len();
         let last = self.before(nth)?.map_or(Last::default(), last_of);
-        let end = self.find_end(nth, last, &flaw)?;
+        let (end, last_term) = self.find_end(nth, last, &flaw)?;
         let (group, segment) = (self.group, self.segments[nth]);
         let (first_index, prev_term) = (last.index.next(), last.term);
-        self.seal(nth, SealJob { group, segment, end, first_index, prev_term, previous: None }, flaw)
+        let job = SealJob { group, segment, end, first_index, prev_term, last_term, previous: None };
+        self.seal(nth, job, flaw)
     }
 
     /// Makes an index anew whose header is good, but not all of its pages.
@@ -209,6 +210,7 @@ impl<'a, S: LogSource + ?Sized> Sealed<'a, S> {
             end: summary.end,
             first_index: summary.first_index,
             prev_term: summary.prev_term,
+            last_term: summary.last_term,
             previous: None,
         };
         self.indexes[nth] = self.seal(nth, job, fault.into())?;
@@ -235,8 +237,8 @@ impl<'a, S: LogSource + ?Sized> Sealed<'a, S> {
         }
     }
 
-    /// Where the batches of a sealed segment end, which the segment behind it has to confirm.
-    fn find_end(&self, nth: usize, last: Last, flaw: &IndexFlaw) -> Result<LogOffset, RecoveryError> {
+    /// Where the batches of a sealed segment end, and the term of the last; the segment behind it has to confirm them.
+    fn find_end(&self, nth: usize, last: Last, flaw: &IndexFlaw) -> Result<(LogOffset, Term), RecoveryError> {
         let (segment, next) = (self.segments[nth], self.segments[nth + 1]);
         let (mut position, mut last) = (0, last);
         let mut window = Window::new(self.source, segment);
@@ -252,7 +254,7 @@ impl<'a, S: LogSource + ?Sized> Sealed<'a, S> {
         };
         let behind = self.look(&mut Window::new(self.source, next), 0, last)?;
         let goes_on_later = match &behind {
-            Found::Follows(_) if position > 0 => return Ok(segment.base.plus(position)),
+            Found::Follows(_) if position > 0 => return Ok((segment.base.plus(position), last.term)),
             Found::Stale(mismatch) => mismatch.field == "index" && mismatch.found > mismatch.expected,
             _ => false,
         };

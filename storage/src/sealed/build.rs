@@ -23,6 +23,9 @@ pub struct SealJob {
     pub first_index: BatchIndex,
     /// Term of the batch before it.
     pub prev_term: Term,
+    /// Term of the segment's last batch. The batches in front of it are known for what they are by those behind them; in its
+    /// place an earlier life of the log may have left one that fits as well, should the disk have lost the write.
+    pub last_term: Term,
     /// Base of the segment before, whose index says where the queues stood; nothing if the log begins with this
     /// segment, hence with empty queues.
     pub previous: Option<LogOffset>,
@@ -57,8 +60,8 @@ pub fn build_index<S: LogSource + ?Sized>(source: &S, job: &SealJob) -> Result<V
             collected.add_record(position, &record).map_err(failed)?;
         }
     }
-    let (last_index, last_term) = (walk.last_index, walk.last_term);
-    Ok(collected.finish(job, last_index, last_term))
+    let last_index = walk.finish()?;
+    Ok(collected.finish(job, last_index))
 }
 
 /// Begins where the index of the segment before says that the queues stood.

@@ -8,7 +8,7 @@ use super::reader::IndexSummary;
 use super::view::QueueSpan;
 use super::write::IndexWriter;
 use crate::format::{BatchHeader, Described};
-use crate::types::{BatchIndex, QueueKey, QueueOffset, Term};
+use crate::types::{BatchIndex, QueueKey, QueueOffset};
 
 /// A batch that does not fit what stands before it in the segment.
 pub(super) enum Wrong {
@@ -102,7 +102,7 @@ impl Collected {
         Ok(since)
     }
 
-    pub(super) fn finish(mut self, job: &SealJob, last_index: BatchIndex, last_term: Term) -> Vec<u8> {
+    pub(super) fn finish(mut self, job: &SealJob, last_index: BatchIndex) -> Vec<u8> {
         let summary = IndexSummary {
             group: job.group,
             segment: job.segment,
@@ -110,7 +110,7 @@ impl Collected {
             first_index: job.first_index,
             last_index,
             prev_term: job.prev_term,
-            last_term,
+            last_term: job.last_term,
             first_time_ms: self.first_time_ms.expect("a sealed segment has a batch"),
             last_time_ms: self.last_time_ms,
             queues: self.queues.len() as u32,

@@ -26,8 +26,10 @@ pub(super) struct Walk<'a, S: ?Sized> {
     window: Window<'a, S>,
     /// Where the next batch stands.
     position: u64,
-    pub(super) last_index: BatchIndex,
-    pub(super) last_term: Term,
+    last_index: BatchIndex,
+    last_term: Term,
+    /// Where the last batch stands.
+    last_position: u64,
 }
 
 impl<'a, S: LogSource + ?Sized> Walk<'a, S> {
@@ -39,12 +41,13 @@ impl<'a, S: LogSource + ?Sized> Walk<'a, S> {
             position: 0,
             last_index: BatchIndex(job.first_index.0 - 1),
             last_term: job.prev_term,
+            last_position: 0,
         }
     }
 
     /// The next batch and where in the segment it stands; nothing behind the last.
     pub(super) fn next(&mut self) -> Result<Option<(u64, Directory<'_>)>, JobError> {
-        let Walk { source, job, window, position, last_index, last_term } = self;
+        let Walk { source, job, window, position, last_index, last_term, last_position } = self;
         let (source, file, at) = (*source, LogFile::Segment(job.segment.base), *position);
         let end = job.end.0 - job.segment.base.0;
         if at == end {
@@ -68,9 +71,21 @@ impl<'a, S: LogSource + ?Sized> Walk<'a, S> {
                 return Err(JobError::Unexpected { file, position: at, field, expected, found });
             }
         }
-        (*position, *last_index, *last_term) = (at + length, header.index(), header.term());
+        (*position, *last_position) = (at + length, at);
+        (*last_index, *last_term) = (header.index(), header.term());
         window.set_read_bytes(if length - directory_end < SKIP_BYTES { READ_BYTES } else { HEAD_BYTES });
         let bytes = window.read(at, directory_end).map_err(failed)?;
         Ok(Some((at, RawDirectory(bytes).verify().map_err(torn)?)))
+    }
+
+    /// The index of the last batch, to be asked when there is no more.
+    pub(super) fn finish(self) -> Result<BatchIndex, JobError> {
+        let (expected, found) = (self.job.last_term.0, self.last_term.0);
+        if expected != found {
+            let file = self.source.name(LogFile::Segment(self.job.segment.base));
+            let position = self.last_position;
+            return Err(JobError::Unexpected { file, position, field: "last_term", expected, found });
+        }
+        Ok(self.last_index)
     }
 }

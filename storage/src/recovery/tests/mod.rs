@@ -215,6 +215,7 @@ impl World {
             end: last.base_offset().plus(last.batch_len() as u64),
             first_index: first.index(),
             prev_term: first.prev_term(),
+            last_term: last.term(),
             previous: nth.checked_sub(1).map(|before| LogOffset(before * SEGMENT)),
         };
         seal_segment(&self.0, &job).unwrap();

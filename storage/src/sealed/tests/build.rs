@@ -65,11 +65,13 @@ fn job_must_fit_the_segment() {
     }
     // Without an index of a segment before, the batches themselves say that they are others.
     let first = &world.segments[0].job;
-    let table: [(&str, SealJob); 4] = [
+    let table: [(&str, SealJob); 5] = [
         ("group", SealJob { group: GroupId(8), ..first.clone() }),
         ("index", SealJob { first_index: BatchIndex(5), ..first.clone() }),
         ("prev_term", SealJob { prev_term: Term(1), ..first.clone() }),
         ("length", SealJob { end: LogOffset(3 * BLOCK - 1), ..first.clone() }),
+        // As if the last batch had been left there by an earlier life.
+        ("last_term", SealJob { last_term: Term(9), ..first.clone() }),
     ];
     for (expected, job) in table {
         match seal(&world, &job).unwrap_err() {

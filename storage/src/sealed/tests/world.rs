@@ -78,6 +78,7 @@ impl World {
             end: base,
             first_index: previous.map_or(BatchIndex(1), |previous| previous.last_index.next()),
             prev_term: previous.map_or(Term(0), |previous| previous.last_term),
+            last_term: previous.map_or(Term(0), |previous| previous.last_term),
             previous: previous.map(|previous| previous.job.segment.base),
         };
         let queues = previous.map_or(Vec::new(), |previous| {
@@ -132,6 +133,7 @@ impl World {
         segment.batches.push((segment.job.end, bytes.len() as u32));
         segment.times_ms.push(self.time_ms);
         (segment.last_index, segment.last_term) = (index, self.term);
+        segment.job.last_term = self.term;
         segment.job.end = segment.job.end.plus(bytes.len() as u64);
         segment.job.segment.bytes += bytes.len() as u64;
         self.shelf.segments.borrow_mut().get_mut(&segment.job.segment.base).unwrap().extend(bytes);

@@ -66,22 +66,43 @@ impl Identity {
                 return Err(IdentityError::Name { field, value });
             }
         }
+        match Identity::read(directory)? {
+            Some(found) => self.compare(&found, &directory.join(FILE_NAME)),
+            None => self.write(directory).map_err(|error| IdentityError::Io {
+                path: directory.join(FILE_NAME).display().to_string(),
+                error,
+            }),
+        }
+    }
+
+    fn compare(&self, found: &Identity, path: &Path) -> Result<(), IdentityError> {
+        for ((field, expected), (_, found)) in self.fields().into_iter().zip(found.fields()) {
+            if found != expected {
+                let path = path.display().to_string();
+                return Err(IdentityError::Mismatch { path, field, found, expected });
+            }
+        }
+        Ok(())
+    }
+
+    /// Whose data a directory says it holds; nothing if it does not say. Changes nothing.
+    pub fn read(directory: &Path) -> Result<Option<Identity>, IdentityError> {
         let path = directory.join(FILE_NAME);
-        let io = |error| IdentityError::Io { path: path.display().to_string(), error };
+        let name = path.display().to_string();
+        let io = |error| IdentityError::Io { path: name.clone(), error };
         match fs::metadata(&path) {
             Ok(file) if file.len() > FILE_BYTES_MAX => {
-                let (path, what) = (path.display().to_string(), format!("it has {} bytes", file.len()));
-                Err(IdentityError::Unreadable { path, what })
+                let what = format!("it has {} bytes", file.len());
+                Err(IdentityError::Unreadable { path: name, what })
             }
-            Ok(_) => self.compare(&path.display().to_string(), &fs::read(&path).map_err(io)?),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => self.write(directory).map_err(io),
+            Ok(_) => Identity::parse(&name, &fs::read(&path).map_err(io)?).map(Some),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(io(error)),
         }
     }
 
-    fn compare(&self, path: &str, bytes: &[u8]) -> Result<(), IdentityError> {
-        let path = path.to_owned();
-        let unreadable = |what: String| IdentityError::Unreadable { path: path.clone(), what };
+    fn parse(path: &str, bytes: &[u8]) -> Result<Identity, IdentityError> {
+        let unreadable = |what: String| IdentityError::Unreadable { path: path.to_owned(), what };
         let text = str::from_utf8(bytes).map_err(|_| unreadable("it is not text".to_owned()))?;
         let mut lines = text.lines();
         let mut value = |field: &'static str| {
@@ -89,18 +110,19 @@ impl Identity {
             let value = line.strip_prefix(field).and_then(|rest| rest.strip_prefix(": "));
             value.map(str::to_owned).ok_or_else(|| unreadable(format!("{field} expected, found {line:?}")))
         };
-        let format = value("format")?;
-        let format: u32 = format.parse().map_err(|_| unreadable(format!("format is {format:?}")))?;
-        if format != DIRECTORY_FORMAT {
-            return Err(IdentityError::Format { path: path.clone(), found: format });
+        let number = |field: &str, value: String| {
+            value.parse().map_err(|_| unreadable(format!("{field} is {value:?}")))
+        };
+        let format = number("format", value("format")?)?;
+        if format != u64::from(DIRECTORY_FORMAT) {
+            let found = u32::try_from(format).unwrap_or(u32::MAX);
+            return Err(IdentityError::Format { path: path.to_owned(), found });
         }
-        for (field, expected) in self.fields() {
-            let found = value(field)?;
-            if found != expected {
-                return Err(IdentityError::Mismatch { path: path.clone(), field, found, expected });
-            }
-        }
-        Ok(())
+        let (cluster, group) = (value("cluster")?, value("group")?);
+        let shard = number("shard", value("shard")?)?;
+        let shard = u32::try_from(shard).map_err(|_| unreadable(format!("shard is {shard}")))?;
+        let node = NodeId(number("node", value("node")?)?);
+        Ok(Identity { cluster, group, shard, node })
     }
 
     fn write(&self, directory: &Path) -> io::Result<()> {

@@ -17,7 +17,7 @@
 //! ```
 
 mod counted;
-mod look;
+pub(crate) mod look;
 mod open;
 mod report;
 mod scan;
@@ -25,7 +25,7 @@ mod sealed;
 mod state;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use look::Mismatch;
 pub use open::{Recovered, recover};

@@ -47,8 +47,18 @@ pub fn seal_segment<S: LogSource + ?Sized>(source: &S, job: &SealJob) -> Result<
 
 /// The bytes of the index that the job describes; the same for the same segment, whoever makes it.
 pub fn build_index<S: LogSource + ?Sized>(source: &S, job: &SealJob) -> Result<Vec<u8>, JobError> {
+    let previous = job.previous.map(|base| open_index(source, base)).transpose()?;
+    build_index_behind(source, job, previous.as_ref())
+}
+
+/// Likewise, with the index of the segment before in hand.
+pub(crate) fn build_index_behind<S: LogSource + ?Sized>(
+    source: &S,
+    job: &SealJob,
+    previous: Option<&SealedIndex>,
+) -> Result<Vec<u8>, JobError> {
     assert!(job.end > job.segment.base, "a segment without batches is not sealed: {job:?}");
-    let mut collected = match job.previous {
+    let mut collected = match previous {
         Some(previous) => go_on_from(source, job, previous)?,
         None => Collected::new(i64::MIN),
     };
@@ -68,10 +78,10 @@ pub fn build_index<S: LogSource + ?Sized>(source: &S, job: &SealJob) -> Result<V
 fn go_on_from<S: LogSource + ?Sized>(
     source: &S,
     job: &SealJob,
-    previous: LogOffset,
+    index: &SealedIndex,
 ) -> Result<Collected, JobError> {
-    let index = open_index(source, previous)?;
-    let (file, summary) = (LogFile::Index(previous), index.summary());
+    let summary = index.summary();
+    let file = LogFile::Index(summary.segment.base);
     let rules = [
         ("group", job.group.0, summary.group.0),
         ("segment end", job.segment.base.0, summary.segment.end().0),

@@ -4,6 +4,7 @@
 
 mod build;
 mod collect;
+mod difference;
 mod error;
 pub(crate) mod layout;
 mod reader;
@@ -15,7 +16,10 @@ mod write;
 #[cfg(test)]
 pub(crate) mod tests;
 
+pub(crate) use build::build_index_behind;
 pub use build::{SealJob, build_index, open_index, read_ends, seal_segment};
+pub use difference::Difference;
+pub(crate) use difference::first_difference;
 pub use error::{IndexError, IndexFault};
 pub use reader::{IndexSummary, SealedIndex};
 pub use view::{Access, IndexView, QueueSpan};

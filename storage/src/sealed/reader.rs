@@ -107,6 +107,11 @@ impl SealedIndex {
         (begin..end).try_for_each(|page| self.check(page))
     }
 
+    /// The bytes of the whole file, checked or not.
+    pub(super) fn file(&self) -> &[u8] {
+        self.bytes.bytes()
+    }
+
     pub(super) fn sections(&self) -> &Sections {
         &self.sections
     }

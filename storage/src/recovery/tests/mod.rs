@@ -18,13 +18,13 @@ use crate::snapshot::{DerivedState, SnapshotJob, take_snapshot};
 use crate::source::LogSource as _;
 use crate::types::{BatchIndex, GroupId, LogOffset, NodeId, QueueKey, QueueOffset, Term};
 
-const BLOCK: u64 = BLOCK_LEN as u64;
+pub(crate) const BLOCK: u64 = BLOCK_LEN as u64;
 /// Blocks of a segment: as many batches, if they are of one block.
-const BLOCKS: u64 = 8;
-const SEGMENT: u64 = BLOCKS * BLOCK;
-const GROUP: GroupId = GroupId(7);
+pub(crate) const BLOCKS: u64 = 8;
+pub(crate) const SEGMENT: u64 = BLOCKS * BLOCK;
+pub(crate) const GROUP: GroupId = GroupId(7);
 
-fn config() -> LogConfig {
+pub(crate) fn config() -> LogConfig {
     LogConfig {
         segment_bytes: SEGMENT,
         batch_bytes_target: 4 * BLOCK_LEN as u32,
@@ -35,23 +35,25 @@ fn config() -> LogConfig {
 
 /// One batch of one record, at a block of the log.
 #[derive(Clone, Copy)]
-struct Batch {
-    block: u64,
-    index: u64,
-    term: u64,
-    prev_term: u64,
-    hint: u64,
-    blocks: u64,
-    queue: QueueKey,
-    queue_offset: u64,
-    group: u64,
-    store_time_ms: i64,
+pub(crate) struct Batch {
+    pub(crate) block: u64,
+    pub(crate) index: u64,
+    pub(crate) term: u64,
+    pub(crate) prev_term: u64,
+    pub(crate) hint: u64,
+    pub(crate) blocks: u64,
+    pub(crate) queue: QueueKey,
+    pub(crate) queue_offset: u64,
+    pub(crate) group: u64,
+    pub(crate) store_time_ms: i64,
     /// What the record's bytes are.
-    fill: u8,
+    pub(crate) fill: u8,
+    /// Its key's hash.
+    pub(crate) key: u32,
 }
 
 /// A batch that follows the one with the index before in the block before, all in term 1 and queue 3.
-fn batch(index: u64) -> Batch {
+pub(crate) fn batch(index: u64) -> Batch {
     Batch {
         block: index - 1,
         index,
@@ -64,11 +66,12 @@ fn batch(index: u64) -> Batch {
         group: GROUP.0,
         store_time_ms: 1000,
         fill: index as u8,
+        key: index as u32,
     }
 }
 
 /// The same, in queues 0 to 2 and the control records' by turns.
-fn of_queues(index: u64) -> Batch {
+pub(crate) fn of_queues(index: u64) -> Batch {
     let queue = match index % 4 {
         0 => QueueKey::CONTROL,
         queue => QueueKey(queue - 1),
@@ -77,7 +80,7 @@ fn of_queues(index: u64) -> Batch {
 }
 
 impl Batch {
-    fn encode(self) -> Vec<u8> {
+    pub(crate) fn encode(self) -> Vec<u8> {
         let mut layout = BatchLayout::default();
         let size = self.blocks as u32 * BLOCK_LEN as u32 - 1000;
         layout.add(size, 1);
@@ -94,7 +97,7 @@ impl Batch {
         };
         let mut bytes = vec![0; layout.batch_len()];
         let mut writer = BatchWriter::new(&mut bytes, layout, fields);
-        let key_hashes = &[self.index as u32];
+        let key_hashes = &[self.key];
         let (queue, queue_offset) = (self.queue, QueueOffset(self.queue_offset));
         writer.push(NewEntry { queue, queue_offset, tag_hash: 0, key_hashes, size }, |_, out| {
             out.fill(self.fill);
@@ -106,7 +109,7 @@ impl Batch {
 
 /// All control records there were, in order: which batches they were in.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Journal(Vec<u8>);
+pub(crate) struct Journal(Vec<u8>);
 
 impl Journal {
     /// Of a log of so many batches, each [`of_queues`].
@@ -142,15 +145,15 @@ impl DerivedState for Journal {
 type Flaw = (&'static str, fn(&World, u64));
 
 /// A disk of segments of 8 blocks each.
-struct World(SimDisk);
+pub(crate) struct World(pub(crate) SimDisk);
 
 impl World {
     /// Three segments.
-    fn with(batches: &[Batch]) -> World {
+    pub(crate) fn with(batches: &[Batch]) -> World {
         World::of(3, batches)
     }
 
-    fn of(segments: u64, batches: &[Batch]) -> World {
+    pub(crate) fn of(segments: u64, batches: &[Batch]) -> World {
         let disk = SimDisk::new(1);
         for nth in 0..segments {
             disk.add_segment(SegmentInfo { base: LogOffset(nth * SEGMENT), bytes: SEGMENT });
@@ -161,45 +164,45 @@ impl World {
     }
 
     /// Six segments, 45 batches [`of_queues`] in them; the first `sealed` segments have their indexes.
-    fn sealed(sealed: u64) -> World {
+    pub(crate) fn sealed(sealed: u64) -> World {
         let world = World::of(7, &(1..=45).map(of_queues).collect::<Vec<_>>());
         (0..sealed).for_each(|nth| world.seal(nth));
         world
     }
 
-    fn put(&self, block: u64, bytes: &[u8]) {
+    pub(crate) fn put(&self, block: u64, bytes: &[u8]) {
         self.put_at(block * BLOCK, bytes);
     }
 
-    fn put_at(&self, at: u64, bytes: &[u8]) {
+    pub(crate) fn put_at(&self, at: u64, bytes: &[u8]) {
         self.0.overwrite(LogOffset(at / SEGMENT * SEGMENT), at % SEGMENT, bytes);
     }
 
     /// Damages the body of the batch at a block.
-    fn tear(&self, block: u64) {
+    pub(crate) fn tear(&self, block: u64) {
         self.put_at(block * BLOCK + 600, &[0xee; 8]);
     }
 
     /// Damages the directory of the batch at a block.
-    fn tear_directory(&self, block: u64) {
+    pub(crate) fn tear_directory(&self, block: u64) {
         self.put_at(block * BLOCK + BATCH_HEADER_LEN as u64 + 8, &[0xee; 8]);
     }
 
     /// Takes the header of the batch at a block away.
-    fn tear_header(&self, block: u64) {
+    pub(crate) fn tear_header(&self, block: u64) {
         self.put_at(block * BLOCK + 60, &[0xee; 8]);
     }
 
-    fn zero(&self, block: u64) {
+    pub(crate) fn zero(&self, block: u64) {
         self.put(block, &[0; BLOCK_LEN]);
     }
 
     /// Writes the index of the `nth` segment, as the log would after it rolled.
-    fn seal(&self, nth: u64) {
+    pub(crate) fn seal(&self, nth: u64) {
         self.seal_as(nth, GROUP);
     }
 
-    fn seal_as(&self, nth: u64, group: GroupId) {
+    pub(crate) fn seal_as(&self, nth: u64, group: GroupId) {
         let base = LogOffset(nth * SEGMENT);
         let headers = (0..BLOCKS).filter_map(|block| {
             let mut bytes = vec![0; BLOCK_LEN];
@@ -222,7 +225,7 @@ impl World {
     }
 
     /// Takes a snapshot at the end of the `nth` segment, from the one `from` if there is one.
-    fn snapshot(&self, nth: u64, from: Option<u64>) -> LogOffset {
+    pub(crate) fn snapshot(&self, nth: u64, from: Option<u64>) -> LogOffset {
         let first = from.map_or(0, |from| from + 1);
         let segments: Vec<_> = (first..=nth).map(|nth| Arc::new(self.index(nth))).collect();
         let at = segments.last().unwrap().summary().end;
@@ -232,43 +235,43 @@ impl World {
         at
     }
 
-    fn index(&self, nth: u64) -> SealedIndex {
+    pub(crate) fn index(&self, nth: u64) -> SealedIndex {
         open_index(&self.0, LogOffset(nth * SEGMENT)).unwrap()
     }
 
     /// The bytes of an index file, changed.
-    fn change_index(&self, nth: u64, change: impl FnOnce(&mut Vec<u8>)) {
+    pub(crate) fn change_index(&self, nth: u64, change: impl FnOnce(&mut Vec<u8>)) {
         let base = LogOffset(nth * SEGMENT);
         let mut bytes = self.0.map_index(base).unwrap().bytes().to_vec();
         change(&mut bytes);
         self.0.write_index(base, &bytes).unwrap();
     }
 
-    fn remove_index(&self, nth: u64) {
+    pub(crate) fn remove_index(&self, nth: u64) {
         self.0.remove_index(LogOffset(nth * SEGMENT)).unwrap();
     }
 
-    fn remove_segment(&self, nth: u64) {
+    pub(crate) fn remove_segment(&self, nth: u64) {
         self.0.remove_segment(LogOffset(nth * SEGMENT));
     }
 
-    fn recover(&self) -> Result<Recovered, RecoveryError> {
+    pub(crate) fn recover(&self) -> Result<Recovered, RecoveryError> {
         recover(&self.0, &config(), &mut ())
     }
 
-    fn recover_state(&self) -> Result<(Recovered, Journal), RecoveryError> {
+    pub(crate) fn recover_state(&self) -> Result<(Recovered, Journal), RecoveryError> {
         let mut state = Journal::default();
         let recovered = recover(&self.0, &config(), &mut state)?;
         Ok((recovered, state))
     }
 
-    fn report(&self) -> RecoveryReport {
+    pub(crate) fn report(&self) -> RecoveryReport {
         self.recover().unwrap().report
     }
 
     /// Recovers to a log of `batches`; returns why it was cut there.
     #[track_caller]
-    fn ends_after(&self, batches: u64) -> Option<CutCause> {
+    pub(crate) fn ends_after(&self, batches: u64) -> Option<CutCause> {
         let report = self.report();
         assert_eq!((report.batches, report.last_index), (batches, BatchIndex(batches)), "{report:?}");
         report.cut.map(|cut| cut.cause)

@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 
 use crate::job_error::JobError;
 use crate::sealed::{SealJob, SealedIndex};
-use crate::snapshot::SnapshotJob;
+use crate::snapshot::{SnapshotError, SnapshotJob};
 use crate::types::{BatchIndex, LogOffset, QueueKey, QueueOffset};
 
 /// Memory that one direct write can be made from.
@@ -127,7 +127,8 @@ impl DiskError {
     /// A job of the blocking pool failed.
     pub fn job(action: impl Into<String>, error: &JobError) -> DiskError {
         let os_code = match error {
-            JobError::Io { os_code, .. } => *os_code,
+            JobError::Io { os_code, .. }
+            | JobError::Snapshot { error: SnapshotError::Io { os_code, .. }, .. } => *os_code,
             _ => None,
         };
         DiskError::Io { action: action.into(), os_code, message: error.to_string() }

@@ -11,7 +11,7 @@ use super::file::{SECTOR_LEN, SimFile};
 use super::rng::Rng;
 use super::small::{MappedIndex, SmallFile};
 use crate::aligned::AlignedBuffer;
-use crate::disk::{Completion, DiskError, DiskOp, FileRun, SegmentInfo};
+use crate::disk::{Completion, DiskError, DiskOp, FileRun, SegmentInfo, Space};
 use crate::format::BLOCK_LEN;
 use crate::sealed::{read_ends, seal_segment};
 use crate::snapshot::{DerivedState, NewState, take_snapshot};
@@ -225,10 +225,11 @@ impl SimDisk {
         self.state.borrow_mut().new_state = StateMaker(new_state);
     }
 
-    /// Bytes that can still be taken.
+    /// What the file system has left.
     #[must_use]
-    pub fn free_bytes(&self) -> u64 {
-        self.state.borrow().free_bytes()
+    pub fn space(&self) -> Space {
+        let state = self.state.borrow();
+        Space { free_bytes: state.free_bytes(), total_bytes: state.capacity_bytes }
     }
 
     /// Reads what a process sees now.
@@ -252,6 +253,27 @@ impl SimDisk {
     /// Overwrites bytes for good, as damage does.
     pub fn overwrite(&self, base: LogOffset, position: u64, bytes: &[u8]) {
         self.state.borrow_mut().segment(base).overwrite(position, bytes);
+    }
+
+    /// The indexes and snapshots there are.
+    #[must_use]
+    pub fn small_files(&self) -> Vec<LogFile> {
+        let state = self.state.borrow();
+        let indexes = state.indexes.keys().map(|base| LogFile::Index(*base));
+        indexes.chain(state.snapshots.keys().map(|at| LogFile::Snapshot(*at))).collect()
+    }
+
+    /// Bases of the segments there are, ascending.
+    #[must_use]
+    pub fn segment_bases(&self) -> Vec<LogOffset> {
+        self.state.borrow().segments.keys().copied().collect()
+    }
+
+    /// Undoes all damage to indexes and snapshots.
+    pub fn repair_small_files(&self) {
+        let state = &mut *self.state.borrow_mut();
+        let small = state.indexes.values_mut().chain(state.snapshots.values_mut());
+        small.for_each(SmallFile::repair);
     }
 
     /// Turns one bit of an index or a snapshot over, for good; whoever mapped it keeps what it was.
@@ -340,7 +362,17 @@ impl SimDisk {
                 let state = &mut *self.state.borrow_mut();
                 segments.iter().for_each(|base| state.segment(*base).sync(completed));
             }
-            // Each of these is there whole or not at all.
+            op @ (DiskOp::Seal(_) | DiskOp::Snapshot(_)) if fate == 1 => {
+                const CALLS: u64 = 8;
+                let calls = self.state.borrow_mut().rng.below(CALLS);
+                self.die_after(calls);
+                drop(self.carry_out(Pending { op, completed, delay: 0 }));
+                self.state.borrow_mut().calls_left = None;
+            }
+            // The file goes first.
+            DiskOp::Remove { segment } if fate == 1 => {
+                self.state.borrow_mut().segments.remove(&segment);
+            }
             op if fate == 2 => drop(self.carry_out(Pending { op, completed, delay: 0 })),
             _ => {}
         }

@@ -20,7 +20,16 @@ pub enum Failing {
     SmallFiles,
 }
 
-const FAILING_KINDS: usize = Failing::SmallFiles as usize + 1;
+impl Failing {
+    pub const ALL: [Failing; 6] = [
+        Failing::Writes,
+        Failing::Syncs,
+        Failing::SyncsForGood,
+        Failing::Preparations,
+        Failing::Reads,
+        Failing::SmallFiles,
+    ];
+}
 
 /// What a disk does with one write and does not say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,7 +46,7 @@ pub enum Lie {
 
 #[derive(Debug, Default)]
 pub(super) struct Faults {
-    failing: [u32; FAILING_KINDS],
+    failing: [u32; Failing::ALL.len()],
     /// About the next write.
     pub(super) lie: Option<Lie>,
     /// The next index or snapshot is written with one bit turned over.

@@ -33,6 +33,10 @@ impl SmallFile {
         self.bytes != self.written
     }
 
+    pub(super) fn repair(&mut self) {
+        self.bytes = Arc::clone(&self.written);
+    }
+
     pub(super) fn flip_bit(&mut self, bit: u64) {
         let bit = bit as usize % (self.bytes.len() * 8);
         Arc::make_mut(&mut self.bytes)[bit / 8] ^= 1 << (bit % 8);

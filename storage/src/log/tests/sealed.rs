@@ -307,7 +307,7 @@ fn a_full_disk_reclaims_before_it_refuses() {
     for _ in 0..12 {
         world.fill(1);
         world.rest();
-        let free_bytes = world.disk.free_bytes();
+        let free_bytes = world.disk.space().free_bytes;
         world.log.on_space(Space { free_bytes, total_bytes: 7 * (64 << 10) });
     }
     assert_eq!(world.log.space_state(), SpaceState::Reclaim);

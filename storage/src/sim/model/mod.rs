@@ -3,26 +3,34 @@
 //! Checked all the time:
 //!
 //! - every append that was taken in ends as committed or failed, exactly once, in the order of tickets;
-//! - what is committed is on the disk for good (with `Sync`), is read back as it was staged, and stays so over any crash
-//!   of the machine, the process, or a recovery;
+//! - what is committed is on the disk for good (with `Sync`), is read back as it was staged, from memory and through sealed
+//!   indexes, is found by offset, time, key and log position, and stays so over any crash of the machine, the process, or
+//!   a recovery, at any point of any operation, until it leaves by retention;
+//! - segments leave oldest first, for a reason that holds, and only with two snapshots behind them; minima are those of the
+//!   segments that are there;
+//! - the state that recovery gives, and each snapshot, is that of exactly the control records in front of it;
 //! - nothing is visible that is not committed; queue offsets are dense;
 //! - appends of one call are there together or not at all;
-//! - without faults everything staged is committed in the end.
+//! - each transition of the space states is told, and a disk that is honest fails in the background only as it was told to;
+//! - without faults everything staged is committed in the end, and what is written to its end is sealed and followed by a snapshot.
 //!
-//! In some cases the disk lies: it loses or misdirects writes that it calls done, and turns bits over. No log can keep
-//! its promises then. What is left of them: damage of what was acknowledged is told when the log is opened, or the log
-//! ends in front of it and no batch behind it bears witness; bytes that are not what was staged are only read from places
-//! that were damaged, and no checksum calls them good; and a log that was not opened has changed nothing, so that
-//! it opens with all it held once the damage is repaired.
+//! In some cases the disk lies: it loses or misdirects writes that it calls done, and turns bits over, in segments, indexes
+//! and snapshots. No log can keep its promises then. What is left of them: damage of what was acknowledged is told when the log
+//! is opened, or the log ends in front of it and no batch behind it bears witness; an index answers rightly or says that it is
+//! damaged, and is made anew unless its segment is damaged too; bytes that are not what was staged are only read from places
+//! that were damaged; and a log that was not opened has changed nothing, so that it opens with all it held once the
+//! damage is repaired. Records of a sealed segment are not read by the opening: whoever reads them compares their checksum.
 //!
-//! `world.rs` drives, `owed.rs` is the model, `reads.rs` and `reopen.rs` compare.
+//! `world.rs` drives, `owed.rs` is the model; `events.rs`, `reads.rs` and `reopen.rs` compare.
 //!
 //! `APOGEE_SEED=n` runs that case, `APOGEE_CASES=n` as many from there on; a failure prints its seed.
 
+mod events;
 mod owed;
 mod reads;
 mod record;
 mod reopen;
+mod state;
 mod tally;
 mod world;
 

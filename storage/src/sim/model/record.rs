@@ -3,10 +3,13 @@
 use smallvec::SmallVec;
 
 use super::super::Rng;
-use crate::config::{Durability, LogConfig};
+use crate::config::{Durability, LogConfig, Retention};
 use crate::format::BLOCK_LEN;
 use crate::record::{Append, Place, Record};
 use crate::types::{GroupId, LogOffset, NodeId, QueueKey, QueueOffset};
+
+/// There are so many different key hashes.
+pub(super) const KEY_HASHES: u64 = 31;
 
 /// A record whose bytes follow from its number, length and place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,9 +32,13 @@ impl Numbered {
         (self.id % 3) as i32
     }
 
+    /// Some have none, and others share theirs.
+    pub(super) fn key_hashes(self) -> SmallVec<[u32; 4]> {
+        (0..self.id % 4).map(|nth| ((self.id * 7 + nth * 5) % KEY_HASHES) as u32).collect()
+    }
+
     pub(super) fn append(self, queue: QueueKey) -> Append<Numbered> {
-        let key_hashes = SmallVec::from_elem(self.id as u32, (self.id % 6) as usize);
-        Append { queue, tag_hash: self.tag_hash(), key_hashes, record: self }
+        Append { queue, tag_hash: self.tag_hash(), key_hashes: self.key_hashes(), record: self }
     }
 }
 
@@ -45,6 +52,9 @@ impl Record for Numbered {
     }
 }
 
+/// Enough for the index files and snapshots of a case.
+pub(super) const RESERVE_BYTES: u64 = 1 << 20;
+
 pub(super) fn random_config(rng: &mut Rng) -> LogConfig {
     let block = BLOCK_LEN as u64;
     let batch_bytes_max = (2 + rng.below(6)) * block;
@@ -52,9 +62,15 @@ pub(super) fn random_config(rng: &mut Rng) -> LogConfig {
         0 => Durability::Async { sync_interval_ms: 1 + rng.below(30) as u32 },
         _ => Durability::Sync,
     };
+    let segment_bytes = (8 + rng.below(24)) * block;
+    let retention = Retention {
+        age_ms: rng.chance(30).then(|| 20 + rng.below(400)),
+        bytes: rng.chance(40).then(|| (1 + rng.below(8)) * segment_bytes),
+        may_reclaim: rng.chance(70),
+    };
     LogConfig {
         durability,
-        segment_bytes: (8 + rng.below(24)) * block,
+        segment_bytes,
         segments_ahead: 1 + rng.below(2) as u32,
         batch_bytes_target: (block + rng.below(batch_bytes_max - block + 1)) as u32,
         batch_bytes_max: batch_bytes_max as u32,
@@ -63,6 +79,9 @@ pub(super) fn random_config(rng: &mut Rng) -> LogConfig {
         staged_bytes_max: batch_bytes_max * 2,
         tail_cache_bytes: rng.below(20) * block,
         retry_ms: 1 + rng.below(20) as u32,
+        reserve_bytes: RESERVE_BYTES,
+        retention,
+        snapshot_pause_ms: [0, 0, 30][rng.below(3) as usize],
         ..LogConfig::new(GroupId(7), NodeId(1))
     }
 }

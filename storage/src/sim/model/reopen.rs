@@ -1,57 +1,24 @@
 //! The end of a process or of the power, and what the next opening finds.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use super::super::{Failing, SimDisk};
 use super::owed::{CommittedAt, FoundRecord, OwedBatch};
 use super::record::Numbered;
-use super::world::{QUEUES, World};
+use super::state::ControlState;
+use super::world::World;
 use crate::aligned::AlignedBuffer;
 use crate::config::{Durability, LogConfig};
-use crate::log::CommitLog;
+use crate::log::{CommitLog, SpaceState};
 use crate::recovery::{Recovered, RecoveryError, recover};
-use crate::snapshot::DerivedState;
 use crate::types::{BatchIndex, LogOffset, QueueKey, QueueOffset};
 
 /// Calls of the disk among which a recovery is interrupted.
 const RECOVERY_CALLS: u64 = 40;
 
-/// All control records there were.
-#[derive(Default)]
-struct ControlRecords(Vec<(LogOffset, Vec<u8>)>);
-
-impl DerivedState for ControlRecords {
-    fn restore(&mut self, snapshot: &[u8]) -> Result<(), String> {
-        let mut rest = snapshot;
-        self.0.clear();
-        while let Some((head, behind)) = rest.split_first_chunk::<16>() {
-            let [at, len] = [&head[..8], &head[8..]].map(|half| u64::from_le_bytes(half.try_into().unwrap()));
-            let (record, behind) = behind.split_at(len as usize);
-            self.0.push((LogOffset(at), record.to_vec()));
-            rest = behind;
-        }
-        Ok(())
-    }
-
-    fn apply(&mut self, at: LogOffset, control_record: &[u8]) -> Result<(), String> {
-        assert!(self.0.last().is_none_or(|(last, _)| *last < at), "{at} out of turn");
-        self.0.push((at, control_record.to_vec()));
-        Ok(())
-    }
-
-    fn encode(&self) -> Vec<u8> {
-        let frame = |(at, record): &(LogOffset, Vec<u8>)| {
-            [&at.0.to_le_bytes()[..], &(record.len() as u64).to_le_bytes()[..], record].concat()
-        };
-        self.0.iter().flat_map(frame).collect()
-    }
-}
-
 impl World {
     pub(super) fn open_empty(disk: &SimDisk, config: &LogConfig) -> CommitLog<AlignedBuffer, Numbered> {
-        disk.set_new_state(Arc::new(|| Box::new(ControlRecords::default())));
-        let recovered = recover(disk, config, &mut ()).unwrap();
+        let recovered = recover(disk, config, &mut ControlState::default()).unwrap();
         let term = recovered.next_term();
         CommitLog::open(config.clone(), recovered, term).unwrap()
     }
@@ -71,13 +38,15 @@ impl World {
     /// Recovers, and compares with what is owed.
     fn reopen(&mut self, power_went: bool) {
         self.waiting.clear();
+        self.space_state = SpaceState::Normal;
         self.disk.set_read_only(false);
-        for failing in [Failing::Writes, Failing::Syncs, Failing::SyncsForGood, Failing::Preparations] {
+        for failing in Failing::ALL {
             self.disk.fail(failing, 0);
         }
+        self.disk.set_full(false);
         let unsynced_may_be_gone = self.fail_to_recover() || power_went || self.sync_may_take;
         self.sync_may_take = false;
-        let (recovered, control) = match self.recover() {
+        let (recovered, state) = match self.recover() {
             Ok(recovered) => recovered,
             Err(error) => {
                 self.check_told(&error);
@@ -91,7 +60,11 @@ impl World {
         let may_lose_committed = self.check_not_told(end, may_lose_unsynced) || may_lose_unsynced;
         let term = recovered.next_term();
         self.log = CommitLog::open(self.config.clone(), recovered, term).unwrap();
-        self.compare(end, control, may_lose_committed);
+        if let Some(first) = self.disk.segment_bases().first() {
+            assert_eq!(self.log.start(), *first, "the log begins with its first file");
+        }
+        self.compare(end, may_lose_committed);
+        self.check_control(&state, end);
         self.check_all();
     }
 
@@ -122,20 +95,24 @@ impl World {
         power_went
     }
 
-    fn recover(&self) -> Result<(Recovered, ControlRecords), RecoveryError> {
-        let mut control = ControlRecords::default();
-        let recovered = recover(&self.disk, &self.config, &mut control)?;
-        Ok((recovered, control))
+    fn recover(&self) -> Result<(Recovered, ControlState), RecoveryError> {
+        let mut state = ControlState::default();
+        let recovered = recover(&self.disk, &self.config, &mut state)?;
+        Ok((recovered, state))
     }
 
+    /// Batches of the log that are not on the disk as they were acknowledged.
     fn damaged_batches(&self) -> impl Iterator<Item = &OwedBatch> {
-        self.owed.committed_batches().filter(|batch| !self.is_intact(batch))
+        let first = self.disk.segment_bases().first().copied().unwrap_or_default();
+        let batches = self.owed.committed_batches().filter(move |batch| batch.base >= first);
+        batches.filter(|batch| !self.is_intact(batch))
     }
 
     /// The log was not opened; there must be a reason.
     fn check_told(&mut self, error: &RecoveryError) {
         assert!(!self.is_honest, "not opened: {error}");
-        assert!(self.damaged_batches().next().is_some(), "nothing is damaged, and not opened: {error}");
+        let is_damaged = self.damaged_batches().next().is_some() || self.is_small_file_damaged();
+        assert!(is_damaged, "nothing is damaged, and not opened: {error}");
         self.tally.count("damage told at recovery");
     }
 
@@ -145,6 +122,7 @@ impl World {
             let run = self.run_at(batch.base, 0);
             self.disk.overwrite(run.segment, run.position, batch.bytes());
         }
+        self.disk.repair_small_files();
     }
 
     /// The log was opened and ends at `end`. If committed batches behind it are gone though the power stayed, the first
@@ -172,35 +150,33 @@ impl World {
         witnesses.filter(|batch| self.is_intact(batch)).map(|batch| batch.index).next()
     }
 
-    fn compare(&mut self, end: LogOffset, control: ControlRecords, may_lose_committed: bool) {
+    fn compare(&mut self, end: LogOffset, may_lose_committed: bool) {
         let mut owed = std::mem::take(&mut self.owed);
-        owed.settle_batches(end, |batch| self.is_intact(batch));
+        owed.settle_batches(self.log.start(), end, |batch| self.is_intact(batch));
         self.owed = owed;
         let mut found = BTreeMap::new();
-        for queue in (0..QUEUES).map(QueueKey).chain([QueueKey::CONTROL]) {
-            let records: Vec<FoundRecord> = (0..self.log.max_offset(queue).0)
-                .map(|offset| {
-                    let entry =
-                        self.log.entry(queue, QueueOffset(offset)).unwrap().expect("dense up to the end");
-                    let at = CommittedAt { log_offset: entry.log_offset, store_time_ms: entry.store_time_ms };
-                    FoundRecord { at, bytes: self.good_bytes_at(entry.log_offset, entry.size) }
-                })
-                .collect();
-            found.insert(queue, records);
+        for queue in Self::all_queues() {
+            let min = self.log.min_offset(queue).0;
+            let mut records = Vec::new();
+            for offset in (min..self.log.max_offset(queue).0).map(QueueOffset) {
+                records.push(self.found_record(queue, offset));
+            }
+            found.insert(queue, (min, records));
         }
-        let listed = &found[&QueueKey::CONTROL];
-        assert_eq!(listed.len(), control.0.len(), "control records in the log, and applied");
-        for (listed, (at, bytes)) in listed.iter().zip(control.0) {
-            assert_eq!(listed.at.log_offset, at);
-            // What is in a snapshot may be damaged in the log.
-            assert!(
-                listed.bytes.as_ref().is_none_or(|listed| *listed == bytes),
-                "applied other bytes at {at}"
-            );
-        }
-        found.retain(|_, records| !records.is_empty());
         let compared = self.owed.compare(found, may_lose_committed);
         self.tally.count_many("record in doubt lost", compared.lost - compared.committed_lost);
         self.tally.count_many("record in doubt came back", compared.back);
+    }
+
+    fn found_record(&mut self, queue: QueueKey, offset: QueueOffset) -> FoundRecord {
+        let Ok(entry) = self.ask(|world| world.log.entry(queue, offset)) else {
+            // Told, and not to be asked: what is owed counts as found.
+            let owed = self.owed.records(queue)[offset.0 as usize];
+            let at = owed.committed.expect("sealed records were committed");
+            return FoundRecord { at, bytes: None };
+        };
+        let entry = entry.unwrap_or_else(|| panic!("queue {queue} has a hole at {offset}"));
+        let at = CommittedAt { log_offset: entry.log_offset, store_time_ms: entry.store_time_ms };
+        FoundRecord { at, bytes: self.good_bytes_at(entry.log_offset, entry.size) }
     }
 }

@@ -4,33 +4,58 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 /// Everything that must come about, over all cases of an ordinary run together.
-const SITUATIONS: [&str; 19] = [
+const SITUATIONS: [&str; 37] = [
+    "append refused for want of space",
+    "batch damaged",
     "batch rolled over",
     "calls of stage",
+    "cold pages loaded",
     "crash of the machine",
     "cut at recovery",
-    "damage done",
     "damage not told, and unacknowledged for all that is left",
     "damage read",
     "damage told at recovery",
+    "lie about a small file",
     "lie about a write",
-    "operation failed",
-    "out of space",
     "poisoned",
+    "preparation failed",
     "process killed",
     "read failed at recovery",
     "record committed",
+    "record found by key",
     "record in doubt lost",
     "record read",
     "recovery interrupted",
+    "seal failed",
+    "search by time",
+    "segment left by age",
+    "segment left by size",
+    "segment left for want of space",
+    "segment recycled",
+    "segment removed",
+    "segment sealed",
+    "small file damaged",
+    "snapshot failed",
+    "snapshot taken",
+    "space: normal again",
+    "space: reclaim",
+    "space: refuse",
+    "staged and then denied for want of space",
     "steps",
 ];
 
 /// What only comes about in long runs.
-const RARE_SITUATIONS: [&str; 1] = ["record in doubt came back"];
+const RARE_SITUATIONS: [&str; 6] = [
+    "index damage met by a read",
+    "index damage told",
+    "index made anew",
+    "leaving failed",
+    "question without an answer",
+    "record in doubt came back",
+];
 
 /// At least so often each.
-const ENOUGH: u64 = 10;
+const ENOUGH: u64 = 3;
 
 /// Steps of a run that is long enough for anything.
 const LONG_STEPS: u64 = 1_000_000;

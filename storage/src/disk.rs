@@ -114,8 +114,21 @@ pub enum DiskError {
     )]
     NoSpace { place: String, needed_bytes: u64, free_bytes: u64, reserve_bytes: u64 },
     /// The system refused; `os_code` is its errno where there is one.
-    #[error("{action}: {message}")]
+    #[error("{action}: {message}{}", meaning(*os_code))]
     Io { action: String, os_code: Option<i32>, message: String },
+}
+
+/// What a system error that an operator can do something about means for the log.
+fn meaning(os_code: Option<i32>) -> &'static str {
+    match os_code {
+        Some(libc::ENOSPC) => "; the file system is full: free some space, or keep less",
+        Some(libc::EDQUOT) => "; the quota is used up: raise it, or keep less",
+        Some(libc::EIO) => "; the device failed: the kernel's log says more",
+        Some(libc::EROFS) => {
+            "; the file system is read-only: if it was not mounted so, it failed, and the kernel's log says why"
+        }
+        _ => "",
+    }
 }
 
 impl DiskError {
@@ -141,5 +154,30 @@ impl DiskError {
             DiskError::NoSpace { .. } => true,
             DiskError::Io { os_code, .. } => matches!(*os_code, Some(libc::ENOSPC | libc::EDQUOT)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[test]
+    fn errors_say_what_failed_where_and_what_it_means() {
+        let text =
+            |code| DiskError::io("sync segment 7 in /log", &io::Error::from_raw_os_error(code)).to_string();
+        let table = [
+            (libc::ENOSPC, "No space left on device", "the file system is full"),
+            (libc::EDQUOT, "quota exceeded", "the quota is used up"),
+            (libc::EIO, "Input/output error", "the device failed"),
+            (libc::EROFS, "Read-only file system", "the file system is read-only"),
+        ];
+        for (code, what, means) in table {
+            let text = text(code);
+            assert!(text.starts_with("sync segment 7 in /log: "), "{text}");
+            assert!(text.contains(what) && text.contains(means), "{text}");
+        }
+        assert!(text(libc::ENOENT).ends_with(&format!("(os error {})", libc::ENOENT)));
     }
 }

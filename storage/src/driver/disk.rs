@@ -36,10 +36,10 @@ pub struct DiskConfig {
     /// Segment files kept open for writing, at most, and as many for reading; beyond it those not in use are closed, the
     /// longest unused first. Default 256.
     pub open_files_max: usize,
-    /// Reads of segments and of index pages under way at once, at most. Others wait in line. Default 2: more of them
-    /// hold up appends, and no longer bring more.
+    /// Reads of segments and of index pages under way at once, at most. Others wait in line. Default 2.
     pub catch_up_reads_max: u32,
-    /// Bytes of such reads under way at once, at most; a longer one runs alone. Default 512 KiB.
+    /// Bytes of such reads under way at once, at most; a longer one runs alone. Default 256 KiB: an append that comes in
+    /// between waits for what the disk is reading, and twice as much made its median half as long again.
     pub catch_up_bytes_max: u64,
 }
 
@@ -51,7 +51,7 @@ impl Default for DiskConfig {
 
 impl DiskConfig {
     pub const DEFAULT: DiskConfig =
-        DiskConfig { open_files_max: 256, catch_up_reads_max: 2, catch_up_bytes_max: 512 << 10 };
+        DiskConfig { open_files_max: 256, catch_up_reads_max: 2, catch_up_bytes_max: 256 << 10 };
 
     /// Threads that the executor's blocking pool should have, so that none of these waits for another: the reads, the
     /// making of a segment, and one for what is short (opening files, asking for the free space). What takes long runs

@@ -35,8 +35,8 @@ use crate::source::{LogFile, LogSource};
 use crate::types::{BatchIndex, GroupId, LogOffset, Term};
 use crate::window::Window;
 
-/// How much of the segment behind the last one with batches is searched; see `recovery/scan.rs`.
-const SEARCH_BEHIND_BYTES: u64 = WRITE_WINDOW_BYTES_LIMIT + BATCH_BYTES_LIMIT as u64;
+/// How far behind a place is searched in segments that nothing says were written to; see `recovery/scan.rs`.
+const SEARCH_BEHIND_BYTES: u64 = 2 * (WRITE_WINDOW_BYTES_LIMIT + BATCH_BYTES_LIMIT as u64);
 
 /// What the walk met next.
 pub(super) enum Step<'w> {
@@ -340,11 +340,9 @@ impl<'a, S: LogSource + ?Sized> Walk<'a, S> {
         for (nth, segment) in self.segments.iter().enumerate().skip(self.nth) {
             let mut window = Window::new(self.source, *segment);
             let mut at = if nth == self.nth { from } else { 0 };
-            let upto = match nth.saturating_sub(written) {
-                0 => segment.bytes,
-                1 => segment.bytes.min(SEARCH_BEHIND_BYTES),
-                _ => BLOCK_LEN as u64,
-            };
+            let reach = here.plus(SEARCH_BEHIND_BYTES).0.saturating_sub(segment.base.0);
+            let upto =
+                if nth <= written { segment.bytes } else { reach.max(BLOCK_LEN as u64).min(segment.bytes) };
             while at < upto {
                 let Some(header) = self.header_in_place(&mut window, at) else {
                     at += BLOCK_LEN as u64;

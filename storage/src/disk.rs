@@ -6,8 +6,9 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use crate::job_error::JobError;
-use crate::sealed::{SealJob, SealedIndex};
+use crate::sealed::{IndexFault, SealJob, SealedIndex};
 use crate::snapshot::{SnapshotError, SnapshotJob};
+use crate::source::LogFile;
 use crate::types::{BatchIndex, LogOffset, QueueKey, QueueOffset};
 
 /// Memory that one direct write can be made from.
@@ -116,6 +117,9 @@ pub enum DiskError {
     /// The system refused; `os_code` is its errno where there is one.
     #[error("{action}: {message}{}", meaning(*os_code))]
     Io { action: String, os_code: Option<i32>, message: String },
+    /// A file that the operation starts from cannot be used. That does not pass by itself.
+    #[error("{action}: {message}")]
+    Unusable { action: String, file: LogFile, message: String },
 }
 
 /// What a system error that an operator can do something about means for the log.
@@ -139,12 +143,25 @@ impl DiskError {
 
     /// A job of the blocking pool failed.
     pub fn job(action: impl Into<String>, error: &JobError) -> DiskError {
+        let (action, message) = (action.into(), error.to_string());
+        if let Some(file) = error.unusable() {
+            return DiskError::Unusable { action, file, message };
+        }
         let os_code = match error {
             JobError::Io { os_code, .. }
             | JobError::Snapshot { error: SnapshotError::Io { os_code, .. }, .. } => *os_code,
             _ => None,
         };
-        DiskError::Io { action: action.into(), os_code, message: error.to_string() }
+        DiskError::Io { action, os_code, message }
+    }
+
+    /// An index did not answer.
+    pub fn fault(action: impl Into<String>, fault: &IndexFault) -> DiskError {
+        let (action, message) = (action.into(), fault.to_string());
+        match fault.damaged() {
+            Some(segment) => DiskError::Unusable { action, file: LogFile::Index(segment), message },
+            None => DiskError::Io { action, os_code: None, message },
+        }
     }
 
     /// There was no room, by our reserve or by the file system's own word.
@@ -153,6 +170,16 @@ impl DiskError {
         match self {
             DiskError::NoSpace { .. } => true,
             DiskError::Io { os_code, .. } => matches!(*os_code, Some(libc::ENOSPC | libc::EDQUOT)),
+            DiskError::Unusable { .. } => false,
+        }
+    }
+
+    /// The file that has to be replaced before the operation can succeed.
+    #[must_use]
+    pub fn unusable(&self) -> Option<LogFile> {
+        match self {
+            DiskError::Unusable { file, .. } => Some(*file),
+            DiskError::NoSpace { .. } | DiskError::Io { .. } => None,
         }
     }
 }

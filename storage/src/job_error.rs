@@ -6,7 +6,7 @@ use crate::format::BatchError;
 use crate::sealed::{IndexError, IndexFault};
 use crate::snapshot::SnapshotError;
 use crate::source::{LogFile, LogSource};
-use crate::types::{QueueKey, QueueOffset};
+use crate::types::{LogOffset, QueueKey, QueueOffset};
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum JobError {
@@ -23,19 +23,37 @@ pub enum JobError {
     QueueOffset { file: String, position: u64, queue: QueueKey, expected: QueueOffset, found: QueueOffset },
     /// An index that the job starts from cannot be opened.
     #[error("{file}: {error}")]
-    Index { file: String, error: IndexError },
+    Index { file: String, segment: LogOffset, error: IndexError },
     /// A page of such an index is damaged.
     #[error("{file}: {fault}")]
     IndexPage { file: String, fault: IndexFault },
     /// The snapshot that the job starts from is none.
     #[error("{file}: {error}")]
-    Snapshot { file: String, error: SnapshotError },
+    Snapshot { file: String, at: LogOffset, error: SnapshotError },
     /// The layer above does not understand what it once wrote.
     #[error("{file} at {position}: {message}")]
     State { file: String, position: u64, message: String },
 }
 
 impl JobError {
+    /// The file that the job starts from and cannot use.
+    pub(crate) fn unusable(&self) -> Option<LogFile> {
+        match self {
+            JobError::Index { segment, .. } => Some(LogFile::Index(*segment)),
+            JobError::IndexPage { fault, .. } => fault.damaged().map(LogFile::Index),
+            // That may pass, or is the one to be written.
+            JobError::Snapshot {
+                error: SnapshotError::Io { .. } | SnapshotError::TooLarge { .. }, ..
+            } => None,
+            JobError::Snapshot { at, .. } => Some(LogFile::Snapshot(*at)),
+            JobError::Io { .. }
+            | JobError::Batch { .. }
+            | JobError::Unexpected { .. }
+            | JobError::QueueOffset { .. }
+            | JobError::State { .. } => None,
+        }
+    }
+
     pub(crate) fn io<S: LogSource + ?Sized>(
         source: &S,
         file: LogFile,

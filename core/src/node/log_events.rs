@@ -139,6 +139,7 @@ impl EventWriter {
         let os_code = match error {
             DiskError::NoSpace { .. } => None,
             DiskError::Io { os_code, .. } => Some(os_code.unwrap_or(0)),
+            DiskError::Unusable { .. } => Some(0),
         };
         let failure = Some(Failure { at, os_code });
         let known = &mut self.failing[work as usize];

@@ -153,9 +153,7 @@ impl Disk {
                 let action = || format!("read the index of segment {base} in {}", self.directory().display());
                 let result = match ends {
                     Ok(Ok(ends)) => Ok(ends),
-                    Ok(Err(fault)) => {
-                        Err(DiskError::Io { action: action(), os_code: None, message: fault.to_string() })
-                    }
+                    Ok(Err(fault)) => Err(DiskError::fault(action(), &fault)),
                     Err(error) => Err(DiskError::io(action(), &error)),
                 };
                 Completion::Ends { base, result }

@@ -7,7 +7,7 @@
 //!            DiskOp::Seal                       DiskOp::Snapshot         ReadEnds, then minima are raised
 //! ```
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use super::event::WhyLeft;
@@ -17,7 +17,7 @@ use crate::index::Queues;
 use crate::pause::Pause;
 use crate::sealed::{SealJob, SealedIndex};
 use crate::snapshot::SnapshotJob;
-use crate::types::{GroupId, LogOffset, QueueKey, QueueOffset, Term};
+use crate::types::{BatchIndex, GroupId, LogOffset, QueueKey, QueueOffset, Term};
 use crate::unsealed::UnsealedSegment;
 
 /// Snapshots kept: should the newest be damaged, there is the one before.
@@ -38,6 +38,14 @@ pub(crate) struct RestoredArchive {
     pub(crate) boundary: Option<LogOffset>,
     /// Positions of good snapshots, ascending.
     pub(crate) snapshots: Vec<LogOffset>,
+}
+
+/// A seal on its way.
+#[derive(Clone, Copy, Debug)]
+struct Sealing {
+    segment: LogOffset,
+    /// The segment was sealed before.
+    is_rebuild: bool,
 }
 
 #[derive(Debug)]
@@ -63,14 +71,18 @@ pub(super) struct Archive {
     retry_ms: u32,
     indexes: VecDeque<Arc<SealedIndex>>,
     boundary: Option<LogOffset>,
-    sealing: Option<LogOffset>,
+    sealing: Option<Sealing>,
     seal_pause: Pause,
-    /// Base of a segment whose index is to be made anew.
-    damaged: Option<LogOffset>,
+    /// Bases of segments of the log whose indexes are to be made anew.
+    damaged: BTreeSet<LogOffset>,
+    /// The last of them that could not be, since something else was sealed.
+    not_rebuilt: Option<LogOffset>,
     snapshots: VecDeque<LogOffset>,
     snapshotting: Option<LogOffset>,
     snapshot_pause: Pause,
     snapshot_pause_ms: u32,
+    /// As long as that after one that was taken, and not less than [`retry_ms`](Archive::retry_ms) after one that failed.
+    next_snapshot_pause_ms: u32,
     leaving: Option<Leaving>,
     leave_pause: Pause,
     /// The queue that next forgets its entries that are sealed, and how many, going round, still have to.
@@ -93,11 +105,13 @@ impl Archive {
             boundary,
             sealing: None,
             seal_pause: Pause::default(),
-            damaged: None,
+            damaged: BTreeSet::new(),
+            not_rebuilt: None,
             snapshots: snapshots.into(),
             snapshotting: None,
             snapshot_pause: Pause::default(),
             snapshot_pause_ms,
+            next_snapshot_pause_ms: snapshot_pause_ms,
             leaving: None,
             leave_pause: Pause::default(),
             forget_next: 0,
@@ -127,12 +141,19 @@ impl Archive {
         self.position(base).map(|nth| &self.indexes[nth])
     }
 
-    /// The index that shall be made anew comes before the one that is due.
+    /// Indexes that shall be made anew come before the one that is due, which may need them; all get their turn, as some
+    /// may be impossible to make.
     pub(super) fn poll_seal<B>(&mut self, due: Option<Finished<'_>>, now_ms: i64) -> Option<DiskOp<B>> {
         if self.sealing.is_some() || !self.seal_pause.is_over(now_ms, self.retry_ms) {
             return None;
         }
-        let job = match (self.damaged.and_then(|base| self.position(base)), due) {
+        let from = self.not_rebuilt.map_or(LogOffset(0), |base| base.plus(1));
+        let next = self.damaged.range(from..).find_map(|base| self.rebuildable(*base));
+        let rebuilt = next.or_else(|| {
+            let mut all = self.damaged.iter().filter(|_| due.is_none());
+            all.find_map(|base| self.rebuildable(*base))
+        });
+        let job = match (rebuilt, due) {
             (Some(nth), _) => {
                 let summary = self.indexes[nth].summary();
                 let previous = match nth.checked_sub(1) {
@@ -160,22 +181,31 @@ impl Archive {
             },
             (None, None) => return None,
         };
-        self.sealing = Some(job.segment.base);
+        self.sealing = Some(Sealing { segment: job.segment.base, is_rebuild: rebuilt.is_some() });
         Some(DiskOp::Seal(job))
+    }
+
+    /// Which segment this is, if its index can be made anew: where the queues stood, the index before tells.
+    fn rebuildable(&self, base: LogOffset) -> Option<usize> {
+        let nth = self.position(base)?;
+        (nth > 0 || self.boundary.is_some() || self.begins_with_the_first_batch()).then_some(nth)
     }
 
     /// Takes the answer to a seal; tells whether the index is one made anew.
     pub(super) fn on_sealed(&mut self, base: LogOffset, index: Option<Arc<SealedIndex>>) -> bool {
-        assert_eq!(self.sealing.take(), Some(base), "another seal was answered");
-        let is_rebuilt = self.damaged == Some(base);
+        let Sealing { segment, is_rebuild } =
+            self.sealing.take().expect("a seal was answered that is not on its way");
+        assert_eq!(segment, base, "another seal was answered");
+        self.not_rebuilt = Some(base).filter(|_| is_rebuild && index.is_none());
         let Some(index) = index else {
             self.seal_pause.begin();
-            return is_rebuilt;
+            return is_rebuild;
         };
         self.seal_pause.end();
         assert_eq!(index.summary().segment.base, base, "the index of another segment");
-        if is_rebuilt {
-            self.damaged = None;
+        if is_rebuild {
+            self.damaged.remove(&base);
+            // It may have left meanwhile.
             if let Some(nth) = self.position(base) {
                 self.indexes[nth] = index;
             }
@@ -191,11 +221,7 @@ impl Archive {
 
     /// The index of this segment cannot be trusted. True the first time.
     pub(super) fn on_damaged(&mut self, base: LogOffset) -> bool {
-        let is_new = self.damaged != Some(base) && self.position(base).is_some();
-        if is_new {
-            self.damaged = Some(base);
-        }
-        is_new
+        self.position(base).is_some() && self.damaged.insert(base)
     }
 
     /// A snapshot at the end of the sealed part, if there is none.
@@ -206,7 +232,9 @@ impl Archive {
         if self.snapshotting.is_some() || previous.is_some_and(|previous| previous >= at) {
             return None;
         }
-        if !self.snapshot_pause.is_over(now_ms, self.snapshot_pause_ms) {
+        // Without one, all control records there ever were are needed.
+        let is_possible = previous.is_some() || self.begins_with_the_first_batch();
+        if !is_possible || !self.snapshot_pause.is_over(now_ms, self.next_snapshot_pause_ms) {
             return None;
         }
         let from = previous.unwrap_or(LogOffset(0));
@@ -219,10 +247,26 @@ impl Archive {
     pub(super) fn on_snapshot(&mut self, at: LogOffset, is_taken: bool) {
         assert_eq!(self.snapshotting.take(), Some(at), "another snapshot was answered");
         self.snapshot_pause.begin();
+        self.next_snapshot_pause_ms = self.snapshot_pause_ms;
         if is_taken {
             self.snapshots.push_back(at);
             self.keep_newest_snapshots();
+        } else {
+            self.next_snapshot_pause_ms = self.snapshot_pause_ms.max(self.retry_ms);
         }
+    }
+
+    /// This snapshot cannot be used: the next one is made from the one before it. All that this needs is still there, as
+    /// nothing leaves that the older one does not cover.
+    pub(super) fn on_snapshot_unusable(&mut self, at: LogOffset) {
+        let is_there_another = self.snapshots.len() > 1 || self.begins_with_the_first_batch();
+        if is_there_another {
+            self.snapshots.retain(|kept| *kept != at);
+        }
+    }
+
+    fn begins_with_the_first_batch(&self) -> bool {
+        self.indexes.front().is_some_and(|index| index.summary().first_index == BatchIndex(1))
     }
 
     fn keep_newest_snapshots(&mut self) {
@@ -236,7 +280,7 @@ impl Archive {
         let is_newest = self.indexes.len() < 2;
         // Recovery needs what neither snapshot stands behind, should the newer one be damaged.
         let is_covered = self.snapshots.len() == SNAPSHOTS_KEPT && oldest.end <= self.snapshots[0];
-        let is_being_made = self.sealing == Some(oldest.segment.base);
+        let is_being_made = self.sealing.is_some_and(|sealing| sealing.segment == oldest.segment.base);
         if is_newest || !is_covered || is_being_made {
             return None;
         }
@@ -292,10 +336,9 @@ impl Archive {
         }
         self.leaving = None;
         let left = self.indexes.pop_front().expect("the segment that leaves is the oldest");
-        self.boundary = Some(left.summary().segment.base);
-        if self.damaged == self.boundary {
-            self.damaged = None;
-        }
+        let base = left.summary().segment.base;
+        self.boundary = Some(base);
+        self.damaged.remove(&base);
         Some((left, why))
     }
 

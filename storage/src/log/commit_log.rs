@@ -20,6 +20,7 @@ use crate::record::{Append, Record};
 use crate::recovery::Recovered;
 use crate::sealed::SealedIndex;
 use crate::segment::{Segments, Wanted};
+use crate::source::LogFile;
 use crate::tail_cache::TailCache;
 use crate::types::{BatchIndex, LogOffset, QueueKey, QueueOffset, Term, Ticket};
 use crate::unsealed::{NewBatch, Unsealed};
@@ -240,7 +241,7 @@ impl<B: Buffer, R: Record> CommitLog<B, R> {
         }
         let log_use = LogUse {
             log_bytes: self.segments.log_bytes(),
-            reclaims: self.space_state != SpaceState::Normal && !self.segments.has_spare(),
+            reclaims: self.space_inputs().is_tight() && !self.segments.has_spare(),
         };
         self.archive.poll_leave(&self.config.retention, &log_use, now_ms)
     }
@@ -273,15 +274,18 @@ impl<B: Buffer, R: Record> CommitLog<B, R> {
         self.space_state
     }
 
-    pub(super) fn update_space(&mut self) {
-        let inputs = SpaceInputs {
+    fn space_inputs(&self) -> SpaceInputs {
+        SpaceInputs {
             space: self.space,
             reserve_bytes: self.config.reserve_bytes,
             segment_bytes: self.segments.new_bytes(),
             segment_failed: self.segments.failure().is_some_and(DiskError::is_no_space),
             refuses: self.out_of_space,
-        };
-        let (from, to) = (self.space_state, inputs.state());
+        }
+    }
+
+    pub(super) fn update_space(&mut self) {
+        let (from, to) = (self.space_state, self.space_inputs().state());
         if from != to {
             self.space_state = to;
             self.event(LogEvent::Space { from, to, space: self.space });
@@ -418,6 +422,7 @@ impl<B: Buffer, R: Record> CommitLog<B, R> {
     /// A failure leaves the segment as it was, and is tried again by itself.
     pub fn on_sealed(&mut self, base: LogOffset, result: Result<Arc<SealedIndex>, DiskError>) {
         let is_rebuilt = self.archive.on_sealed(base, result.as_ref().ok().cloned());
+        self.replace_unusable(result.as_ref().err());
         let event = match result {
             Err(error) => LogEvent::SealFailed { segment: base, error },
             Ok(_) if is_rebuilt => LogEvent::IndexRebuilt { segment: base },
@@ -436,6 +441,7 @@ impl<B: Buffer, R: Record> CommitLog<B, R> {
     /// A failure keeps segments from leaving, and is tried again by itself.
     pub fn on_snapshot(&mut self, at: LogOffset, result: Result<(), DiskError>) {
         self.archive.on_snapshot(at, result.is_ok());
+        self.replace_unusable(result.as_ref().err());
         self.event(match result {
             Ok(()) => LogEvent::SnapshotTaken { at },
             Err(error) => LogEvent::SnapshotFailed { at, error },
@@ -445,8 +451,18 @@ impl<B: Buffer, R: Record> CommitLog<B, R> {
     fn on_ends(&mut self, base: LogOffset, result: Result<Vec<(QueueKey, QueueOffset)>, DiskError>) {
         if let Err(error) = &result {
             self.event(LogEvent::LeaveFailed { segment: base, error: error.clone() });
+            self.replace_unusable(Some(error));
         }
         self.archive.on_ends(result);
+    }
+
+    /// What failed for the sake of an index or a snapshot does better once that is made anew.
+    fn replace_unusable(&mut self, error: Option<&DiskError>) {
+        match error.and_then(DiskError::unusable) {
+            Some(LogFile::Index(segment)) => self.on_index_damaged(segment),
+            Some(LogFile::Snapshot(at)) => self.archive.on_snapshot_unusable(at),
+            Some(LogFile::Segment(_)) | None => {}
+        }
     }
 
     fn on_removed(&mut self, base: LogOffset, result: Result<(), DiskError>) {

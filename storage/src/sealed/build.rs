@@ -120,7 +120,11 @@ fn refuse<S: LogSource + ?Sized>(source: &S, job: &SealJob, position: u64, wrong
 pub fn open_index<S: LogSource + ?Sized>(source: &S, base: LogOffset) -> Result<SealedIndex, JobError> {
     let file = LogFile::Index(base);
     let bytes = source.map_index(base).map_err(|error| JobError::io(source, file, "map", 0, &error))?;
-    SealedIndex::open(bytes).map_err(|error| JobError::Index { file: source.name(file), error })
+    SealedIndex::open(bytes).map_err(|error| JobError::Index {
+        file: source.name(file),
+        segment: base,
+        error,
+    })
 }
 
 /// Where the queues with records in a segment stand at its end, by ascending number. Reads from disk what is not in memory.

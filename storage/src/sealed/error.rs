@@ -41,3 +41,13 @@ pub enum IndexFault {
     #[error("index of segment {segment}: checksum of page {page} is {found:08x}, expected {expected:08x}")]
     Damaged { segment: LogOffset, page: u32, expected: u32, found: u32 },
 }
+
+impl IndexFault {
+    /// The segment whose index is to be made anew, if it is.
+    pub(crate) fn damaged(&self) -> Option<LogOffset> {
+        match self {
+            IndexFault::Cold { .. } => None,
+            IndexFault::Damaged { segment, .. } => Some(*segment),
+        }
+    }
+}

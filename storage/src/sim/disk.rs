@@ -331,11 +331,7 @@ impl SimDisk {
             }
             DiskOp::ReadEnds(index) => {
                 let base = index.summary().segment.base;
-                let result = read_ends(&index).map_err(|fault| DiskError::Io {
-                    action: "read ends".to_owned(),
-                    os_code: None,
-                    message: fault.to_string(),
-                });
+                let result = read_ends(&index).map_err(|fault| DiskError::fault("read ends", &fault));
                 Completion::Ends { base, result }
             }
             DiskOp::Remove { segment } => {

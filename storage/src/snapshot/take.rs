@@ -50,12 +50,11 @@ pub fn take_snapshot<S: LogSource + ?Sized>(
 ) -> Result<SnapshotTaken, JobError> {
     let (mut index, mut term) = (BatchIndex(0), Term(0));
     if let Some(previous) = job.previous {
-        let failed = |error| JobError::Snapshot { file: source.name(LogFile::Snapshot(previous)), error };
+        let file = || source.name(LogFile::Snapshot(previous));
+        let failed = |error| JobError::Snapshot { file: file(), at: previous, error };
         let snapshot = read_snapshot(source, job.group, previous).map_err(failed)?;
-        state.restore(&snapshot.body).map_err(|message| {
-            let file = source.name(LogFile::Snapshot(previous));
-            JobError::State { file, position: 0, message }
-        })?;
+        let restored = state.restore(&snapshot.body);
+        restored.map_err(|message| JobError::State { file: file(), position: 0, message })?;
         (index, term) = (snapshot.index, snapshot.term);
     }
     let mut control_records = 0;
@@ -69,7 +68,8 @@ pub fn take_snapshot<S: LogSource + ?Sized>(
 
     let snapshot = Snapshot { group: job.group, at: job.at, index, term, body: state.encode() };
     let file = LogFile::Snapshot(job.at);
-    let bytes = snapshot.encode().map_err(|error| JobError::Snapshot { file: source.name(file), error })?;
+    let bytes = snapshot.encode();
+    let bytes = bytes.map_err(|error| JobError::Snapshot { file: source.name(file), at: job.at, error })?;
     let written = source.write_snapshot(job.at, &bytes);
     written.map_err(|error| JobError::io(source, file, "write", 0, &error))?;
     remove_others(source, job)?;

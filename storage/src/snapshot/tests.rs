@@ -276,7 +276,7 @@ fn snapshot_that_the_job_starts_from_must_be_good() {
     bad[60] ^= 1;
     world.shelf.write_snapshot(first.at, &bad).unwrap();
     match take(&world, &next) {
-        Err(JobError::Snapshot { file, error: SnapshotError::Crc { .. } }) => {
+        Err(JobError::Snapshot { file, error: SnapshotError::Crc { .. }, .. }) => {
             assert_eq!(file, LogFile::Snapshot(first.at).file_name());
         }
         other => panic!("{other:?}"),

@@ -2,6 +2,7 @@
 
 use smallvec::SmallVec;
 
+mod failures;
 mod sealed;
 
 use super::*;

@@ -10,9 +10,9 @@ use crate::source::{LogFile, LogSource as _};
 
 /// Each record of this length takes a batch of three blocks: five of them fill a segment of 64 KiB.
 const LEN: usize = 8200;
-const PER_SEGMENT: u64 = 5;
+pub(super) const PER_SEGMENT: u64 = 5;
 
-fn keeps_everything() -> LogConfig {
+pub(super) fn keeps_everything() -> LogConfig {
     LogConfig {
         retention: Retention { age_ms: None, bytes: None, may_reclaim: false },
         snapshot_pause_ms: 0,
@@ -22,13 +22,13 @@ fn keeps_everything() -> LogConfig {
     }
 }
 
-fn text(nth: u64) -> String {
+pub(super) fn text(nth: u64) -> String {
     format!("{nth:05}").repeat(LEN / 5)
 }
 
 impl World {
     /// Fills `segments` segments: records of queue 1, each in a batch and a millisecond of its own.
-    fn fill(&mut self, segments: u64) {
+    pub(super) fn fill(&mut self, segments: u64) {
         for _ in 0..segments * PER_SEGMENT {
             let nth = self.log.tail_offset(QueueKey(1)).0;
             let mut append = append(1, &text(nth));
@@ -41,7 +41,7 @@ impl World {
     }
 
     /// Lets everything come to its end that goes on in steps.
-    fn rest(&mut self) {
+    pub(super) fn rest(&mut self) {
         for _ in 0..10 {
             self.now_ms += 1;
             self.log.on_tick();
@@ -49,16 +49,16 @@ impl World {
         }
     }
 
-    fn events(&mut self) -> Vec<LogEvent> {
+    pub(super) fn events(&mut self) -> Vec<LogEvent> {
         std::iter::from_fn(|| self.log.take_event()).collect()
     }
 
-    fn sealed(&self) -> usize {
+    pub(super) fn sealed(&self) -> usize {
         self.log.sealed_indexes().count()
     }
 
     #[track_caller]
-    fn assert_reads(&self, from: u64, upto: u64) {
+    pub(super) fn assert_reads(&self, from: u64, upto: u64) {
         let plan = self.plan(1, from, ALL);
         assert_eq!(plan.fault, None);
         assert_eq!((plan.next_offset.0, u64::from(plan.messages)), (upto, upto - from));

@@ -42,6 +42,7 @@ impl World {
             DiskError::Io { os_code, .. } => {
                 matches!(os_code, Some(libc::EIO | libc::EROFS | libc::ENOSPC))
             }
+            DiskError::Unusable { .. } => false,
         };
         assert!(is_by_design || !self.is_honest, "{what}: {error}");
         self.tally.count(what);

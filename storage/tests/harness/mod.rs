@@ -3,11 +3,11 @@
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use apogee_storage::driver::{Disk, DiskConfig, DmaBuffer, Identity, LogFiles, ShardDirectory};
 use apogee_storage::{
-    Append, CommitLog, Committed, Completion, LogConfig, NodeId, Place, QueueKey, Record, recover,
+    Append, CommitLog, Committed, Completion, DiskOp, LogConfig, NodeId, Place, QueueKey, Record, recover,
 };
 use glommio::channels::local_channel::{LocalReceiver, LocalSender, new_unbounded};
 use smallvec::SmallVec;
@@ -59,6 +59,8 @@ pub(crate) struct Shard {
     completions: LocalReceiver<Completion>,
     sender: Rc<LocalSender<Completion>>,
     under_way: usize,
+    /// Each sync takes this much longer: as on a disk that is slower than the one at hand.
+    pub(crate) slower_sync: Duration,
 }
 
 pub(crate) async fn open_disk(files: LogFiles, config: DiskConfig) -> Disk {
@@ -73,7 +75,15 @@ impl Shard {
         let log = CommitLog::open(config, recovered, term).unwrap();
         let disk = Rc::new(open_disk(directory.files().clone(), disk_config).await);
         let (sender, completions) = new_unbounded();
-        Shard { log, disk, _directory: directory, completions, sender: Rc::new(sender), under_way: 0 }
+        Shard {
+            log,
+            disk,
+            _directory: directory,
+            completions,
+            sender: Rc::new(sender),
+            under_way: 0,
+            slower_sync: Duration::ZERO,
+        }
     }
 
     /// Starts whatever the log wants done.
@@ -82,7 +92,11 @@ impl Shard {
         while let Some(op) = self.log.poll_op(now_ms, |len| self.disk.alloc(len)) {
             let (disk, sender) = (self.disk.clone(), self.sender.clone());
             self.under_way += 1;
+            let slower = if matches!(op, DiskOp::Sync { .. }) { self.slower_sync } else { Duration::ZERO };
             glommio::spawn_local(async move {
+                if !slower.is_zero() {
+                    glommio::timer::sleep(slower).await;
+                }
                 let completion = disk.execute(op).await;
                 sender.try_send(completion).expect("the channel is unbounded and open");
             })

@@ -2,11 +2,13 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use apogee_tuning::CpuList;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::{self, BROKER_PORT, BrokerConfig, Durability, NAMESRV_PORT, NamesrvConfig};
+use crate::log_tool::{self, LogArgs};
 use crate::node::{self, Plan};
 
 const MIB: u64 = 1024 * 1024;
@@ -30,6 +32,8 @@ enum Command {
     Namesrv(Namesrv),
     /// A node of brokers, one per shard.
     Broker(Broker),
+    /// Look at a log on disk: check it, or print what is in it.
+    Log(LogArgs),
 }
 
 #[derive(Debug, Args)]
@@ -102,15 +106,17 @@ enum DurabilityArg {
 }
 
 /// Runs the command to its end. An error is one sentence for the person at the terminal.
-pub fn run(cli: Cli) -> anyhow::Result<()> {
+pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let plan = match cli.command {
         Command::Standalone(args) => args.plan(),
         Command::Namesrv(args) => Plan { namesrv: Some(args.config()?), broker: None, welcome: false },
         Command::Broker(args) => {
             Plan { namesrv: None, broker: Some(config::read_file(&args.config)?), welcome: false }
         }
+        Command::Log(args) => return Ok(log_tool::run(args)),
     };
-    node::run(plan)
+    node::run(plan)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 impl Standalone {

@@ -5,6 +5,7 @@
 
 pub mod cli;
 pub mod config;
+mod log_tool;
 pub mod nameserver;
 pub mod node;
 pub mod service;

@@ -1,0 +1,155 @@
+//! Checks logs and says what was found, for people or as JSON.
+
+use std::io::Write;
+
+use apogee_storage::driver::LogFiles;
+use apogee_storage::inspect::{self, Problem, VerifyReport};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+
+use super::place::{self, ShardPlace};
+use super::{BAD, Failed, GOOD, VerifyArgs};
+
+/// Problems of one shard that are listed; the rest is counted.
+const PROBLEMS_LISTED: usize = 1000;
+
+pub(super) fn run(args: &VerifyArgs, out: &mut dyn Write) -> Result<u8, Failed> {
+    let mut findings = Vec::new();
+    for ShardPlace(shard) in place::shards(&args.dir)? {
+        let bar = progress_bar(&shard.display().to_string());
+        let mut problems = Vec::new();
+        let report = inspect::verify(
+            &LogFiles::new(&shard),
+            None,
+            &mut |problem| {
+                if problems.len() < PROBLEMS_LISTED {
+                    problems.push(problem);
+                }
+            },
+            &mut |progress| {
+                bar.set_length(progress.of_bytes);
+                bar.set_position(progress.bytes);
+            },
+        );
+        bar.finish_and_clear();
+        let finding = Finding::new(shard.display().to_string(), &report, &problems);
+        if !args.json {
+            finding.print(out)?;
+            out.flush()?;
+        }
+        findings.push(finding);
+    }
+    let problems: u64 = findings.iter().map(|finding| finding.problems).sum();
+    if args.json {
+        serde_json::to_writer_pretty(&mut *out, &Findings { problems, shards: findings })
+            .map_err(std::io::Error::from)?;
+        writeln!(out)?;
+    }
+    Ok(if problems == 0 { GOOD } else { BAD })
+}
+
+/// On a terminal only; anywhere else nothing is drawn.
+fn progress_bar(shard: &str) -> ProgressBar {
+    let style = "{msg}  {bar:30} {bytes} of {total_bytes}, {binary_bytes_per_sec}, {eta} left";
+    let style = ProgressStyle::with_template(style).expect("a template that indicatif understands");
+    ProgressBar::new(0).with_style(style).with_message(shard.to_owned())
+}
+
+#[derive(Serialize)]
+struct Findings {
+    problems: u64,
+    shards: Vec<Finding>,
+}
+
+/// What was found of one shard.
+#[derive(Debug, Serialize)]
+struct Finding {
+    directory: String,
+    /// The log's own number for cluster, group and shard; none if it holds no batch.
+    group: Option<u64>,
+    begin: u64,
+    end: u64,
+    last_batch: u64,
+    last_term: u64,
+    segments: usize,
+    segments_left: usize,
+    indexes: usize,
+    indexes_compared: usize,
+    snapshots: usize,
+    batches: u64,
+    records: u64,
+    bytes: u64,
+    queues: usize,
+    /// What stands behind the end, if a batch was begun there.
+    cut: Option<String>,
+    problems: u64,
+    /// The first [`PROBLEMS_LISTED`] of them.
+    listed: Vec<FoundProblem>,
+}
+
+#[derive(Debug, Serialize)]
+struct FoundProblem {
+    file: String,
+    position: u64,
+    what: String,
+}
+
+impl Finding {
+    fn new(directory: String, report: &VerifyReport, problems: &[Problem]) -> Finding {
+        let cut = |cut: &apogee_storage::Cut| format!("{} at {}: {}", cut.file, cut.position, cut.cause);
+        Finding {
+            directory,
+            group: report.group.map(|group| group.0),
+            begin: report.begin.0,
+            end: report.end.0,
+            last_batch: report.last_index.0,
+            last_term: report.last_term.0,
+            segments: report.segments,
+            segments_left: report.segments_left,
+            indexes: report.indexes,
+            indexes_compared: report.indexes_compared,
+            snapshots: report.snapshots,
+            batches: report.batches,
+            records: report.records,
+            bytes: report.bytes,
+            queues: report.queues,
+            cut: report.cut.as_ref().map(cut),
+            problems: report.problems,
+            listed: problems
+                .iter()
+                .map(|problem| FoundProblem {
+                    file: problem.file.clone(),
+                    position: problem.position,
+                    what: problem.wrong.to_string(),
+                })
+                .collect(),
+        }
+    }
+
+    fn print(&self, out: &mut dyn Write) -> std::io::Result<()> {
+        writeln!(out, "{}", self.directory)?;
+        writeln!(
+            out,
+            "  log {} to {}: {} batches, {} records in {} queues, {} bytes",
+            self.begin, self.end, self.batches, self.records, self.queues, self.bytes
+        )?;
+        writeln!(
+            out,
+            "  {} segments; {} indexes, {} of them compared with their segments; {} snapshots",
+            self.segments, self.indexes, self.indexes_compared, self.snapshots
+        )?;
+        if self.segments_left > 0 {
+            writeln!(out, "  {} segments expired meanwhile and were passed over", self.segments_left)?;
+        }
+        if let Some(cut) = &self.cut {
+            writeln!(out, "  behind the end, never acknowledged: {cut}")?;
+        }
+        for FoundProblem { file, position, what } in &self.listed {
+            writeln!(out, "  PROBLEM: {file} at {position}: {what}")?;
+        }
+        match self.problems {
+            0 => writeln!(out, "  good"),
+            count => writeln!(out, "  {count} problems"),
+        }
+    }
+}

@@ -3,18 +3,16 @@
 //! Skipped, with a word, where the machine has no io_uring or the file system no direct I/O; never under `CI=true`.
 
 mod harness;
+#[path = "on_disk/kill.rs"]
+mod kill;
 #[path = "harness/place.rs"]
 mod place;
 #[path = "harness/reading.rs"]
 mod reading;
 
-use std::io::{BufRead as _, BufReader};
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-
 use apogee_storage::driver::{DirectoryError, DiskConfig, Identity, LogFiles, ShardDirectory};
 use apogee_storage::{
-    AppendRefused, DiskError, FileRun, LogConfig, LogOffset, LogSource as _, NodeId, QueueKey, recover,
+    AppendRefused, DiskError, FileRun, LogConfig, LogOffset, LogSource as _, NodeId, recover,
 };
 use harness::{Numbered, Shard, append, identity, on_executor, open_disk};
 use place::directory;
@@ -111,7 +109,7 @@ fn read_of_a_segment_that_is_not_there_names_it() {
     let Some(directory) = directory() else { return };
     on_executor(async {
         std::fs::create_dir(directory.path().join("log")).unwrap();
-        let disk = open_disk(LogFiles::new(directory.path()), FEW_FILES).await;
+        let disk = open_disk(LogFiles::new(directory.path()), FEW_FILES, ()).await;
         let run = FileRun { segment: LogOffset(77), position: 0, len: 10 };
         match disk.read(run).await.unwrap_err() {
             error @ DiskError::Io { os_code: Some(libc::ENOENT), .. } => {
@@ -207,70 +205,4 @@ fn group_number_follows_from_the_names_alone() {
     assert_eq!(other.group_id(), identity().group_id(), "all nodes of a group write the same batches");
     let other = Identity { shard: 4, ..identity() };
     assert_ne!(other.group_id(), identity().group_id());
-}
-
-// Killed in the middle
-
-const CHILD: &str = "APOGEE_TEST_APPEND_UNTIL_KILLED_IN";
-
-/// Not a test of its own: what the next one runs as a process and kills. Says each acknowledged record.
-#[test]
-fn append_until_killed() {
-    let Ok(directory) = std::env::var(CHILD) else { return };
-    let directory = PathBuf::from(directory);
-    on_executor(async {
-        let mut shard = Shard::open(&directory, config(), FEW_FILES).await;
-        let mut next = shard.log.max_offset(QueueKey(0)).0;
-        loop {
-            for _ in 0..5 {
-                shard.log.stage([append(0, next, (1 + next * 131 % 5000) as u32)]).unwrap();
-                next += 1;
-            }
-            shard.submit();
-            shard.complete_one().await;
-            while let Some(committed) = shard.log.take_committed() {
-                println!("acknowledged {}", committed.places.last().unwrap().queue_offset);
-            }
-        }
-    });
-}
-
-/// Runs the child until it has acknowledged some, kills it, and says up to where it had.
-fn kill_while_appending(directory: &Path) -> u64 {
-    let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "append_until_killed", "--nocapture"])
-        .env(CHILD, directory)
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
-    let mut acknowledged = lines.filter_map(|line| line.strip_prefix("acknowledged ")?.parse().ok());
-    let mut last = acknowledged.nth(40).expect("the child goes on until it is killed");
-    child.kill().unwrap();
-    // What it said before it died counts too.
-    last = acknowledged.last().unwrap_or(last);
-    child.wait().unwrap();
-    last
-}
-
-#[test]
-fn what_was_acknowledged_before_a_kill_is_there_after_it() {
-    let Some(directory) = directory() else { return };
-    for _ in 0..4 {
-        let last = kill_while_appending(directory.path());
-        let mut records = 0;
-        let bytes = on_executor(async {
-            let shard = Shard::open(directory.path(), config(), FEW_FILES).await;
-            read_all(&shard, 0).await
-        });
-        let mut rest = &bytes[..];
-        while !rest.is_empty() {
-            let (id, len) = (records, (1 + records * 131 % 5000) as u32);
-            let (record, behind) = rest.split_at(len as usize);
-            assert!(record == bytes_of(Numbered { id, len }), "record {id}");
-            records += 1;
-            rest = behind;
-        }
-        assert!(records > last, "{records} records, number {last} was acknowledged");
-    }
 }

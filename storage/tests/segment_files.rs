@@ -37,7 +37,7 @@ fn with_disk<F: Future<Output = ()>>(config: DiskConfig, test: impl FnOnce(World
     let files = LogFiles::new(directory.path());
     fs::create_dir_all(files.log_path()).unwrap();
     on_executor(async {
-        let disk = open_disk(files.clone(), config).await;
+        let disk = open_disk(files.clone(), config, ()).await;
         test(World { disk, files }).await;
     });
 }
@@ -419,7 +419,7 @@ fn with_cold_index<F: Future<Output = ()>>(test: impl FnOnce(Disk, PathBuf, Arc<
     // SAFETY: a plain system call on an open descriptor.
     assert_eq!(unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) }, 0);
     let index = Arc::new(SealedIndex::open(files.map_index(LogOffset(0)).unwrap()).unwrap());
-    on_executor(async { test(open_disk(files, DiskConfig::DEFAULT).await, path, index).await });
+    on_executor(async { test(open_disk(files, DiskConfig::DEFAULT, ()).await, path, index).await });
 }
 
 #[test]

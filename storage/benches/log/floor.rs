@@ -26,7 +26,7 @@ impl Floor {
         let files = LogFiles::new(directory);
         std::fs::create_dir_all(files.log_path()).expect("a directory for the floor");
         let path = files.log_path().join(LogFile::Segment(LogOffset(0)).file_name());
-        let disk = Rc::new(open_disk(files, DiskConfig::default()).await);
+        let disk = Rc::new(open_disk(files, DiskConfig::default(), ()).await);
         let segment = SegmentInfo { base: LogOffset(0), bytes: segment_bytes };
         match disk.execute(DiskOp::Prepare { segment, recycle: None, reserve_bytes: 0 }).await {
             Completion::Prepared { result: Ok(()), .. } => {}

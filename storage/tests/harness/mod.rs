@@ -7,7 +7,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use apogee_storage::driver::{Disk, DiskConfig, DmaBuffer, Identity, LogFiles, ShardDirectory};
 use apogee_storage::{
-    Append, CommitLog, Committed, Completion, DiskOp, LogConfig, NodeId, Place, QueueKey, Record, recover,
+    Append, CommitLog, Committed, Completion, DerivedState, DiskOp, LogConfig, NodeId, Place, QueueKey,
+    Record, recover,
 };
 use glommio::channels::local_channel::{LocalReceiver, LocalSender, new_unbounded};
 use smallvec::SmallVec;
@@ -63,19 +64,36 @@ pub(crate) struct Shard {
     pub(crate) slower_sync: Duration,
 }
 
-pub(crate) async fn open_disk(files: LogFiles, config: DiskConfig) -> Disk {
-    Disk::open(files, config, Arc::new(|| Box::new(()))).await.unwrap()
+pub(crate) async fn open_disk<S>(files: LogFiles, config: DiskConfig, empty: S) -> Disk
+where
+    S: DerivedState + Clone + Send + Sync + 'static,
+{
+    Disk::open(files, config, Arc::new(move || Box::new(empty.clone()))).await.unwrap()
 }
 
 impl Shard {
     pub(crate) async fn open(path: &Path, config: LogConfig, disk_config: DiskConfig) -> Shard {
+        Shard::open_with(path, config, disk_config, ()).await.0
+    }
+
+    /// Opens with the state of an empty log; gives also what the log's control records make of it.
+    pub(crate) async fn open_with<S>(
+        path: &Path,
+        config: LogConfig,
+        disk_config: DiskConfig,
+        empty: S,
+    ) -> (Shard, S)
+    where
+        S: DerivedState + Clone + Send + Sync + 'static,
+    {
         let directory = ShardDirectory::open(path, &identity()).unwrap();
-        let recovered = recover(directory.files(), &config, &mut ()).unwrap();
+        let mut state = empty.clone();
+        let recovered = recover(directory.files(), &config, &mut state).unwrap();
         let term = recovered.next_term();
         let log = CommitLog::open(config, recovered, term).unwrap();
-        let disk = Rc::new(open_disk(directory.files().clone(), disk_config).await);
+        let disk = Rc::new(open_disk(directory.files().clone(), disk_config, empty).await);
         let (sender, completions) = new_unbounded();
-        Shard {
+        let shard = Shard {
             log,
             disk,
             _directory: directory,
@@ -83,7 +101,8 @@ impl Shard {
             sender: Rc::new(sender),
             under_way: 0,
             slower_sync: Duration::ZERO,
-        }
+        };
+        (shard, state)
     }
 
     /// Starts whatever the log wants done.

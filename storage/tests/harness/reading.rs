@@ -1,6 +1,6 @@
 //! What a reader sees of a log.
 
-use apogee_storage::{LogOffset, Place, QueueKey, QueueOffset, ReadLimits, Record as _, Run};
+use apogee_storage::{IndexFault, LogOffset, Place, QueueKey, QueueOffset, ReadLimits, Record as _, Run};
 
 use super::harness::{Numbered, Shard};
 
@@ -11,15 +11,26 @@ pub(crate) fn bytes_of(record: Numbered) -> Vec<u8> {
     bytes
 }
 
-/// The bytes of all records of a queue.
+/// The bytes of all records of a queue, one behind the other.
 pub(crate) async fn read_all(shard: &Shard, queue: u64) -> Vec<u8> {
     let limits = ReadLimits { messages_max: 100_000, bytes_max: 1 << 30, examine_max: 100_000 };
-    let plan = shard.log.plan_read(QueueKey(queue), QueueOffset(0), limits, |_| true);
-    let mut bytes = Vec::new();
-    for run in &plan.runs {
-        match run {
-            Run::Memory(run) => bytes.extend_from_slice(run.as_ref()),
-            Run::File(run) => bytes.extend_from_slice(shard.disk.read(*run).await.unwrap().as_ref()),
+    let queue = QueueKey(queue);
+    let (mut bytes, mut next) = (Vec::new(), shard.log.min_offset(queue));
+    while next < shard.log.max_offset(queue) {
+        let plan = shard.log.plan_read(queue, next, limits, |_| true);
+        for run in &plan.runs {
+            match run {
+                Run::Memory(run) => bytes.extend_from_slice(run.as_ref()),
+                Run::File(run) => bytes.extend_from_slice(shard.disk.read(*run).await.unwrap().as_ref()),
+            }
+        }
+        next = plan.next_offset;
+        match plan.fault {
+            Some(IndexFault::Cold { segment, range }) => {
+                shard.log.sealed_index(segment).expect("it is read").load(range).unwrap();
+            }
+            Some(fault) => panic!("{fault}"),
+            None => {}
         }
     }
     bytes

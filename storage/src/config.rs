@@ -43,8 +43,8 @@ pub struct LogConfig {
     pub staged_bytes_max: u64,
     /// Memory for the newest batches, kept as the buffers that were written. Default 64 MiB.
     pub tail_cache_bytes: u64,
-    /// Index entries of unsealed segments over all queues (24 bytes each), at most; beyond it appends are refused.
-    /// Sealing keeps them to those of some segments. Default 50 million.
+    /// Index entries of unsealed segments over all queues (24 bytes each), at most; beyond it appends are refused until a
+    /// segment is sealed, and a segment with half as many takes no more. Default 50 million.
     pub index_entries_max: u64,
     /// Queues the log has heard of, at most; an append to a further one is refused. Default 1 million.
     pub queues_max: u32,

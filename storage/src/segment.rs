@@ -52,6 +52,8 @@ pub(crate) struct Wanted {
 #[derive(Debug)]
 pub(crate) struct Segments {
     segments: VecDeque<SegmentInfo>,
+    /// Of all of them.
+    log_bytes: u64,
     /// Of the segment written to; 0 while there is none.
     active: usize,
     /// Next byte to write. Its segment is the active one, or full.
@@ -79,6 +81,7 @@ impl Segments {
         }
         let active = segments.iter().position(|segment| end <= segment.end()).unwrap_or(0);
         Segments {
+            log_bytes: segments.iter().map(|segment| segment.bytes).sum(),
             segments: segments.into(),
             active,
             end,
@@ -113,12 +116,17 @@ impl Segments {
 
     /// Bytes of the files that belong to the log, ready ones included.
     pub(crate) fn log_bytes(&self) -> u64 {
-        self.segments.iter().map(|segment| segment.bytes).sum()
+        self.log_bytes
     }
 
     /// The size of segments made from now on.
     pub(crate) fn new_bytes(&self) -> u64 {
         self.new_bytes
+    }
+
+    /// A roll would find a segment.
+    pub(crate) fn is_next_ready(&self) -> bool {
+        self.segments.len() > self.active + 1
     }
 
     /// Where a batch of `len` bytes would go now; nothing while the segment it needs is not there. A roll, which
@@ -175,6 +183,7 @@ impl Segments {
         self.failure = result.err();
         if self.failure.is_none() {
             self.prepare_pause.end();
+            self.log_bytes += segment.bytes;
             self.segments.push_back(segment);
             return;
         }
@@ -191,6 +200,7 @@ impl Segments {
         assert!(self.may_leave(), "two segments leave at once");
         let first = self.segments.pop_front().expect("the active segment is behind it");
         self.active -= 1;
+        self.log_bytes -= first.bytes;
         self.doomed = self.spare.replace(first);
         // What was refused for want of space has some now.
         self.prepare_pause.end();

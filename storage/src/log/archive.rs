@@ -342,6 +342,11 @@ impl Archive {
         Some((left, why))
     }
 
+    /// Some queues may still hold what is sealed.
+    pub(super) fn is_forgetting(&self) -> bool {
+        self.forget_left > 0
+    }
+
     /// Has some queues forget what is sealed.
     pub(super) fn step_forgetting(&mut self, queues: &mut Queues) {
         self.forget_left = self.forget_left.min(queues.len());

@@ -10,6 +10,7 @@ use super::archive::{Archive, Finished, LogUse, RestoredArchive};
 use super::event::{EVENTS_MAX, LogEvent};
 use super::marks::Marks;
 use super::pipeline::{Committed, FailedAppends, FailureCause, Pipeline, Placed, Poison, SealedRecord};
+use super::seal::Filling;
 use super::space::{SpaceInputs, SpaceState};
 use super::staging::{AppendRefused, Staged, StagedRecord, Staging};
 use crate::config::{ConfigError, Durability, LogConfig};
@@ -60,6 +61,7 @@ pub struct CommitLog<B, R> {
     pub(super) config: LogConfig,
     pub(super) term: Term,
     pub(super) segments: Segments,
+    pub(super) filling: Option<Filling>,
     pub(super) queues: Queues,
     pub(super) unsealed: Unsealed,
     pub(super) archive: Archive,
@@ -102,6 +104,11 @@ impl<B: Buffer, R: Record> CommitLog<B, R> {
         assert!(term > restored.greatest_term, "term {term} after {}", restored.greatest_term);
         Ok(CommitLog {
             term,
+            filling: restored.unsealed.back().map(|newest| Filling {
+                segment: newest.base,
+                first_time_ms: newest.first_time_ms,
+                records: restored.queues.entries(),
+            }),
             segments: Segments::new(restored.segments, restored.end, &config),
             queues: restored.queues,
             unsealed: restored.unsealed,
@@ -195,7 +202,9 @@ impl<B: Buffer, R: Record> CommitLog<B, R> {
         }
         let limit = self.config.index_entries_max;
         let known = self.queues.entries() + self.uncommitted_entries;
-        if known + entries > limit {
+        // All of it in one segment: only one more batch lets that one be sealed.
+        let is_sealing = self.unsealed.finished().is_some() || self.archive.is_forgetting();
+        if known + entries > limit && (is_sealing || self.uncommitted_entries > 0) {
             return Err(AppendRefused::IndexFull { entries: known, limit });
         }
         Ok(())

@@ -16,6 +16,15 @@ use crate::types::{BatchIndex, LogOffset, Ticket};
 /// Times in an index file count in milliseconds from its first record's on, in 32 bits: 49 days.
 const SEGMENT_SPAN_MS_MAX: u64 = u32::MAX as u64;
 
+/// The segment that batches go to, as they were sealed: those not committed yet included.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Filling {
+    pub(super) segment: LogOffset,
+    /// Of its first batch.
+    pub(super) first_time_ms: i64,
+    pub(super) records: u64,
+}
+
 impl<B: Buffer, R: Record> CommitLog<B, R> {
     /// Makes a batch of what is staged, if the pipeline lets it through and its segment is there.
     pub(super) fn seal(&mut self, now_ms: i64, alloc: impl FnOnce(usize) -> B) -> Option<DiskOp<B>> {
@@ -29,23 +38,39 @@ impl<B: Buffer, R: Record> CommitLog<B, R> {
             self.window_is_full = true;
             return None;
         }
-        let Some(placement) = self.segments.place(batch_len as u64, self.must_roll(now_ms)) else {
+        let store_time_ms = self.last_store_time_ms.max(now_ms);
+        let records = layout.records() as u64;
+        let must_roll = self.must_roll(store_time_ms, records);
+        let Some(placement) = self.segments.place(batch_len as u64, must_roll) else {
             self.refuse_staged_without_space();
             return None;
         };
         self.segments.take(placement, batch_len as u64);
-        Some(self.seal_at(placement, layout, groups, now_ms, alloc(batch_len)))
+        match &mut self.filling {
+            Some(filling) if filling.segment == placement.segment => filling.records += records,
+            filling => {
+                *filling =
+                    Some(Filling { segment: placement.segment, first_time_ms: store_time_ms, records });
+            }
+        }
+        Some(self.seal_at(placement, layout, groups, store_time_ms, alloc(batch_len)))
     }
 
-    /// The active segment takes no more batches, full or not: its oldest record is older than records are kept, or
-    /// its index could not tell the times of its records apart.
-    fn must_roll(&self, now_ms: i64) -> bool {
-        let (Some(active), Some(newest)) = (self.segments.active(), self.unsealed.back()) else {
+    /// The active segment does not take this batch, full or not: its index could not tell the times of its records apart,
+    /// its entries would take up more of the memory than is good while others are sealed, or its oldest record is older
+    /// than records are kept. The last is no reason to wait for a segment.
+    fn must_roll(&self, store_time_ms: i64, records: u64) -> bool {
+        let active = self.segments.active();
+        let Some(filling) =
+            self.filling.filter(|filling| active.is_some_and(|it| it.base == filling.segment))
+        else {
             return false;
         };
-        let age_ms = now_ms.max(self.last_store_time_ms).saturating_sub(newest.first_time_ms);
-        let age_ms_max = self.config.retention.age_ms.unwrap_or(u64::MAX).min(SEGMENT_SPAN_MS_MAX);
-        newest.base == active.base && u64::try_from(age_ms).is_ok_and(|age_ms| age_ms > age_ms_max)
+        let age_ms = u64::try_from(store_time_ms.saturating_sub(filling.first_time_ms)).unwrap_or(0);
+        let is_expired = self.config.retention.age_ms.is_some_and(|age_ms_max| age_ms > age_ms_max);
+        age_ms > SEGMENT_SPAN_MS_MAX
+            || filling.records + records > self.config.index_entries_max / 2
+            || is_expired && self.segments.is_next_ready()
     }
 
     /// Staged records wait for a segment on its way, and fail once it cannot be made.
@@ -76,14 +101,13 @@ impl<B: Buffer, R: Record> CommitLog<B, R> {
         placement: Placement,
         layout: BatchLayout,
         groups: usize,
-        now_ms: i64,
+        store_time_ms: i64,
         mut buffer: B,
     ) -> DiskOp<B> {
         let first_ticket = Ticket(self.next_ticket.0 - self.staging.len() as u64);
         let records = self.staging.take(groups);
         let index = self.last_index.next();
         let (order, queues) = group_by_queue(&mut self.queues, index, &records);
-        let store_time_ms = self.last_store_time_ms.max(now_ms);
         let base = placement.base_offset();
         let fields = BatchFields {
             kind: BatchKind::Records,

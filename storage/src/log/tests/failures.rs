@@ -239,3 +239,78 @@ fn failed_snapshot_is_tried_again_after_a_pause_however_short_that_between_good_
     }
     assert!((3..=5).contains(&failed), "{failed} times in 200 ms");
 }
+
+#[test]
+fn a_clock_that_jumps_does_not_make_a_segment_that_cannot_be_sealed() {
+    let config = LogConfig { batches_in_flight_max: 4, ..keeps_everything() };
+    let mut world = World::new(config);
+    world.stage(1, "before the clock was set");
+    world.submit();
+    world.now_ms += 60 * 24 * 3600 * 1000;
+    world.stage(1, "after");
+    world.settle();
+    world.rest();
+    for _ in 0..2 * PER_SEGMENT {
+        world.log.stage([append_long(1, 8200)]).unwrap();
+        world.settle();
+    }
+    world.rest();
+    assert!(world.sealed() > 1, "{:?}", world.events());
+}
+
+#[test]
+fn an_old_segment_with_room_is_written_on_while_there_is_no_other() {
+    let retention = Retention { age_ms: Some(1000), bytes: None, may_reclaim: false };
+    let mut world = World::new(LogConfig { retention, ..keeps_everything() });
+    world.disk.set_full(true);
+    world.fill(1);
+    for _ in 0..2 {
+        world.stage(2, "in the last segment there is");
+        world.now_ms += 5000;
+        world.rest();
+    }
+    assert_eq!(world.log.max_offset(QueueKey(2)).0, 2);
+    world.disk.set_full(false);
+    for _ in 0..2 {
+        world.rest();
+        world.now_ms += 5000;
+        world.stage(2, "it rolls once it can");
+    }
+    world.rest();
+    let sealed = world.events().into_iter().filter(|event| matches!(event, LogEvent::Sealed { .. })).count();
+    assert_eq!(sealed, 2);
+}
+
+#[test]
+fn an_index_limit_below_the_records_of_a_segment_does_not_end_the_log() {
+    let mut world = World::new(LogConfig { index_entries_max: 16, retry_ms: 1, ..keeps_everything() });
+    let mut refused = 0;
+    for _ in 0..200 {
+        world.now_ms += 1;
+        refused += u64::from(world.log.stage([append(1, "small")]).is_err());
+        world.settle();
+        world.log.on_tick();
+        world.settle();
+        assert!(world.log.index_entries() <= 16);
+    }
+    assert!(refused < 20, "{refused} of 200");
+}
+
+#[test]
+fn a_log_reopened_with_a_lower_index_limit_goes_on() {
+    let mut world = World::new(LogConfig { retry_ms: 1, ..keeps_everything() });
+    for _ in 0..10 {
+        world.stage(1, "small");
+        world.settle();
+    }
+    world.disk.kill();
+    let mut world = World::on(world.disk, LogConfig { index_entries_max: 4, ..keeps_everything() });
+    world.settle();
+    for _ in 0..20 {
+        world.stage(1, "one more");
+        world.settle();
+        world.log.on_tick();
+        world.settle();
+    }
+    assert!(world.log.index_entries() <= 4, "{}", world.log.index_entries());
+}

@@ -25,6 +25,11 @@ impl<T, const N: usize> Chunked<T, N> {
         }
     }
 
+    /// Drops the chunk at the end; tells whether there was one.
+    pub(crate) fn drop_chunk(&mut self) -> bool {
+        self.chunks.pop().is_some()
+    }
+
     pub(crate) fn get(&self, nth: usize) -> Option<&T> {
         self.chunks.get(nth / N)?.get(nth % N)
     }
@@ -53,6 +58,14 @@ impl<T, const N: usize> Chunked<T, N> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn goes_chunk_by_chunk() {
+        let mut list = Chunked::<u64, 4>::default();
+        (0..9).for_each(|nth| list.push(nth));
+        let steps: Vec<_> = (0..4).map(|_| (list.drop_chunk(), list.len())).collect();
+        assert_eq!(steps, [(true, 8), (true, 4), (true, 0), (false, 0)]);
+    }
 
     #[test]
     fn reads_as_one_list() {

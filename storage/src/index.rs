@@ -10,6 +10,7 @@
 
 use std::cell::Cell;
 use std::collections::VecDeque;
+use std::ops::Range;
 
 use rustc_hash::FxHashMap;
 
@@ -94,10 +95,13 @@ impl QueueIndex {
         self.next += 1;
     }
 
-    /// Forgets the entries in front of `sealed_end`, the end of a segment; returns how many they were.
-    fn forget_below(&mut self, sealed_end: LogOffset) -> u64 {
+    /// Forgets the entries in front of `sealed_end`, the end of a segment, chunk by chunk until `enough` of them are;
+    /// returns how many were.
+    fn forget_below(&mut self, sealed_end: LogOffset, enough: u64) -> u64 {
         let mut forgotten = 0;
-        while self.chunks.front().is_some_and(|chunk| chunk.entries[0].log_offset < sealed_end) {
+        while forgotten < enough
+            && self.chunks.front().is_some_and(|chunk| chunk.entries[0].log_offset < sealed_end)
+        {
             let chunk = self.chunks.pop_front().expect("looked at just now");
             forgotten += chunk.entries.len() as u64;
         }
@@ -245,12 +249,20 @@ impl Queues {
         assert!(visible <= state.tail, "queue {}: {visible} visible, tail {}", state.key, state.tail);
     }
 
-    /// Forgets the entries in front of `sealed_end` of `count` queues from the `from`th on.
-    pub(crate) fn forget_below(&mut self, sealed_end: LogOffset, from: usize, count: usize) {
-        for nth in from..from + count {
-            let Some(state) = self.states.get_mut(nth) else { return };
-            self.entries -= state.index.forget_below(sealed_end);
+    /// Forgets the entries in front of `sealed_end` of some queues, by their number, until `enough` entries are;
+    /// returns how many of the queues have none left.
+    pub(crate) fn forget_below(&mut self, sealed_end: LogOffset, queues: Range<usize>, enough: u64) -> usize {
+        let (count, mut left) = (queues.len(), enough);
+        for (done, nth) in queues.enumerate() {
+            let Some(state) = self.states.get_mut(nth) else { return count };
+            let forgotten = state.index.forget_below(sealed_end, left);
+            self.entries -= forgotten;
+            left = left.saturating_sub(forgotten);
+            if left == 0 {
+                return done;
+            }
         }
+        count
     }
 
     /// Records of a queue in front of `min` can no longer be read. They lie in sealed segments.
@@ -329,15 +341,39 @@ mod tests {
             };
             queue.push(entry, LogOffset(nth / 10 * 100));
         }
-        assert_eq!(queue.forget_below(LogOffset(100)), 10);
-        assert_eq!(queue.forget_below(LogOffset(100)), 0);
+        assert_eq!(queue.forget_below(LogOffset(100), u64::MAX), 10);
+        assert_eq!(queue.forget_below(LogOffset(100), u64::MAX), 0);
         assert_eq!((queue.first().0, queue.max().0), (10, 35));
         assert!(queue.get(QueueOffset(9)).is_none());
         assert_eq!(queue.get(QueueOffset(10)).unwrap().log_offset, LogOffset(100));
         assert_eq!(queue.range_from(QueueOffset(5)).count(), 25);
-        assert_eq!(queue.forget_below(LogOffset(400)), 25);
+        assert_eq!(queue.forget_below(LogOffset(400), u64::MAX), 25);
         assert_eq!((queue.first().0, queue.max().0), (35, 35));
         assert_eq!(queue.range_from(QueueOffset(0)).count(), 0);
+    }
+
+    #[test]
+    fn queues_forget_step_by_step() {
+        let mut queues = Queues::default();
+        let mut at = 0;
+        for (key, entries) in [(1, 5000u64), (2, 1), (3, 5000), (4, 0)] {
+            let slot = queues.slot_or_new(QueueKey(key));
+            for nth in 0..entries {
+                let entry = IndexEntry { log_offset: LogOffset(at), store_time_ms: 0, size: 1, tag_hash: 0 };
+                queues.at(slot).tail = QueueOffset(nth + 1);
+                queues.publish(slot, QueueOffset(nth), entry, LogOffset(0));
+                at += 1;
+            }
+        }
+        let (mut next, mut steps) = (0, Vec::new());
+        while next < 4 {
+            let before = queues.entries();
+            next += queues.forget_below(LogOffset(at), next..4, 2048);
+            steps.push(before - queues.entries());
+        }
+        assert_eq!(steps.iter().sum::<u64>(), 10_001);
+        assert!(steps.iter().all(|forgotten| *forgotten <= 2048 + CHUNK_ENTRIES as u64), "{steps:?}");
+        assert_eq!(queues.entries(), 0);
     }
 
     #[test]

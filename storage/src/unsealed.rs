@@ -9,6 +9,12 @@ use crate::types::{BatchIndex, LogOffset, Term};
 /// Key hashes kept together, and looked at in one step of a search: some 20 µs.
 const KEYS_PER_STEP: usize = 16 * 1024;
 
+/// Chunks freed in one step, mostly of keys: 3 MiB that go back to the system, some 200 µs.
+const CHUNKS_FREED_PER_STEP: usize = 16;
+
+/// Sealed segments whose memory is not free yet, at most; beyond it the oldest goes at once.
+const SEALED_MAX: usize = 2;
+
 /// Batches kept together.
 const BATCHES_PER_CHUNK: usize = 4096;
 
@@ -51,6 +57,8 @@ pub(crate) struct NewBatch {
 #[derive(Debug, Default)]
 pub(crate) struct Unsealed {
     segments: VecDeque<UnsealedSegment>,
+    /// Sealed since, and not yet freed; oldest first.
+    sealed: Vec<UnsealedSegment>,
 }
 
 /// Where a search for a key goes on.
@@ -104,8 +112,22 @@ impl Unsealed {
         self.segments.back()
     }
 
+    /// The oldest segment is sealed. Its memory goes [step by step](Unsealed::step_freeing).
     pub(crate) fn pop_front(&mut self) {
-        self.segments.pop_front();
+        if self.sealed.len() == SEALED_MAX {
+            self.sealed.remove(0);
+        }
+        self.sealed.extend(self.segments.pop_front());
+    }
+
+    /// Frees some of the memory of what is sealed.
+    pub(crate) fn step_freeing(&mut self) {
+        for _ in 0..CHUNKS_FREED_PER_STEP {
+            let Some(last) = self.sealed.last_mut() else { return };
+            if !last.keys.drop_chunk() && !last.batches.drop_chunk() {
+                self.sealed.pop();
+            }
+        }
     }
 
     /// The batch that covers `offset`.
@@ -201,5 +223,7 @@ mod tests {
         assert!(unsealed.find_key(7, cursor, |offset, _| found.push(offset.0)).is_some());
         assert_eq!(found, [100_300], "the search goes on behind what was sealed meanwhile");
         assert_eq!(unsealed.front().unwrap().prev_term, Term(2));
+        unsealed.step_freeing();
+        assert!(unsealed.sealed.is_empty(), "it had no more than some chunks");
     }
 }

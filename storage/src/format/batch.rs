@@ -244,10 +244,7 @@ impl<'a> Batch<'a> {
     /// Where in the batch the record stands that begins at `log_offset`, if one does.
     #[must_use]
     pub fn find(&self, log_offset: LogOffset) -> Option<Range<usize>> {
-        let position = u32::try_from(log_offset.0.checked_sub(self.header().base_offset.get())?).ok()?;
-        let size = self.directory.size_at(position)?;
-        let begin = position as usize;
-        Some(begin..begin + size as usize)
+        self.directory.find(log_offset)
     }
 }
 

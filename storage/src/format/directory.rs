@@ -1,6 +1,8 @@
 //! The directory of a batch: one entry per record, in the order of the records. It can be read and believed without the
 //! records: that is how a segment is indexed.
 
+use std::ops::Range;
+
 use zerocopy::byteorder::little_endian::{I32, I64, U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -128,10 +130,13 @@ impl<'a> Directory<'a> {
         })
     }
 
-    /// Size of the record whose first byte stands at `position` of the batch, if one does.
-    pub(super) fn size_at(&self, position: u32) -> Option<u32> {
+    /// Where in the batch the record stands that begins at `log_offset`, if one does.
+    #[must_use]
+    pub fn find(&self, log_offset: LogOffset) -> Option<Range<usize>> {
+        let position = u32::try_from(log_offset.0.checked_sub(self.header.base_offset.get())?).ok()?;
         let number = self.entries.binary_search_by_key(&position, |entry| entry.position.get()).ok()?;
-        Some(self.entries[number].size.get())
+        let begin = position as usize;
+        Some(begin..begin + self.entries[number].size.get() as usize)
     }
 }
 

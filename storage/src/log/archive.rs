@@ -26,6 +26,9 @@ const SNAPSHOTS_KEPT: usize = 2;
 /// Queues whose sealed entries are forgotten in one step: one after the other in memory, some 100 µs.
 const FORGET_PER_STEP: usize = 4096;
 
+/// Entries forgotten in one step, or those of one chunk more: 6 MiB that go back to the system, some 400 µs.
+const FORGET_ENTRIES_PER_STEP: u64 = 256 * 1024;
+
 /// Queues whose minimum is raised in one step: looked up one by one, some 200 µs.
 const RAISE_PER_STEP: usize = 2048;
 
@@ -354,10 +357,10 @@ impl Archive {
         if self.forget_next >= queues.len() {
             self.forget_next = 0;
         }
-        let count = FORGET_PER_STEP.min(queues.len() - self.forget_next);
-        queues.forget_below(sealed_end, self.forget_next, count);
-        self.forget_next += count;
-        self.forget_left = self.forget_left.saturating_sub(count);
+        let upto = queues.len().min(self.forget_next + FORGET_PER_STEP);
+        let done = queues.forget_below(sealed_end, self.forget_next..upto, FORGET_ENTRIES_PER_STEP);
+        self.forget_next += done;
+        self.forget_left = self.forget_left.saturating_sub(done);
     }
 }
 

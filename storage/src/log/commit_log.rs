@@ -261,6 +261,7 @@ impl<B: Buffer, R: Record> CommitLog<B, R> {
             return;
         }
         self.archive.step_forgetting(&mut self.queues);
+        self.unsealed.step_freeing();
         if self.segments.may_leave()
             && let Some((left, why)) = self.archive.step_leaving(&mut self.queues)
         {

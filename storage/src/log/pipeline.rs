@@ -154,7 +154,9 @@ impl<B> Pipeline<B> {
     }
 
     pub(crate) fn on_written(&mut self, id: OpId) {
-        let flight = self.flights.iter_mut().find(|flight| flight.write == id && !flight.written);
+        // Not from the front: in asynchronous durability thousands stand there that are written and not durable.
+        let mut waiting = self.flights.range_mut(self.written..);
+        let flight = waiting.find(|flight| flight.write == id && !flight.written);
         flight.unwrap_or_else(|| panic!("write {id:?} was answered and is not on its way")).written = true;
         while self.flights.get(self.written).is_some_and(|flight| flight.written) {
             self.written += 1;

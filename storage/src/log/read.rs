@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 
 use super::CommitLog;
 use crate::disk::{Buffer, FileRun};
-use crate::format::RawBatch;
+use crate::format::RawDirectory;
 use crate::index::{IndexEntry, QueueState, TimeBound};
 use crate::record::Record;
 use crate::sealed::{Access, IndexFault, SealedIndex};
@@ -84,6 +84,9 @@ pub struct ReadPlan<B> {
     /// ([`CommitLog::on_index_damaged`]). What was planned before is good.
     pub fault: Option<IndexFault>,
 }
+
+/// Sealed segments that one read takes entries from: each takes a few microseconds, however few entries it has.
+const SEGMENTS_PER_READ: u32 = 64;
 
 /// Entries taken from an index file at once.
 const ENTRIES_AT_ONCE: u32 = 256;
@@ -177,6 +180,7 @@ impl<B: Buffer, R: Record> CommitLog<B, R> {
     }
 
     /// Plans a read of one queue. `from` outside of what can be read gives an empty plan with `next_offset` = `from`.
+    /// Any other plan has looked at an entry at least, or has a fault; it may end before its limits do.
     pub fn plan_read(
         &self,
         queue: QueueKey,
@@ -224,13 +228,21 @@ impl<B: Buffer, R: Record> CommitLog<B, R> {
         let indexes = self.archive.indexes();
         let mut next = from;
         let mut nth = self.sealed_holding(state, from)?;
+        let mut visited = 0;
         while let Some(index) = indexes.get(nth)
             && next < state.index.first()
         {
             let view = index.view(Access::Resident);
             state.read_last.set(index.summary().segment.base);
-            nth += 1;
-            let Some(span) = view.queue(state.key)? else { continue };
+            let Some(span) = view.queue(state.key)?.filter(|span| next < span.end()) else {
+                // The queue may have paused for thousands of segments.
+                nth = self.sealed_holding(state, next)?;
+                continue;
+            };
+            if visited == SEGMENTS_PER_READ {
+                return Ok(ControlFlow::Break(()));
+            }
+            (nth, visited) = (nth + 1, visited + 1);
             while next < span.end() {
                 let before = next;
                 for entry in view.entries(span, next, ENTRIES_AT_ONCE)? {
@@ -304,7 +316,8 @@ impl<B: Buffer, R: Record> CommitLog<B, R> {
     pub fn locate(&self, offset: LogOffset) -> Result<Option<Located<B>>, IndexFault> {
         if let Some((buffer, len)) = self.tail_cache.batch_at(offset) {
             let bytes = &(**buffer).as_ref()[..len as usize];
-            let range = RawBatch(bytes).verify().expect("a batch in memory is whole").find(offset);
+            // The records are as they were written; to check them too would take a millisecond for a large batch.
+            let range = RawDirectory(bytes).verify().expect("a batch in memory is whole").find(offset);
             return Ok(range.map(|range| Located::Memory(MemoryRun { buffer: Rc::clone(buffer), range })));
         }
         let indexes = self.archive.indexes();

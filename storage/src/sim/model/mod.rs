@@ -19,7 +19,8 @@
 //! is opened, or the log ends in front of it and no batch behind it bears witness; an index answers rightly or says that it is
 //! damaged, and is made anew unless its segment is damaged too; bytes that are not what was staged are only read from places
 //! that were damaged; and a log that was not opened has changed nothing, so that it opens with all it held once the
-//! damage is repaired. Records of a sealed segment are not read by the opening: whoever reads them compares their checksum.
+//! damage is repaired. Records of a sealed segment are not read by the opening: whoever reads them compares their checksum,
+//! and `inspect::verify` finds them.
 //!
 //! `world.rs` drives, `owed.rs` is the model; `events.rs`, `reads.rs` and `reopen.rs` compare.
 //!

@@ -9,6 +9,7 @@ use super::state::ControlState;
 use super::world::World;
 use crate::aligned::AlignedBuffer;
 use crate::config::{Durability, LogConfig};
+use crate::inspect::verify;
 use crate::log::{CommitLog, SpaceState};
 use crate::recovery::{Recovered, RecoveryError, recover};
 use crate::types::{BatchIndex, LogOffset, QueueKey, QueueOffset};
@@ -66,6 +67,26 @@ impl World {
         self.compare(end, may_lose_committed);
         self.check_control(&state, end);
         self.check_all();
+        if self.rng.chance(20) {
+            self.inspect(end);
+        }
+    }
+
+    /// The check of a whole log finds damage that the opening does not look for, and nothing where there is none.
+    fn inspect(&mut self, end: LogOffset) {
+        let mut problems = Vec::new();
+        let report =
+            verify(&self.disk, Some(self.config.group), &mut |problem| problems.push(problem), &mut |_| {});
+        if self.is_honest {
+            assert!(problems.is_empty(), "{problems:?}");
+            assert_eq!((report.begin, report.end), (self.log.start(), end));
+            return self.tally.count("log inspected");
+        }
+        let damaged = self.damaged_batches().find(|batch| batch.base < end).map(|batch| batch.index);
+        if let Some(index) = damaged {
+            assert!(!problems.is_empty(), "batch {index} is damaged, and nobody says so");
+            self.tally.count("damage told by inspection");
+        }
     }
 
     /// Recoveries that do not come to their end, by a fault or because the process or the power goes once more. Tells

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 /// Everything that must come about, over all cases of an ordinary run together.
-const SITUATIONS: [&str; 37] = [
+const SITUATIONS: [&str; 38] = [
     "append refused for want of space",
     "batch damaged",
     "batch rolled over",
@@ -17,6 +17,7 @@ const SITUATIONS: [&str; 37] = [
     "damage told at recovery",
     "lie about a small file",
     "lie about a write",
+    "log inspected",
     "poisoned",
     "preparation failed",
     "process killed",
@@ -45,7 +46,8 @@ const SITUATIONS: [&str; 37] = [
 ];
 
 /// What only comes about in long runs.
-const RARE_SITUATIONS: [&str; 6] = [
+const RARE_SITUATIONS: [&str; 7] = [
+    "damage told by inspection",
     "index damage met by a read",
     "index damage told",
     "index made anew",

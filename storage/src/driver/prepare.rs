@@ -20,15 +20,24 @@ use crate::disk::{DiskError, SegmentInfo, Space};
 use crate::source::LogFile;
 use crate::types::LogOffset;
 
-/// Zeros written at once: the pool's thread is free for others after each piece.
-const PIECE_BYTES: usize = 1 << 20;
+/// Zeros written at once. A write of the log waits behind the piece on its way: 0.4 ms here, 0.9 ms with 1 MiB. Smaller
+/// ones cost more of a processor (s per GiB: 1.3 at 64 KiB, 0.3 at 256 KiB, 0.17 at 512 KiB, 0.14 at 1 MiB).
+const PIECE_BYTES: usize = 512 << 10;
 
-/// Rest after each piece while there is no hurry: some 100 MiB/s then, which appends hardly notice.
-const REST: Duration = Duration::from_millis(10);
+/// Rest after each piece when there is no hurry: some 50 MiB/s then, which appends do not notice.
+const REST_MAX: Duration = Duration::from_millis(10);
 
-/// How full the segment is that is written to. A preparation at full speed takes the disk from the appends, and a
-/// segment is needed only when the one before it is full; so a preparation keeps twice as far ahead as it must and
-/// rests in between.
+/// Sleeps go by the millisecond; a shorter one is not worth the bother.
+const REST_MIN: Duration = Duration::from_micros(500);
+
+/// So far ahead of the plan a preparation is in no hurry at all.
+const LEAD_BYTES: u64 = 32 << 20;
+
+/// How full the segment is that is written to. A preparation at full speed takes the disk from the appends (the median
+/// write and sync of 256 KiB: 0.54 ms alone, 0.6 beside 100 to 200 MB/s of zeros, 1.0 beside all the disk can take), and
+/// a segment is needed only when the one before it is full. So the plan is to be twice as far as that one, and the
+/// closer to the plan, the shorter the rests: the zeros come evenly, at twice the speed of the appends, not in bursts
+/// that each sync would have to flush.
 #[derive(Debug)]
 pub(super) struct Fill(Cell<u64>);
 
@@ -42,8 +51,11 @@ impl Fill {
         self.0.set(bytes);
     }
 
-    fn allows_rest(&self, zeroed: u64) -> bool {
-        self.0.get().saturating_mul(2) < zeroed
+    /// How long to rest with so much of the new segment ready.
+    fn rest(&self, zeroed: u64) -> Option<Duration> {
+        let ahead = zeroed.saturating_sub(self.0.get().saturating_mul(2)).min(LEAD_BYTES);
+        let rest = REST_MAX.mul_f64(ahead as f64 / LEAD_BYTES as f64);
+        (rest >= REST_MIN).then_some(rest)
     }
 }
 
@@ -105,8 +117,8 @@ async fn make(directory: &Path, unfinished: &Path, name: &str, bytes: u64, fill:
         let (file, zeros) = (Arc::clone(&file), Arc::clone(&zeros));
         blocking(move || file.write_all_at(&(*zeros).as_ref()[..piece as usize], position)).await?;
         position += piece;
-        if fill.allows_rest(position) {
-            glommio::timer::sleep(REST).await;
+        if let Some(rest) = fill.rest(position) {
+            glommio::timer::sleep(rest).await;
         }
     }
     let (directory, unfinished, finished): (PathBuf, PathBuf, PathBuf) =
@@ -158,4 +170,28 @@ fn ask_for_space(directory: &Path) -> io::Result<Space> {
     let stat = unsafe { stat.assume_init() };
     let [free_bytes, total_bytes] = [stat.f_bavail, stat.f_blocks].map(|blocks| blocks * stat.f_frsize);
     Ok(Space { free_bytes, total_bytes })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rests_grow_with_the_lead_over_the_plan() {
+        const MIB: u64 = 1 << 20;
+        let fill = Fill::unknown();
+        assert_eq!(fill.rest(1024 * MIB), None, "needed at once");
+        let rows = [
+            ("nothing written, little ready", 0, MIB, None),
+            ("nothing written, half the lead", 0, 16 * MIB, Some(5)),
+            ("nothing written, much ready", 0, 500 * MIB, Some(10)),
+            ("behind the plan", 100 * MIB, 150 * MIB, None),
+            ("on the plan", 100 * MIB, 200 * MIB, None),
+            ("half the lead before it", 100 * MIB, 216 * MIB, Some(5)),
+        ];
+        for (row, written, zeroed, rest_ms) in rows {
+            fill.set(written);
+            assert_eq!(fill.rest(zeroed), rest_ms.map(Duration::from_millis), "{row}");
+        }
+    }
 }

@@ -314,6 +314,9 @@ impl<B: Buffer, R: Record> CommitLog<B, R> {
     /// Where the committed record is that begins at `offset`. Nothing if no committed batch covers it; for a batch
     /// that is no longer in memory whether a record begins there is only known once the batch is read.
     pub fn locate(&self, offset: LogOffset) -> Result<Option<Located<B>>, IndexFault> {
+        if offset < self.segments.start() {
+            return Ok(None);
+        }
         if let Some((buffer, len)) = self.tail_cache.batch_at(offset) {
             let bytes = &(**buffer).as_ref()[..len as usize];
             // The records are as they were written; to check them too would take a millisecond for a large batch.

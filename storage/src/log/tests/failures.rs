@@ -314,3 +314,37 @@ fn a_log_reopened_with_a_lower_index_limit_goes_on() {
     }
     assert!(world.log.index_entries() <= 4, "{}", world.log.index_entries());
 }
+
+#[test]
+fn what_left_is_not_located_though_its_batch_is_still_in_memory() {
+    let mut world = World::new(LogConfig { tail_cache_bytes: 1 << 30, ..by_age() });
+    world.fill(1);
+    let at = world.log.entry(QueueKey(1), QueueOffset(0)).unwrap().unwrap().log_offset;
+    assert!(matches!(world.log.locate(at).unwrap(), Some(Located::Memory(_))));
+    world.fill(4);
+    world.rest();
+    world.now_ms += 1000;
+    world.rest();
+    assert!(world.begins_at() > 0);
+    assert!(world.log.locate(at).unwrap().is_none());
+}
+
+#[test]
+fn jobs_on_their_way_are_answered_after_the_log_was_poisoned() {
+    let mut world = World::new(by_age());
+    world.fill(5);
+    world.now_ms += 1000;
+    world.disk.fail_writes(1);
+    world.stage(1, "unknown");
+    world.submit();
+    world.log.on_index_damaged(segment(0));
+    world.submit();
+    assert!(world.disk.pending() > 1, "a write, and what goes on behind it");
+    while world.disk.pending() > 0 {
+        world.complete_one();
+        world.log.on_tick();
+    }
+    assert!(world.log.poisoned().is_some() && world.submit() == 0);
+    let (min, max) = (world.log.min_offset(QueueKey(1)).0, world.log.max_offset(QueueKey(1)).0);
+    world.assert_reads(min, max);
+}

@@ -7,7 +7,7 @@
 //!                              goes on    was committed
 //! ---------------------------  ---------  -------------  ---------------------------------------------------------
 //! batch i, whole, follows      -          -              give it
-//! batch i, only header whole   -          yes            give it as damaged; go on behind it
+//! batch i, only header whole   no         yes            give it as damaged; go on behind it
 //! anything else                yes        -              roll: go on in the next segment
 //! anything else                no         yes            problem Missing; go on with the next header that is in its
 //!                                                        place and could come later in the log
@@ -188,6 +188,13 @@ impl<'a, S: LogSource + ?Sized> Walk<'a, S> {
             let given = match self.look() {
                 Err(error) => self.on_unreadable(segment, &error),
                 Ok((Found::Follows(header), Ok(()))) => Some(Given::Batch { header, damage: None }),
+                // The rest of a segment that the log has rolled past may hold what an earlier life was writing there.
+                Ok((Found::Follows(_), Err(error)))
+                    if fault_of_writer(&error).is_none() && self.goes_on_elsewhere(segment) =>
+                {
+                    self.go_to(self.nth + 1, 0);
+                    None
+                }
                 Ok((Found::Follows(header), Err(error))) => self.on_damaged(header, error),
                 Ok(_) if self.goes_on_elsewhere(segment) => {
                     self.go_to(self.nth + 1, 0);

@@ -4,7 +4,8 @@ use super::sealed::{PER_SEGMENT, keeps_everything, text};
 use super::*;
 use crate::config::Retention;
 use crate::disk::Space;
-use crate::sim::Failing;
+use crate::sealed::IndexFault;
+use crate::sim::{Failing, Rng};
 use crate::source::{LogFile, LogSource as _};
 
 const SEGMENT: u64 = 64 << 10;
@@ -347,4 +348,82 @@ fn jobs_on_their_way_are_answered_after_the_log_was_poisoned() {
     assert!(world.log.poisoned().is_some() && world.submit() == 0);
     let (min, max) = (world.log.min_offset(QueueKey(1)).0, world.log.max_offset(QueueKey(1)).0);
     world.assert_reads(min, max);
+}
+
+/// Failures of all kinds, and one file damaged: whatever the order, the log then seals and lets go as if nothing had been.
+/// With two damaged at a time an index and the one it is made from may be lost, which only the next opening can tell.
+#[test]
+fn after_failures_and_one_damage_the_log_goes_on() {
+    for seed in 0..10 {
+        let mut rng = Rng::new(seed);
+        let retention = Retention { age_ms: Some(60), bytes: None, may_reclaim: rng.chance(50) };
+        let batches_in_flight_max = 1 + rng.below(3) as u32;
+        let config = LogConfig { retention, retry_ms: 3, batches_in_flight_max, ..keeps_everything() };
+        let mut world = World::on(SimDisk::new(seed), config);
+        let mut is_whole = true;
+        for _ in 0..600 {
+            world.now_ms += rng.below(4) as i64;
+            if rng.chance(40) {
+                // Refused while there is no segment.
+                let _ = world.log.stage([append_long(1 + rng.below(4), 20 + rng.below(9000) as usize)]);
+            }
+            world.fail_somehow(&mut rng, &mut is_whole);
+            if rng.chance(30) {
+                world.log.on_tick();
+            }
+            world.submit();
+            for _ in 0..rng.below(4) {
+                if let Some(done) = world.disk.step() {
+                    world.log.on_completion(done);
+                }
+            }
+            let queue = 1 + rng.below(4);
+            let min = world.log.min_offset(QueueKey(queue)).0;
+            if let Some(IndexFault::Damaged { segment, .. }) = world.plan(queue, min, ALL).fault {
+                world.log.on_index_damaged(segment);
+            }
+        }
+        for failing in [Failing::SmallFiles, Failing::Reads, Failing::Preparations] {
+            world.disk.fail(failing, 0);
+        }
+        world.disk.set_full(false);
+        let before = world.begins_at();
+        world.events();
+        for _ in 0..60 {
+            let _ = world.log.stage([append_long(1, 9000)]);
+            world.rest();
+        }
+        world.now_ms += 1000;
+        world.rest();
+        world.rest();
+        let end = world.log.marks().appended.0 / SEGMENT;
+        let sealed = world.log.sealed_indexes().last().map_or(0, |last| last.summary().end.0 / SEGMENT);
+        let begin = world.begins_at();
+        let told = world.events();
+        assert!(sealed + 2 >= end, "seed {seed}: sealed up to {sealed} of {end}: {told:?}");
+        assert!(begin > before && begin + 5 >= end, "seed {seed}: {begin} to {end}: {told:?}");
+    }
+}
+
+impl World {
+    fn fail_somehow(&mut self, rng: &mut Rng, is_whole: &mut bool) {
+        let bases = self.disk.indexes().unwrap_or_default();
+        let base = bases.get(rng.below(bases.len().max(1) as u64) as usize).copied();
+        let newest = self.disk.snapshots().unwrap_or_default().into_iter().max();
+        match (rng.below(60), base, newest) {
+            (0, ..) => self.disk.fail(Failing::SmallFiles, 3),
+            (1, ..) => self.disk.fail(Failing::Reads, 3),
+            (2, ..) => self.disk.fail(Failing::Preparations, 3),
+            (3, ..) => self.disk.set_full(rng.chance(50)),
+            (4, Some(base), _) => self.log.on_index_damaged(base),
+            (5, ..) if std::mem::take(is_whole) => self.disk.flip_next_small_file(),
+            (6, Some(base), _) if std::mem::take(is_whole) => {
+                self.disk.flip_bit_of_small_file(LogFile::Index(base), rng.next_u64() >> 20);
+            }
+            (7, _, Some(newest)) if std::mem::take(is_whole) => {
+                self.disk.flip_bit_of_small_file(LogFile::Snapshot(newest), rng.next_u64() >> 20);
+            }
+            _ => {}
+        }
+    }
 }

@@ -12,6 +12,7 @@ use crate::config::{Durability, LogConfig};
 use crate::inspect::verify;
 use crate::log::{CommitLog, SpaceState};
 use crate::recovery::{Recovered, RecoveryError, recover};
+use crate::source::LogFile;
 use crate::types::{BatchIndex, LogOffset, QueueKey, QueueOffset};
 
 /// Calls of the disk among which a recovery is interrupted.
@@ -78,8 +79,13 @@ impl World {
         let report =
             verify(&self.disk, Some(self.config.group), &mut |problem| problems.push(problem), &mut |_| {});
         if self.is_honest {
+            // A snapshot that a crash kept from being removed, and that the log has left behind, fits nothing any more.
+            let is_left = |file: &str| matches!(LogFile::parse(file), Some(LogFile::Snapshot(at)) if at < self.log.start());
+            problems.retain(|problem| !is_left(&problem.file));
             assert!(problems.is_empty(), "{problems:?}");
-            assert_eq!((report.begin, report.end), (self.log.start(), end));
+            let last = self.owed.committed_batches().last();
+            let last_end = last.map_or(self.log.start(), |last| last.base.plus(last.bytes().len() as u64));
+            assert_eq!((report.begin, report.end), (self.log.start(), last_end));
             return self.tally.count("log inspected");
         }
         let damaged = self.damaged_batches().find(|batch| batch.base < end).map(|batch| batch.index);

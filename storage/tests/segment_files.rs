@@ -460,3 +460,27 @@ fn damaged_and_missing_pages_of_an_index_are_told_apart() {
         }
     });
 }
+
+#[test]
+fn a_preparation_ends_when_the_disk_is_stopped_and_leaves_nothing() {
+    with_disk(DiskConfig::default(), |world| async move {
+        let large = SegmentInfo { base: LogOffset(0), bytes: 2 << 30 };
+        let world = Rc::new(world);
+        let preparing = {
+            let world = world.clone();
+            glommio::spawn_local(async move { world.try_prepare(large, None).await })
+        };
+        while fs::read_dir(world.files.log_path()).unwrap().count() == 0 {
+            glommio::timer::sleep(Duration::from_millis(1)).await;
+        }
+        let begun = Instant::now();
+        world.disk.stop().await;
+        let stopped = preparing.await;
+        assert!(
+            stopped.is_err() && begun.elapsed() < Duration::from_secs(3),
+            "{stopped:?} {:?}",
+            begun.elapsed()
+        );
+        assert_eq!(fs::read_dir(world.files.log_path()).unwrap().count(), 0);
+    });
+}

@@ -503,6 +503,7 @@ impl ShardDriver {
         self.write_events();
         // The last replies are queued now; their connections' tasks still have to write them.
         glommio::timer::sleep(LAST_REPLIES_WAIT).await;
+        self.disk.stop().await;
         tracing::info!(shard = self.number, "stopped");
     }
 }

@@ -15,7 +15,7 @@ use super::background::Background;
 use super::budget::Budget;
 use super::files::LogFiles;
 use super::open_files::OpenFiles;
-use super::pool::blocking_or;
+use super::pool::{blocking_or, pool_at_rest};
 use super::prepare::{Fill, prepare_segment, recycle_segment, space_of};
 use super::segment_file::{SegmentFile, read_to_nowhere};
 use super::usage::{Usage, Use};
@@ -61,6 +61,9 @@ impl DiskConfig {
         self.catch_up_reads_max as usize + 2
     }
 }
+
+/// How often an ending executor looks for its pool: 4 seconds. A piece of a segment takes milliseconds.
+const STOP_LOOKS_MAX: u32 = 2000;
 
 /// A segment's file past the page cache.
 struct DirectFile {
@@ -113,6 +116,13 @@ impl Disk {
 
     fn directory(&self) -> &Path {
         self.files.log_path()
+    }
+
+    /// To be called before the executor ends: stops a preparation and waits, for some seconds at most, until no call of the
+    /// blocking pool is under way.
+    pub async fn stop(&self) {
+        self.fill.stop();
+        pool_at_rest(STOP_LOOKS_MAX).await;
     }
 
     /// Bytes of the file system that holds the log.

@@ -39,21 +39,30 @@ const LEAD_BYTES: u64 = 32 << 20;
 /// closer to the plan, the shorter the rests: the zeros come evenly, at twice the speed of the appends, not in bursts
 /// that each sync would have to flush.
 #[derive(Debug)]
-pub(super) struct Fill(Cell<u64>);
+pub(super) struct Fill {
+    bytes: Cell<u64>,
+    /// Nothing more is to be prepared: the process ends.
+    is_stopped: Cell<bool>,
+}
 
 impl Fill {
     /// Nothing was written yet: for all that is known, the segment is needed at once.
     pub(super) fn unknown() -> Fill {
-        Fill(Cell::new(u64::MAX))
+        Fill { bytes: Cell::new(u64::MAX), is_stopped: Cell::new(false) }
     }
 
     pub(super) fn set(&self, bytes: u64) {
-        self.0.set(bytes);
+        self.bytes.set(bytes);
+    }
+
+    /// A preparation under way ends after its piece, as failed.
+    pub(super) fn stop(&self) {
+        self.is_stopped.set(true);
     }
 
     /// How long to rest with so much of the new segment ready.
     fn rest(&self, zeroed: u64) -> Option<Duration> {
-        let ahead = zeroed.saturating_sub(self.0.get().saturating_mul(2)).min(LEAD_BYTES);
+        let ahead = zeroed.saturating_sub(self.bytes.get().saturating_mul(2)).min(LEAD_BYTES);
         let rest = REST_MAX.mul_f64(ahead as f64 / LEAD_BYTES as f64);
         (rest >= REST_MIN).then_some(rest)
     }
@@ -117,6 +126,9 @@ async fn make(directory: &Path, unfinished: &Path, name: &str, bytes: u64, fill:
         let (file, zeros) = (Arc::clone(&file), Arc::clone(&zeros));
         blocking(move || file.write_all_at(&(*zeros).as_ref()[..piece as usize], position)).await?;
         position += piece;
+        if fill.is_stopped.get() {
+            return Err(io::Error::new(io::ErrorKind::Interrupted, "the process ends"));
+        }
         if let Some(rest) = fill.rest(position) {
             glommio::timer::sleep(rest).await;
         }

@@ -148,12 +148,13 @@ impl Disk {
                 Completion::Prepared { base: segment.base, result }
             }
             DiskOp::Seal(job) => {
-                let (files, base) = (self.files.clone(), job.segment.base);
+                let (files, base) = (self.files.beside_appends(), job.segment.base);
                 let sealed = self.background.run(move |_| seal_segment(&files, &job)).await;
                 Completion::Sealed { base, result: self.of_job("seal", sealed) }
             }
             DiskOp::Snapshot(job) => {
-                let (files, at, new_state) = (self.files.clone(), job.at, Arc::clone(&self.new_state));
+                let (files, at) = (self.files.beside_appends(), job.at);
+                let new_state = Arc::clone(&self.new_state);
                 let taken = self.background.run(move |_| take_snapshot(&files, &job, new_state())).await;
                 Completion::Snapshot { at, result: self.of_job("take a snapshot of", taken).map(drop) }
             }

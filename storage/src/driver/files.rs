@@ -22,13 +22,22 @@ pub struct LogFiles {
     log: Arc<Path>,
     /// Snapshots.
     state: Arc<Path>,
+    /// Appends go on meanwhile.
+    beside_appends: bool,
 }
 
 impl LogFiles {
     /// The files of the shard whose directory is `shard`.
     #[must_use]
     pub fn new(shard: &Path) -> LogFiles {
-        LogFiles { log: shard.join("log").into(), state: shard.join("state").into() }
+        LogFiles { log: shard.join("log").into(), state: shard.join("state").into(), beside_appends: false }
+    }
+
+    /// For jobs that appends must not notice: a segment is read as asked for, without the kernel's readahead. With it (8 MiB
+    /// at a time here) sealing held up every write and sync for 40 to 65 ms, and append p99.9 was 3.5 to 4 times what it
+    /// is within a segment; without it is the same. An opening, beside which nothing goes on, takes half as long with it.
+    pub(super) fn beside_appends(&self) -> LogFiles {
+        LogFiles { beside_appends: true, ..self.clone() }
     }
 
     /// Where segments and indexes are.
@@ -142,7 +151,15 @@ impl LogSource for LogFiles {
     }
 
     fn read_at(&self, base: LogOffset, position: u64, out: &mut [u8]) -> io::Result<()> {
-        File::open(self.path(LogFile::Segment(base)))?.read_exact_at(out, position)
+        let file = File::open(self.path(LogFile::Segment(base)))?;
+        if self.beside_appends {
+            // SAFETY: a plain system call on a descriptor that `file` keeps open.
+            let advised = unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_RANDOM) };
+            if advised != 0 {
+                return Err(io::Error::from_raw_os_error(advised));
+            }
+        }
+        file.read_exact_at(out, position)
     }
 
     fn sync(&self, base: LogOffset) -> io::Result<()> {

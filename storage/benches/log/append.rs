@@ -94,12 +94,18 @@ async fn throughput(scale: &Scale, directory: &Path) {
     let synced = at_256_kib(Durability::Sync);
     let mut synced = Load::open(&directory.join("synced"), synced, scale.disk_config()).await;
     // Enough that a whole batch is staged whenever the pipeline has room for one.
-    let appenders: Vec<_> = (0..2048).map(|nth| Appender::of_queue(nth % 16)).collect();
+    let of_len = |record_len: u32, count| -> Vec<_> {
+        (0..count).map(|nth| Appender { record_len, ..Appender::of_queue(nth % 16) }).collect()
+    };
+    let loads = [("1 KiB", of_len(1024, 4096)), ("16 KiB", of_len(15 << 10, 256))];
 
     // All rounds together stay within one segment: the same one file is written from its beginning to its end.
-    let round_bytes = scale.segment_bytes / scale.rounds as u64 * 9 / 10;
+    let round_bytes = scale.segment_bytes / scale.rounds as u64 / loads.len() as u64 * 9 / 10;
     println!("\n{:<52} {:>24} {:>8} {:>8}", "256 KiB batches, MiB/s", "of all bytes", "ratio", "us CPU");
-    for (sync, load) in [(false, &mut written), (true, &mut synced)] {
+    for (sync, (size, appenders)) in
+        [(false, &loads[0]), (false, &loads[1]), (true, &loads[0]), (true, &loads[1])]
+    {
+        let load = if sync { &mut synced } else { &mut written };
         let (mut floors, mut logs, mut cpu) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..scale.rounds {
             let begun = Instant::now();
@@ -109,7 +115,7 @@ async fn throughput(scale: &Scale, directory: &Path) {
                 bytes += u64::from(BATCH_BYTES);
             }
             floors.push(mib(bytes) / begun.elapsed().as_secs_f64());
-            let outcome = load.closed_loop(&appenders, Duration::MAX, round_bytes).await;
+            let outcome = load.closed_loop(appenders, Duration::MAX, round_bytes).await;
             logs.push(mib(outcome.batch_bytes) / outcome.elapsed.as_secs_f64());
             cpu.push(outcome.cpu.as_secs_f64() * 1e6 / outcome.latencies.len() as f64);
         }
@@ -122,7 +128,7 @@ async fn throughput(scale: &Scale, directory: &Path) {
         );
         println!(
             "{:<52} {:>24} {:>8.2} {:>8.2}",
-            format!("the log, 1 KiB records{sync}"),
+            format!("the log, {size} records{sync}"),
             with_spread(&logs),
             median(logs.clone()) / median(floors.clone()),
             median(cpu)

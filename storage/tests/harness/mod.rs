@@ -26,10 +26,14 @@ impl Record for Numbered {
     }
 
     fn encode(&self, _place: Place, out: &mut [u8]) {
-        for (nth, piece) in out.chunks_mut(8).enumerate() {
-            let word = (self.id ^ (nth as u64) << 32).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-            piece.copy_from_slice(&word.to_le_bytes()[..piece.len()]);
+        let word =
+            |nth: usize| (self.id ^ (nth as u64) << 32).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes();
+        // Whole words apart from the rest: copies of a length known beforehand cost next to nothing.
+        let (words, rest) = out.as_chunks_mut::<8>();
+        for (nth, piece) in words.iter_mut().enumerate() {
+            *piece = word(nth);
         }
+        rest.copy_from_slice(&word(words.len())[..rest.len()]);
     }
 }
 

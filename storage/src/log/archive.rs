@@ -157,22 +157,7 @@ impl Archive {
             all.find_map(|base| self.rebuildable(*base))
         });
         let job = match (rebuilt, due) {
-            (Some(nth), _) => {
-                let summary = self.indexes[nth].summary();
-                let previous = match nth.checked_sub(1) {
-                    Some(before) => Some(self.indexes[before].summary().segment.base),
-                    None => self.boundary,
-                };
-                SealJob {
-                    group: self.group,
-                    segment: summary.segment,
-                    end: summary.end,
-                    first_index: summary.first_index,
-                    prev_term: summary.prev_term,
-                    last_term: summary.last_term,
-                    previous,
-                }
-            }
+            (Some(nth), _) => SealJob::again(self.indexes[nth].summary(), self.base_before(nth)),
             (None, Some(Finished { unsealed, segment, last_term })) => SealJob {
                 group: self.group,
                 segment,
@@ -180,12 +165,17 @@ impl Archive {
                 first_index: unsealed.first_index,
                 prev_term: unsealed.prev_term,
                 last_term,
-                previous: self.indexes.back().map_or(self.boundary, |last| Some(last.summary().segment.base)),
+                previous: self.base_before(self.indexes.len()),
             },
             (None, None) => return None,
         };
         self.sealing = Some(Sealing { segment: job.segment.base, is_rebuild: rebuilt.is_some() });
         Some(DiskOp::Seal(job))
+    }
+
+    /// Base of the segment in front of the `nth`, if its index is there.
+    fn base_before(&self, nth: usize) -> Option<LogOffset> {
+        nth.checked_sub(1).map_or(self.boundary, |before| Some(self.indexes[before].summary().segment.base))
     }
 
     /// Which segment this is, if its index can be made anew: where the queues stood, the index before tells.

@@ -203,16 +203,7 @@ impl<'a, S: LogSource + ?Sized> Sealed<'a, S> {
 
     /// Makes an index anew whose header is good, but not all of its pages.
     fn repair(&mut self, nth: usize, fault: IndexFault) -> Result<(), RecoveryError> {
-        let summary = self.indexes[nth].summary();
-        let job = SealJob {
-            group: self.group,
-            segment: summary.segment,
-            end: summary.end,
-            first_index: summary.first_index,
-            prev_term: summary.prev_term,
-            last_term: summary.last_term,
-            previous: None,
-        };
+        let job = SealJob::again(self.indexes[nth].summary(), None);
         self.indexes[nth] = self.seal(nth, job, fault.into())?;
         Ok(())
     }

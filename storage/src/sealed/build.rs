@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::collect::{Collected, Wrong};
 use super::error::IndexFault;
-use super::reader::SealedIndex;
+use super::reader::{IndexSummary, SealedIndex};
 use super::view::Access;
 use super::walk::Walk;
 use crate::disk::SegmentInfo;
@@ -29,6 +29,21 @@ pub struct SealJob {
     /// Base of the segment before, whose index says where the queues stood; nothing if the log begins with this
     /// segment, hence with empty queues.
     pub previous: Option<LogOffset>,
+}
+
+impl SealJob {
+    /// The job that makes an index anew whose header is good; all indexes taken are of the log's own group.
+    pub(crate) fn again(index: &IndexSummary, previous: Option<LogOffset>) -> SealJob {
+        SealJob {
+            group: index.group,
+            segment: index.segment,
+            end: index.end,
+            first_index: index.first_index,
+            prev_term: index.prev_term,
+            last_term: index.last_term,
+            previous,
+        }
+    }
 }
 
 /// Makes the index of a segment, writes its file and opens it. Everything of the segment up to `end` must be durable and

@@ -11,6 +11,8 @@ mod take;
 mod tests;
 
 pub use file::{Snapshot, SnapshotError, read_snapshot};
+#[cfg(test)]
+pub(crate) use state::Seen;
 pub use state::{DerivedState, NewState};
 pub(crate) use take::apply_segment;
 pub use take::{SnapshotJob, SnapshotTaken, take_snapshot};

@@ -32,3 +32,24 @@ impl DerivedState for () {
 
 /// Makes the state of an empty log, on whatever thread a job runs.
 pub type NewState = Arc<dyn Fn() -> Box<dyn DerivedState> + Send + Sync>;
+
+/// The control records as they come, for tests.
+#[cfg(test)]
+#[derive(Default)]
+pub(crate) struct Seen(pub(crate) Vec<Vec<u8>>);
+
+#[cfg(test)]
+impl DerivedState for Seen {
+    fn restore(&mut self, _snapshot: &[u8]) -> Result<(), String> {
+        unreachable!("there is no snapshot")
+    }
+
+    fn apply(&mut self, _at: LogOffset, control_record: &[u8]) -> Result<(), String> {
+        self.0.push(control_record.to_vec());
+        Ok(())
+    }
+
+    fn encode(&self) -> Vec<u8> {
+        Vec::new()
+    }
+}

@@ -182,13 +182,7 @@ fn a_segment_that_cannot_be_made_for_other_reasons_than_space_makes_none_leave()
     world.fill(6);
     world.rest();
     world.disk.fail(Failing::Preparations, 1000);
-    let refused = loop {
-        world.now_ms += 2;
-        match world.log.stage([append(1, &text(world.log.tail_offset(QueueKey(1)).0))]) {
-            Ok(_) => world.settle(),
-            Err(refused) => break refused,
-        }
-    };
+    let refused = world.append_until_refused();
     assert!(matches!(refused, AppendRefused::NoSpace(_)), "{refused}");
     for _ in 0..20 {
         world.rest();

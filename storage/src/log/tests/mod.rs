@@ -13,7 +13,7 @@ use crate::format::{BATCH_HEADER_LEN, BLOCK_LEN, DIRECTORY_ENTRY_LEN, RawBatch};
 use crate::record::{Append, Place, Record};
 use crate::recovery::recover;
 use crate::sim::SimDisk;
-use crate::snapshot::DerivedState;
+use crate::snapshot::Seen;
 use crate::types::{BatchIndex, GroupId, LogOffset, NodeId, QueueKey, QueueOffset, Ticket};
 
 #[derive(Clone)]
@@ -678,25 +678,6 @@ fn control_records_are_a_queue_like_any_other_and_given_back() {
     let mut seen = Seen::default();
     recover(&world.disk, world.log.config(), &mut seen).unwrap();
     assert_eq!(seen.0, [b"first" as &[u8], b"second"]);
-}
-
-/// The control records as they come.
-#[derive(Default)]
-struct Seen(Vec<Vec<u8>>);
-
-impl DerivedState for Seen {
-    fn restore(&mut self, _snapshot: &[u8]) -> Result<(), String> {
-        unreachable!("there is no snapshot")
-    }
-
-    fn apply(&mut self, _at: LogOffset, control_record: &[u8]) -> Result<(), String> {
-        self.0.push(control_record.to_vec());
-        Ok(())
-    }
-
-    fn encode(&self) -> Vec<u8> {
-        Vec::new()
-    }
 }
 
 // Segments and reopening

@@ -40,6 +40,17 @@ impl World {
         self.committed();
     }
 
+    /// Appends to queue 1 as long as the log takes it.
+    pub(super) fn append_until_refused(&mut self) -> AppendRefused {
+        loop {
+            self.now_ms += 2;
+            match self.log.stage([append(1, &text(self.log.tail_offset(QueueKey(1)).0))]) {
+                Ok(_) => self.settle(),
+                Err(refused) => return refused,
+            }
+        }
+    }
+
     /// Lets everything come to its end that goes on in steps.
     pub(super) fn rest(&mut self) {
         for _ in 0..10 {
@@ -334,13 +345,7 @@ fn a_full_disk_that_may_not_reclaim_refuses_and_recovers_by_itself() {
     world.fill(2);
     world.rest();
     world.disk.set_full(true);
-    let refused = loop {
-        world.now_ms += 2;
-        match world.log.stage([append(1, &text(world.log.tail_offset(QueueKey(1)).0))]) {
-            Ok(_) => world.settle(),
-            Err(refused) => break refused,
-        }
-    };
+    let refused = world.append_until_refused();
     assert!(matches!(refused, AppendRefused::NoSpace(_)), "{refused}");
     assert_eq!(world.log.space_state(), SpaceState::Refuse);
     let kept = world.log.max_offset(QueueKey(1)).0;

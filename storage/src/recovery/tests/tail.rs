@@ -1,6 +1,7 @@
 //! The rows of the table in `scan.rs`, and what comes after.
 
 use super::*;
+use crate::snapshot::Seen;
 use crate::source::LogFile;
 
 #[test]
@@ -344,25 +345,6 @@ fn what_was_read_is_durable_afterwards() {
     for _ in 0..10 {
         world.0.crash();
         assert_eq!(world.ends_after(2), None, "recovery called batch 2 committed");
-    }
-}
-
-/// The control records as they come.
-#[derive(Default)]
-struct Seen(Vec<Vec<u8>>);
-
-impl DerivedState for Seen {
-    fn restore(&mut self, _snapshot: &[u8]) -> Result<(), String> {
-        unreachable!("there is no snapshot")
-    }
-
-    fn apply(&mut self, _at: LogOffset, control_record: &[u8]) -> Result<(), String> {
-        self.0.push(control_record.to_vec());
-        Ok(())
-    }
-
-    fn encode(&self) -> Vec<u8> {
-        Vec::new()
     }
 }
 

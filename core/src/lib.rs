@@ -8,5 +8,7 @@ pub mod config;
 mod log_tool;
 pub mod nameserver;
 pub mod node;
+#[cfg(test)]
+mod request_codes;
 pub mod service;
 pub mod shard;

@@ -24,6 +24,16 @@ pub mod property {
     /// `true`: a half message.
     pub const TRANSACTION_PREPARED: &str = "TRAN_MSG";
     pub const PRODUCER_GROUP: &str = "PGROUP";
+    /// Of a half message: its unique key once more.
+    pub const TRANSACTION_ID: &str = "__transactionId__";
+    /// How often a producer was asked what became of a half message.
+    pub const TRANSACTION_CHECK_TIMES: &str = "TRANSACTION_CHECK_TIMES";
+    /// Seconds that the producer wants to have before it is asked.
+    pub const CHECK_IMMUNITY_SEC: &str = "CHECK_IMMUNITY_TIME_IN_SECONDS";
+    /// Of a request and of its reply: the client id of the requester.
+    pub const REPLY_TO_CLIENT: &str = "REPLY_TO_CLIENT";
+    /// When a reply was pushed to the requester, in ms.
+    pub const PUSH_REPLY_TIME: &str = "PUSH_REPLY_TIME";
     pub const ORIGIN_MESSAGE_ID: &str = "ORIGIN_MESSAGE_ID";
     pub const REGION: &str = "MSG_REGION";
     pub const TRACE_ON: &str = "TRACE_ON";

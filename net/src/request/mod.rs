@@ -13,14 +13,18 @@ mod client;
 mod nameserver;
 mod offset;
 mod pull;
+mod reply;
 mod send;
 #[cfg(test)]
 mod tests;
+mod transaction;
 
 pub use admin::*;
 pub use client::*;
 pub use nameserver::*;
 pub use offset::*;
 pub use pull::*;
+pub use reply::*;
 pub use send::*;
+pub use transaction::*;
 pub use typed::{Field, FieldError, TypedHeader};

@@ -126,6 +126,73 @@ fn a_pull_of_a_push_consumer_is_read() {
     assert_eq!((pull.subscription, pull.expression_type), (None, Some("TAG")));
 }
 
+#[test]
+fn an_end_of_a_transaction_is_read_as_java_wrote_it() {
+    let header = header(
+        r#"{"code":37,"extFields":{"bname":"b","commitLogOffset":"8421","commitOrRollback":"8","fromTransactionCheck":"false","msgId":"7F000001000118B4AAC2000000000000","producerGroup":"PG","topic":"T","tranStateTableOffset":"3","transactionId":"7F000001000118B4AAC2000000000000"},"flag":2,"remark":"why"}"#,
+    );
+    let end = EndTransactionRequest::decode(&header.ext).unwrap();
+    assert_eq!((end.producer_group, end.commit_or_rollback, end.from_check), ("PG", 8, false));
+    assert_eq!((end.tran_state_table_offset, end.commit_log_offset), (3, 8421));
+}
+
+#[test]
+fn a_check_carries_the_fields_clients_echo() {
+    let check = CheckTransactionStateRequest {
+        topic: "RMQ_SYS_TRANS_HALF_TOPIC".into(),
+        tran_state_table_offset: 3,
+        commit_log_offset: 8421,
+        msg_id: Some("KEY".into()),
+        transaction_id: Some("KEY".into()),
+        offset_msg_id: Some("7F00000100002A9F00000000000020E5".into()),
+        broker_name: Some("b".into()),
+    };
+    for encoding in [HeaderEncoding::Json, HeaderEncoding::RocketMq] {
+        over_the_wire(encoding, &check, |header| {
+            let names: Vec<_> = header.ext.iter().map(|(name, _)| name).collect();
+            assert_eq!(
+                names,
+                [
+                    "topic",
+                    "tranStateTableOffset",
+                    "commitLogOffset",
+                    "msgId",
+                    "transactionId",
+                    "offsetMsgId",
+                    "bname"
+                ]
+            );
+            assert_eq!(CheckTransactionStateRequest::decode(&header.ext).as_ref(), Ok(&check));
+        });
+    }
+}
+
+#[test]
+fn a_pushed_reply_has_all_that_java_requires() {
+    let push = PushReplyRequest {
+        producer_group: "PG".into(),
+        topic: "C_REPLY_TOPIC".into(),
+        default_topic: "TBW102".into(),
+        default_topic_queues: 4,
+        queue_id: 0,
+        sys_flag: MessageSysFlag(1),
+        born_timestamp: 5,
+        flag: 0,
+        properties: Some("CORRELATION_ID\u{1}c\u{2}".into()),
+        reconsume_times: Some(0),
+        unit_mode: false,
+        born_host: "10.0.0.1:5555".into(),
+        store_host: "127.0.0.1:10911".into(),
+        store_timestamp: 6,
+    };
+    over_the_wire(HeaderEncoding::Json, &push, |header| {
+        for required in ["bornHost", "storeHost", "storeTimestamp", "defaultTopicQueueNums", "sysFlag"] {
+            assert!(header.ext.get(required).is_some(), "{required}");
+        }
+        assert_eq!(PushReplyRequest::decode(&header.ext).as_ref(), Ok(&push));
+    });
+}
+
 proptest! {
     #[test]
     fn what_is_written_is_read_again(

@@ -564,6 +564,24 @@ pub struct Writer {
 }
 
 impl Writer {
+    pub(super) fn new() -> Self {
+        Writer { text: String::with_capacity(256), numeric_keys: NumericKeys::Bare }
+    }
+
+    /// Writes text that is JSON already.
+    pub(super) fn raw(&mut self, text: &str) {
+        self.text.push_str(text);
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.text.len()
+    }
+
+    /// What was written since the last time.
+    pub(super) fn take(&mut self) -> Bytes {
+        Bytes::from(std::mem::take(&mut self.text))
+    }
+
     /// Opens an object with named members.
     pub fn object(&mut self) -> ObjectWriter<'_> {
         self.text.push('{');

@@ -13,6 +13,8 @@ mod kv_table;
 mod list;
 mod lock;
 mod message_queue;
+mod pieces;
+mod progress;
 mod register;
 mod route;
 mod stats;
@@ -37,11 +39,17 @@ pub use lock::{
     GetConsumerListByGroupResponseBody, LockBatchRequestBody, LockBatchResponseBody, UnlockBatchRequestBody,
 };
 pub use message_queue::MessageQueue;
+pub use pieces::{BodyInPieces, PIECE_BYTES};
+pub use progress::{
+    ConsumerOffsetSerializeWrapper, DelayOffsetSerializeWrapper, GetConsumerStatusBody, MessageQueueForC,
+    QueryConsumeTimeSpanBody, QueryCorrectionOffsetBody, QuerySubscriptionResponseBody, QueueTimeSpan,
+    ResetOffsetBody, ResetOffsetBodyForC,
+};
 pub use register::{INFLATED_BYTES_MAX, RegisterBodyError, RegisterBrokerBody};
 pub use route::{BrokerAddrs, BrokerData, QueueData, TopicQueueMappingInfo, TopicRouteData};
 pub use stats::{ConsumeStats, ConsumeStatsList, OffsetWrapper, TopicOffset, TopicStatsTable};
 pub use subscription_group::{
-    GroupRetryPolicy, GroupRetryPolicyType, SubscriptionGroupConfig, SubscriptionGroupList,
+    GroupForbidden, GroupRetryPolicy, GroupRetryPolicyType, SubscriptionGroupConfig, SubscriptionGroupList,
     SubscriptionGroupWrapper,
 };
 pub use topic_config::{

@@ -61,3 +61,13 @@ body! {
         "groupConfigList" => group_config_list: Vec<SubscriptionGroupConfig>,
     }
 }
+
+body! {
+    /// Reply to UPDATE_AND_GET_GROUP_FORBIDDEN (353).
+    #[derive(Eq)]
+    pub struct GroupForbidden {
+        "group" => group: String,
+        "readable" => readable: bool,
+        "topic" => topic: String,
+    }
+}

@@ -71,6 +71,26 @@ fn goldens() -> Vec<Golden> {
         golden::<ConsumeStatsList>(
             r#"{"brokerAddr":"127.0.0.1:10911","consumeStatsList":[{"CG":[{"consumeTps":0.0,"offsetTable":{{"brokerName":"broker-a","queueId":0,"topic":"TopicTest"}:{"brokerOffset":5,"consumerOffset":3,"lastTimestamp":1700000000000,"pullOffset":4}}}]}],"totalDiff":2,"totalInflightDiff":0}"#,
         ),
+        golden::<ResetOffsetBody>(
+            r#"{"offsetTable":{{"brokerName":"broker-a","queueId":0,"topic":"TopicTest"}:100}}"#,
+        ),
+        golden::<ResetOffsetBodyForC>(
+            r#"{"offsetTable":[{"brokerName":"broker-a","offset":100,"queueId":0,"topic":"TopicTest"}]}"#,
+        ),
+        golden::<GetConsumerStatusBody>(
+            r#"{"consumerTable":{},"messageQueueTable":{{"brokerName":"broker-a","queueId":0,"topic":"TopicTest"}:5}}"#,
+        ),
+        golden::<QueryConsumeTimeSpanBody>(
+            r#"{"consumeTimeSpanSet":[{"consumeTimeStamp":0,"consumeTimeStampStr":"1970-01-01#00:00:00:000","delayTime":0,"maxTimeStamp":0,"maxTimeStampStr":"1970-01-01#00:00:00:000","messageQueue":{"brokerName":"broker-a","queueId":0,"topic":"TopicTest"},"minTimeStamp":0,"minTimeStampStr":"1970-01-01#00:00:00:000"}]}"#,
+        ),
+        golden::<ConsumerOffsetSerializeWrapper>(
+            r#"{"dataVersion":{"counter":3,"stateVersion":0,"timestamp":1700000000000},"offsetTable":{"TopicTest@CG":{0:100}}}"#,
+        ),
+        golden::<DelayOffsetSerializeWrapper>(
+            r#"{"dataVersion":{"counter":3,"stateVersion":0,"timestamp":1700000000000},"offsetTable":{1:10,2:20}}"#,
+        ),
+        golden::<QueryCorrectionOffsetBody>(r#"{"correctionOffsets":{0:5}}"#),
+        golden::<GroupForbidden>(r#"{"group":"CG","readable":false,"topic":"TopicTest"}"#),
         golden::<ConsumerConnection>(
             r#"{"connectionSet":[{"clientAddr":"10.0.0.1:55555","clientId":"10.0.0.1@1#2","language":"JAVA","version":479}],"consumeFromWhere":"CONSUME_FROM_LAST_OFFSET","consumeType":"CONSUME_PASSIVELY","messageModel":"CLUSTERING","subscriptionTable":{"TopicTest":{"classFilterMode":false,"codeSet":[2598919,2598920],"expressionType":"TAG","subString":"TagA || TagB","subVersion":1700000000000,"tagsSet":["TagA","TagB"],"topic":"TopicTest"}}}"#,
         ),

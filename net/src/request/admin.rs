@@ -54,7 +54,113 @@ headers! {
     /// DELETE_SUBSCRIPTIONGROUP (207).
     DeleteSubscriptionGroupRequest<'a> {
         group_name: &'a str = "groupName",
-        clean_offset: bool = "cleanOffset" else false,
+        clean_offset: bool = "cleanOffset" | "removeOffset" else false,
+    }
+
+    /// QUERY_TOPIC_CONSUME_BY_WHO (300): groups that consume a topic.
+    QueryTopicConsumeByWhoRequest<'a> {
+        topic: &'a str = "topic",
+    }
+
+    /// QUERY_TOPICS_BY_CONSUMER (343): topics that a group has consumed.
+    QueryTopicsByConsumerRequest<'a> {
+        group: &'a str = "group",
+    }
+
+    /// QUERY_SUBSCRIPTION_BY_CONSUMER (345): what a live group wants of a topic.
+    QuerySubscriptionByConsumerRequest<'a> {
+        group: &'a str = "group",
+        topic: Option<&'a str> = "topic",
+    }
+
+    /// QUERY_CONSUME_TIME_SPAN (303): store times of what a group has and has not consumed.
+    QueryConsumeTimeSpanRequest<'a> {
+        topic: &'a str = "topic",
+        group: &'a str = "group",
+    }
+
+    /// QUERY_CORRECTION_OFFSET (308): the least offsets of all groups but some.
+    QueryCorrectionOffsetRequest<'a> {
+        filter_groups: Option<&'a str> = "filterGroups",
+        compare_group: &'a str = "compareGroup",
+        topic: &'a str = "topic",
+    }
+
+    /// GET_BROKER_CONSUME_STATS (317): the progress of every group.
+    GetConsumeStatsInBrokerRequest {
+        /// Only topics in strict order.
+        is_order: bool = "isOrder",
+    }
+
+    /// GET_SUBSCRIPTIONGROUP_CONFIG (352).
+    GetSubscriptionGroupConfigRequest<'a> {
+        group: &'a str = "group",
+    }
+
+    /// GET_ALL_SUBSCRIPTIONGROUP_CONFIG (201). Without any field, as up to 5.3.3: all groups.
+    GetAllSubscriptionGroupRequest<'a> {
+        /// The first one wanted, of the groups in order of their names.
+        group_seq: Option<i32> = "groupSeq",
+        /// The `DataVersion` of the pages before, as JSON: if it is another by now, begin again.
+        data_version: Option<&'a str> = "dataVersion",
+        max_group_num: Option<i32> = "maxGroupNum",
+    }
+
+    GetAllSubscriptionGroupReply {
+        total_group_num: i32 = "totalGroupNum",
+    }
+
+    /// UPDATE_AND_GET_GROUP_FORBIDDEN (353): forbids a group a topic, or allows it again, or asks.
+    UpdateGroupForbiddenRequest<'a> {
+        group: &'a str = "group",
+        topic: &'a str = "topic",
+        readable: Option<bool> = "readable",
+    }
+
+    /// INVOKE_BROKER_TO_RESET_OFFSET (222), and broker to client RESET_CONSUMER_CLIENT_OFFSET (220).
+    ResetOffsetRequest<'a> {
+        topic: &'a str = "topic",
+        group: &'a str = "group",
+        /// Negative: all queues.
+        queue_id: i32 = "queueId" else -1,
+        offset: Option<i64> = "offset",
+        /// Negative: the end of the queue.
+        timestamp: i64 = "timestamp",
+        is_force: bool = "isForce",
+    }
+
+    /// INVOKE_BROKER_TO_GET_CONSUMER_STATUS (223), and broker to client GET_CONSUMER_STATUS_FROM_CLIENT (221).
+    GetConsumerStatusRequest<'a> {
+        topic: &'a str = "topic",
+        group: &'a str = "group",
+        /// The id of a client, whatever its name says.
+        client_addr: Option<&'a str> = "clientAddr",
+    }
+
+    /// CLONE_GROUP_OFFSET (314).
+    CloneGroupOffsetRequest<'a> {
+        src_group: &'a str = "srcGroup",
+        dest_group: &'a str = "destGroup",
+        topic: Option<&'a str> = "topic",
+        /// Also topics that the group does not subscribe to just now.
+        offline: bool = "offline" else false,
+    }
+
+    /// GET_CONSUMER_RUNNING_INFO (307), from a tool to the broker and on to the client.
+    GetConsumerRunningInfoRequest<'a> {
+        consumer_group: &'a str = "consumerGroup",
+        client_id: &'a str = "clientId",
+        jstack_enable: Option<bool> = "jstackEnable",
+    }
+
+    /// CONSUME_MESSAGE_DIRECTLY (309), from a tool to the broker and on to the client.
+    ConsumeMessageDirectlyRequest<'a> {
+        consumer_group: &'a str = "consumerGroup",
+        client_id: Option<&'a str> = "clientId",
+        /// An offset message id.
+        msg_id: Option<&'a str> = "msgId",
+        broker_name: Option<&'a str> = "brokerName",
+        topic: Option<&'a str> = "topic",
     }
 
     /// VIEW_MESSAGE_BY_ID (33): the message at an offset of the commit log.

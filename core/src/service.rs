@@ -32,17 +32,21 @@ impl<'a> Request<'a> {
         Ok(Request { connection, peer, header, body: &frame.body, encoding: frame.encoding })
     }
 
-    /// The request in a frame; none in a reply, and none in a frame whose header cannot be read, which ends its
-    /// connection.
+    /// What is in a frame, a request or an answer; nothing if its header cannot be read, which ends its connection.
     pub fn of(connection: &Connection, frame: &'a RawFrame) -> Option<Self> {
         match Self::decode(connection.id(), connection.peer(), frame) {
-            Ok(request) => (!request.header.is_reply()).then_some(request),
+            Ok(request) => Some(request),
             Err(error) => {
                 tracing::info!(connection = %connection.id(), peer = %connection.peer(), %error, "malformed header");
                 connection.close("malformed header");
                 None
             }
         }
+    }
+
+    /// An answer to a request of ours, not a request.
+    pub fn is_answer(&self) -> bool {
+        self.header.is_reply()
     }
 
     pub fn code(&self) -> RequestCode {

@@ -117,7 +117,10 @@ impl NamesrvDriver {
 
 impl Service for NamesrvDriver {
     fn on_frame(&self, connection: &Rc<Connection>, frame: RawFrame) {
-        let Some(request) = Request::of(connection, &frame) else { return };
+        // A NameServer asks nobody, so answers answer nothing.
+        let Some(request) = Request::of(connection, &frame).filter(|request| !request.is_answer()) else {
+            return;
+        };
         let reply = self.nameserver.borrow_mut().handle(&request, self.now_ms());
         let to = request.reply_to();
         let connection = connection.clone();

@@ -11,7 +11,7 @@ use apogee_net::code::ResponseCode;
 use apogee_net::command::{RequestHead, encode_request};
 use apogee_net::frame::{HeaderEncoding, RawFrame};
 use apogee_net::io::{
-    Chunk, Connection, ConnectionId, Driver, DriverConfig, Listener, Server, ServerLimits, Service,
+    Chunk, Connection, ConnectionId, Driver, DriverConfig, Listener, Server, ServerLimits, Service, Signal,
 };
 use apogee_storage::driver::{Disk, DmaBuffer, LoadIndexError, ShardDirectory};
 use apogee_storage::{DiskError, DiskOp, FileRun};
@@ -29,10 +29,13 @@ use super::segment_source::{self, SENDFILE_BYTES_MIN};
 use super::stop::StopSignal;
 use crate::config::BrokerConfig;
 use crate::service::{Reply, ReplyTo, Request};
-use crate::shard::{Action, ColdPages, Fetch, Push, Shard, ShardConfig};
+use crate::shard::{Action, ColdPages, Fetch, LoadId, Need, Push, Shard, ShardConfig};
 
 /// How often a shard looks at what falls due by time alone.
 const TICK: Duration = Duration::from_millis(100);
+
+/// What falls due sooner waits this long, so that much that falls due little by little is done together.
+const TICK_MIN: Duration = Duration::from_millis(5);
 
 /// How often the free space of the file system is asked for.
 const SPACE_PERIOD: Duration = Duration::from_secs(1);
@@ -142,6 +145,9 @@ struct ShardDriver {
     reads: Semaphore,
     reads_waiting: Cell<usize>,
     index_waiters: Cell<usize>,
+    /// When the next tick is, and the means to have it earlier.
+    planned_wake_ms: Cell<i64>,
+    wake_earlier: Signal,
     groups: Groups,
     tasks: RefCell<Vec<glommio::Task<()>>>,
     /// Requests are not taken any more; clients go elsewhere or come back.
@@ -189,6 +195,8 @@ impl ShardDriver {
             reads: Semaphore::new(READS_IN_FLIGHT_MAX),
             reads_waiting: Cell::default(),
             index_waiters: Cell::default(),
+            planned_wake_ms: Cell::default(),
+            wake_earlier: Signal::default(),
             groups,
             tasks: RefCell::default(),
             stopping: Cell::default(),
@@ -217,10 +225,26 @@ impl ShardDriver {
 
     async fn tick(self: Rc<Self>) {
         loop {
-            glommio::timer::sleep(TICK).await;
+            self.sleep_until_due().await;
             self.shard.borrow_mut().on_tick(now_ms());
             self.pump();
             self.write_events();
+        }
+    }
+
+    /// Until the shard has something due, but at least [`TICK_MIN`] and at most [`TICK`].
+    async fn sleep_until_due(&self) {
+        let begun = now_ms();
+        glommio::timer::sleep(TICK_MIN).await;
+        loop {
+            let tick_at_ms = begun + TICK.as_millis() as i64;
+            let wake_at_ms = self.shard.borrow().wake_at_ms().map_or(tick_at_ms, |due| due.min(tick_at_ms));
+            self.planned_wake_ms.set(wake_at_ms);
+            let Ok(wait_ms @ 1..) = u64::try_from(wake_at_ms - now_ms()) else { return };
+            let asleep = async {
+                glommio::timer::sleep(Duration::from_millis(wait_ms)).await;
+            };
+            future::or(asleep, self.wake_earlier.wait()).await;
         }
     }
 
@@ -275,9 +299,12 @@ impl ShardDriver {
                 Some(op) => self.start_op(op),
                 None => match self.take_action() {
                     Some(action) => self.carry_out(action),
-                    None => return,
+                    None => break,
                 },
             }
+        }
+        if self.shard.borrow().wake_at_ms().is_some_and(|due| due < self.planned_wake_ms.get()) {
+            self.wake_earlier.raise();
         }
     }
 
@@ -297,7 +324,7 @@ impl ShardDriver {
         };
         let work = async move {
             let completion = this.disk.execute(op).await;
-            this.shard.borrow_mut().on_completion(completion);
+            this.shard.borrow_mut().on_completion(completion, now_ms());
             this.pump();
         };
         if is_background {
@@ -316,6 +343,7 @@ impl ShardDriver {
             Action::Reply { to, reply } => self.send(to, reply),
             Action::Push { to, push } => self.push(to, push),
             Action::Read { to, reply, runs } => self.start_read(to, reply, runs),
+            Action::Load { id, need } => self.start_load(id, need),
             Action::Close { connection, reason } => {
                 if let Some(connection) = self.server.connection(connection) {
                     connection.close(reason);
@@ -391,6 +419,34 @@ impl ShardDriver {
             }
         }
         Err("index files do not stay in memory: the machine has too little of it".into())
+    }
+
+    /// Brings in what the shard itself wants to look at. The shard bounds how many loads wait, the disk how many run.
+    fn start_load(&self, id: LoadId, need: Need) {
+        let Some(this) = self.this.upgrade() else { return };
+        let work = async move {
+            let result = this.load(need).await;
+            this.shard.borrow_mut().on_loaded(id, result, now_ms());
+            this.pump();
+        };
+        self.spawn_into(work, self.groups.catch_up);
+    }
+
+    async fn load(&self, need: Need) -> Result<Vec<Bytes>, DiskError> {
+        match need {
+            Need::Pages(pages) => match self.disk.load_index(&pages.index, pages.range).await {
+                // Damage is met again by whoever looks into the pages, and dealt with there.
+                Ok(()) | Err(LoadIndexError::Fault(_)) => Ok(Vec::new()),
+                Err(LoadIndexError::Disk(error)) => Err(error),
+            },
+            Need::Runs(runs) => {
+                let mut pieces = Vec::with_capacity(runs.len());
+                for run in runs {
+                    pieces.push(Bytes::copy_from_slice(self.disk.read(run).await?.as_ref()));
+                }
+                Ok(pieces)
+            }
+        }
     }
 
     fn start_read(&self, to: ReplyTo, reply: Reply, runs: impl IntoIterator<Item = Fetch> + 'static) {
@@ -472,7 +528,8 @@ impl ShardDriver {
 
     fn push(&self, to: ConnectionId, push: Push) {
         let Some(connection) = self.server.connection(to) else { return };
-        let head = RequestHead { code: push.code, opaque: 0, oneway: true, ext: &*push.ext };
+        let (opaque, oneway) = (push.answered_as.unwrap_or(0), push.answered_as.is_none());
+        let head = RequestHead { code: push.code, opaque, oneway, ext: &*push.ext };
         let body_len = push.body.iter().map(Chunk::len).sum();
         let sent =
             connection.send(|out| encode_request(out, HeaderEncoding::Json, &head, body_len), push.body);
@@ -493,7 +550,7 @@ impl ShardDriver {
         self.stopping.set(true);
         let started = Instant::now();
         loop {
-            self.shard.borrow_mut().prepare_stop();
+            self.shard.borrow_mut().prepare_stop(now_ms());
             self.pump();
             if self.shard.borrow().is_idle() || started.elapsed() > IDLE_WAIT {
                 break;
@@ -513,8 +570,10 @@ impl Service for ShardDriver {
         if self.stopping.get() {
             return;
         }
-        // Replies answer pushes, all of which are oneway: there is nothing to do with one.
         let Some(request) = Request::of(connection, &frame) else { return };
+        if request.is_answer() {
+            return self.shard.borrow_mut().on_answer(&request, now_ms());
+        }
         let asked = self.shard.borrow_mut().on_request(&request, now_ms());
         if let Err(pages) = asked {
             self.ask_again(&request, &frame, pages);
@@ -526,7 +585,7 @@ impl Service for ShardDriver {
     }
 
     fn on_closed(&self, connection: &Rc<Connection>) {
-        self.shard.borrow_mut().on_connection_closed(connection.id());
+        self.shard.borrow_mut().on_connection_closed(connection.id(), now_ms());
         self.pump();
     }
 }

@@ -6,6 +6,7 @@ use apogee_net::io::{Chunk, ConnectionId};
 use apogee_storage::{Buffer, FileRun, MemoryRun, Run};
 use smallvec::SmallVec;
 
+use super::load::{LoadId, Need};
 use crate::service::{Reply, ReplyTo};
 
 /// What a shard wants done. The order matters only among the replies and pushes of one connection.
@@ -21,7 +22,13 @@ pub enum Action {
         reply: Reply,
         runs: SmallVec<[Fetch; 4]>,
     },
-    /// Send a oneway request to a client, if it is still connected.
+    /// Bring something into memory; to be answered by [`Shard::on_loaded`](super::Shard::on_loaded), also when it
+    /// fails.
+    Load {
+        id: LoadId,
+        need: Need,
+    },
+    /// Send a request to a client, if it is still connected.
     Push {
         to: ConnectionId,
         push: Push,
@@ -52,11 +59,13 @@ impl<B: Buffer + 'static> From<Run<B>> for Fetch {
     }
 }
 
-/// A oneway request from the broker to a client.
+/// A request from the broker to a client.
 pub struct Push {
     pub code: RequestCode,
     pub ext: Box<dyn WriteExt>,
     pub body: SmallVec<[Chunk; 2]>,
+    /// The opaque under which the client answers; none for a oneway request.
+    pub answered_as: Option<i32>,
 }
 
 impl fmt::Debug for Push {

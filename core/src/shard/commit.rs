@@ -1,7 +1,13 @@
 //! What waits for the log, and what follows when the log has decided.
+//!
+//! A change of a table is logged in one of two ways. **Table first** ([`Shard::journal`]): the table has changed
+//! already, so its record must get into the log, whatever becomes of this try. **Log first** ([`Shard::stage_with`]):
+//! the record stands in one batch with the messages it belongs to, and is applied to its table once it is durable, as
+//! it would be by a replay; when it fails, nothing has happened.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
+use std::fmt;
 
 use apogee_net::code::ResponseCode;
 use apogee_net::message::OffsetMessageId;
@@ -16,8 +22,7 @@ use super::state::Shard;
 use crate::service::{Reply, ReplyTo};
 
 /// What follows when an append is durable.
-#[derive(Debug)]
-pub(super) enum Then {
+pub(super) enum Then<B> {
     Nothing,
     /// Messages: tell the producer where they are.
     Sent(Sent),
@@ -25,6 +30,25 @@ pub(super) enum Then {
     Register(Option<ReplyTo>),
     /// Any other change: tell whoever asked for it.
     Succeed(Option<ReplyTo>),
+    /// Answer with this.
+    Reply(Option<ReplyTo>, Reply),
+    /// Anything else: is given the places of the messages, not of changes, or why they are not stored.
+    Do(OnSettled<B>),
+}
+
+pub(super) type OnSettled<B> = Box<dyn FnOnce(&mut Shard<B>, Result<&[Placed], &str>, i64)>;
+
+impl<B> fmt::Debug for Then<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Then::Nothing => f.write_str("Nothing"),
+            Then::Sent(sent) => write!(f, "Sent({sent:?})"),
+            Then::Register(to) => write!(f, "Register({to:?})"),
+            Then::Succeed(to) => write!(f, "Succeed({to:?})"),
+            Then::Reply(to, reply) => write!(f, "Reply({to:?}, {reply:?})"),
+            Then::Do(_) => f.write_str("Do"),
+        }
+    }
 }
 
 /// A producer that waits for its acknowledgement.
@@ -37,36 +61,61 @@ pub(super) struct Sent {
 }
 
 /// In the order of tickets, which is that of staging and of commit.
-#[derive(Debug, Default)]
-pub(super) struct Waiters(VecDeque<Waiter>);
+#[derive(Debug)]
+pub(super) struct Waiters<B>(VecDeque<Waiter<B>>);
 
 #[derive(Debug)]
-struct Waiter {
+struct Waiter<B> {
     first_ticket: Ticket,
     count: u32,
-    /// The change that was staged, if it was one: it must get into the log, whatever becomes of this try.
-    change: Option<ControlRecord>,
-    then: Then,
+    changes: Changes,
+    then: Then<B>,
 }
 
-impl Waiters {
-    pub(super) fn push(&mut self, staged: Staged, change: Option<ControlRecord>, then: Then) {
+/// The changes among what was staged; they stand behind the messages.
+#[derive(Debug)]
+pub(super) enum Changes {
+    None,
+    /// Its table has changed already.
+    Made(ControlRecord),
+    /// Their tables change when all of it is durable.
+    ToApply(Vec<ControlRecord>),
+}
+
+impl Changes {
+    fn len(&self) -> usize {
+        match self {
+            Changes::None => 0,
+            Changes::Made(_) => 1,
+            Changes::ToApply(changes) => changes.len(),
+        }
+    }
+}
+
+impl<B> Default for Waiters<B> {
+    fn default() -> Self {
+        Waiters(VecDeque::new())
+    }
+}
+
+impl<B> Waiters<B> {
+    pub(super) fn push(&mut self, staged: Staged, changes: Changes, then: Then<B>) {
         let Staged { first_ticket, count, .. } = staged;
         if let Some(last) = self.0.back() {
             let end = last.first_ticket.0 + u64::from(last.count);
             assert!(end <= first_ticket.0, "ticket {first_ticket} behind {end}");
         }
-        self.0.push_back(Waiter { first_ticket, count, change, then });
+        self.0.push_back(Waiter { first_ticket, count, changes, then });
     }
 
     /// The newest, if its tickets lie at or above `first`.
-    fn pop_from(&mut self, first: u64) -> Option<Waiter> {
+    fn pop_from(&mut self, first: u64) -> Option<Waiter<B>> {
         let back = self.0.back()?;
         (back.first_ticket.0 >= first).then(|| self.0.pop_back())?
     }
 
     /// The oldest, if all its tickets lie below `end`.
-    fn pop_below(&mut self, end: u64) -> Option<Waiter> {
+    fn pop_below(&mut self, end: u64) -> Option<Waiter<B>> {
         let front = self.0.front()?;
         (front.first_ticket.0 + u64::from(front.count) <= end).then(|| self.0.pop_front())?
     }
@@ -74,19 +123,38 @@ impl Waiters {
 
 impl<B: Buffer + 'static> Shard<B> {
     /// Acknowledges what became durable, wakes who waited for it, and refuses what failed.
-    pub(super) fn settle_appends(&mut self) {
+    pub(super) fn settle_appends(&mut self, now_ms: i64) {
         while let Some(committed) = self.log.take_committed() {
             let first = committed.first_ticket.0;
             while let Some(waiter) = self.waiters.pop_below(first + committed.places.len() as u64) {
                 let at = (waiter.first_ticket.0 - first) as usize;
-                self.follow(waiter.then, &committed.places[at..][..waiter.count as usize]);
+                let messages = waiter.count as usize - waiter.changes.len();
+                if let Changes::ToApply(changes) = waiter.changes {
+                    changes.iter().for_each(|change| self.apply_logged(change));
+                }
+                self.follow(waiter.then, &committed.places[at..][..messages], now_ms);
             }
             for grown in &committed.queues {
                 self.wake_pulls(grown.queue, grown.from);
             }
         }
         while let Some(failed) = self.log.take_failed() {
-            self.on_failed(&failed);
+            self.on_failed(&failed, now_ms);
+        }
+    }
+
+    /// Changes the table of a record that was logged first, as a replay would.
+    fn apply_logged(&mut self, change: &ControlRecord) {
+        match change {
+            ControlRecord::TopicPut { .. }
+            | ControlRecord::TopicDelete { .. }
+            | ControlRecord::GroupPut { .. }
+            | ControlRecord::GroupDelete { .. }
+            | ControlRecord::Offsets(_)
+            | ControlRecord::TopicTableState { .. }
+            | ControlRecord::GroupTableState { .. } => {
+                unreachable!("{:?} changes its table first", change.kind())
+            }
         }
     }
 
@@ -94,21 +162,23 @@ impl<B: Buffer + 'static> Shard<B> {
     ///
     /// Messages that found no space are refused. Changes are not: their tables have made them already, so they wait
     /// for space, in front of everything else.
-    fn on_failed(&mut self, failed: &FailedAppends) {
+    fn on_failed(&mut self, failed: &FailedAppends, now_ms: i64) {
         let reason = failed.cause.to_string();
         let mut refused = Vec::new();
         while let Some(waiter) = self.waiters.pop_from(failed.first_ticket.0) {
-            match (waiter.change, &failed.cause) {
-                (Some(change), FailureCause::NoSpace(_)) => self.unlogged.push_front((change, waiter.then)),
+            match (waiter.changes, &failed.cause) {
+                (Changes::Made(change), FailureCause::NoSpace(_)) => {
+                    self.unlogged.push_front((change, waiter.then));
+                }
                 _ => refused.push(waiter.then),
             }
         }
         for then in refused.into_iter().rev() {
-            self.fail(then, &reason);
+            self.fail(then, &reason, now_ms);
         }
     }
 
-    fn follow(&mut self, then: Then, places: &[Placed]) {
+    fn follow(&mut self, then: Then<B>, places: &[Placed], now_ms: i64) {
         match then {
             Then::Nothing => {}
             Then::Sent(sent) => {
@@ -120,6 +190,8 @@ impl<B: Buffer + 'static> Shard<B> {
                 self.act(Action::Register { then: to.map(|to| (to, Reply::success())) });
             }
             Then::Succeed(to) => self.reply(to, Reply::success()),
+            Then::Reply(to, reply) => self.reply(to, reply),
+            Then::Do(settled) => settled(self, Ok(places), now_ms),
         }
     }
 
@@ -146,11 +218,12 @@ impl<B: Buffer + 'static> Shard<B> {
     }
 
     /// The append will not be acknowledged: not stored, or nobody knows.
-    pub(super) fn fail(&mut self, then: Then, reason: &str) {
+    pub(super) fn fail(&mut self, then: Then<B>, reason: &str, now_ms: i64) {
         let to = match then {
             Then::Nothing => None,
             Then::Sent(sent) => Some(sent.to),
-            Then::Register(to) | Then::Succeed(to) => to,
+            Then::Register(to) | Then::Succeed(to) | Then::Reply(to, _) => to,
+            Then::Do(settled) => return settled(self, Err(reason), now_ms),
         };
         let refusal =
             Refusal::new(ResponseCode::SERVICE_NOT_AVAILABLE, format!("service not available now: {reason}"));

@@ -3,7 +3,9 @@
 use std::net::SocketAddr;
 
 use apogee_net::flags::MessageSysFlag;
-use apogee_net::message::{self, MessageRecord, Properties, PropertyEdit, RecordError, property, tag_hash};
+use apogee_net::message::{
+    self, MessageRecord, Properties, PropertyEdit, RecordError, StoredMessage, property, tag_hash,
+};
 use apogee_storage::format::KEY_HASHES_MAX;
 use apogee_storage::{Append, Place, QueueKey, Record};
 use bytes::Bytes;
@@ -31,6 +33,7 @@ pub(super) struct StagedMessage {
     born_host: SocketAddr,
     store_host: SocketAddr,
     reconsume_times: i32,
+    prepared_transaction_offset: i64,
     body: Bytes,
     /// The topic, then the property string as it will be stored: one allocation for both.
     texts: Box<[u8]>,
@@ -49,11 +52,36 @@ pub(super) struct NewMessage<'a> {
     pub born_host: SocketAddr,
     pub store_host: SocketAddr,
     pub reconsume_times: i32,
+    /// Where the half message was, of a committed one; otherwise 0.
+    pub prepared_transaction_offset: i64,
     pub body: Bytes,
     pub properties: PropertyEdit<'a>,
 }
 
-impl NewMessage<'_> {
+impl<'a> NewMessage<'a> {
+    /// A stored message once more, in another place: what its producer said of it stays.
+    pub(super) fn copy_of(
+        stored: &StoredMessage<'_>,
+        body: Bytes,
+        store_host: SocketAddr,
+        (topic, queue_id): (&'a str, i32),
+        properties: PropertyEdit<'a>,
+    ) -> Self {
+        NewMessage {
+            topic,
+            queue_id,
+            flag: stored.flag,
+            sys_flag: stored.sys_flag,
+            born_timestamp: stored.born_timestamp,
+            born_host: stored.born_host,
+            store_host,
+            reconsume_times: stored.reconsume_times,
+            prepared_transaction_offset: 0,
+            body,
+            properties,
+        }
+    }
+
     /// Ready to be staged in `queue`, with its tag and key hashes for the index.
     pub(super) fn into_append(self, queue: QueueKey) -> Result<Append<ShardRecord>, RecordError> {
         let mut texts = Vec::with_capacity(self.topic.len() + self.properties.encoded_len());
@@ -67,6 +95,7 @@ impl NewMessage<'_> {
             born_host: self.born_host,
             store_host: self.store_host,
             reconsume_times: self.reconsume_times,
+            prepared_transaction_offset: self.prepared_transaction_offset,
             body: self.body,
             texts: texts.into(),
             topic_len: self.topic.len(),
@@ -100,7 +129,7 @@ impl StagedMessage {
             born_host: self.born_host,
             store_host: self.store_host,
             reconsume_times: self.reconsume_times,
-            prepared_transaction_offset: 0,
+            prepared_transaction_offset: self.prepared_transaction_offset,
             body: &self.body,
             properties: PropertyEdit::unchanged(&self.texts[self.topic_len..]),
         }

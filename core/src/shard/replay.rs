@@ -11,6 +11,8 @@
 //! Offsets …          by group and queue, about 64 KiB each
 //! ```
 //!
+//! The records of every other table follow, table by table, in the order of their kinds.
+//!
 //! Each stands behind its length:
 //!
 //! ```text
@@ -61,30 +63,34 @@ pub enum ReplayError {
 pub enum SnapshotError {
     #[error("snapshot, record at byte {at}: {error}")]
     Record { at: usize, error: ReplayError },
-    #[error("snapshot, record at byte {at}: {kind:?} out of its place, among the {part}")]
-    OutOfPlace { at: usize, kind: ControlKind, part: Part },
+    #[error("snapshot, record at byte {at}: {kind:?} out of its place, after {after:?}")]
+    OutOfPlace { at: usize, kind: ControlKind, after: Option<ControlKind> },
     #[error("snapshot ends at byte {at} in the middle of a record")]
     CutShort { at: usize },
-    #[error("snapshot ends at byte {at}, among the {part}")]
-    Incomplete { at: usize, part: Part },
+    #[error("snapshot ends at byte {at} without {missing:?}")]
+    Incomplete { at: usize, missing: ControlKind },
 }
 
-/// Where in a snapshot a record stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Part {
-    Topics,
-    Groups,
-    Offsets,
-}
-
-impl std::fmt::Display for Part {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Part::Topics => "topics",
-            Part::Groups => "groups",
-            Part::Offsets => "offsets",
-        })
+/// Where records of a kind stand in a snapshot; `None` for those that have no place there.
+fn rank(kind: ControlKind) -> Option<u8> {
+    match kind {
+        ControlKind::TopicPut => Some(0),
+        ControlKind::TopicTableState => Some(1),
+        ControlKind::GroupPut => Some(2),
+        ControlKind::GroupTableState => Some(3),
+        ControlKind::Offsets => Some(4),
+        ControlKind::TopicDelete | ControlKind::GroupDelete => None,
     }
+}
+
+/// Whether a record of `kind` may follow one of `after`: ranks ascend, and the state of a table stands there exactly
+/// once, in front of the next table.
+fn may_follow(kind: ControlKind, after: Option<ControlKind>) -> bool {
+    let Some(rank_of_kind) = rank(kind) else { return false };
+    let last = after.and_then(rank);
+    let is_state = |rank: u8| rank == 1 || rank == 3;
+    let ascends = last < Some(rank_of_kind) || last == Some(rank_of_kind) && !is_state(rank_of_kind);
+    ascends && (0..rank_of_kind).filter(|&rank| is_state(rank)).all(|state| last >= Some(state))
 }
 
 impl Replay {
@@ -142,26 +148,27 @@ impl Replay {
             groups: self.groups.emptied(),
             offsets: OffsetTable::default(),
         };
-        let mut part = Part::Topics;
+        let mut after = None;
         let mut left = snapshot;
         while !left.is_empty() {
             let at = snapshot.len() - left.len();
             let (record, rest) = split_record(left).ok_or(SnapshotError::CutShort { at })?;
             let failed = |error| SnapshotError::Record { at, error };
             let record = ControlRecord::decode(record).map_err(|error| failed(error.into()))?;
-            part = match (part, record.kind()) {
-                (Part::Topics, ControlKind::TopicPut) => Part::Topics,
-                (Part::Topics, ControlKind::TopicTableState) => Part::Groups,
-                (Part::Groups, ControlKind::GroupPut) => Part::Groups,
-                (Part::Groups, ControlKind::GroupTableState) => Part::Offsets,
-                (Part::Offsets, ControlKind::Offsets) => Part::Offsets,
-                (part, kind) => return Err(SnapshotError::OutOfPlace { at, kind, part }),
-            };
+            let kind = record.kind();
+            if !may_follow(kind, after) {
+                return Err(SnapshotError::OutOfPlace { at, kind, after });
+            }
             restored.apply_decoded(&record).map_err(failed)?;
-            left = rest;
+            (after, left) = (Some(kind), rest);
         }
-        if part != Part::Offsets {
-            return Err(SnapshotError::Incomplete { at: snapshot.len(), part });
+        let missing = match after {
+            None | Some(ControlKind::TopicPut) => Some(ControlKind::TopicTableState),
+            Some(ControlKind::TopicTableState | ControlKind::GroupPut) => Some(ControlKind::GroupTableState),
+            Some(_) => None,
+        };
+        if let Some(missing) = missing {
+            return Err(SnapshotError::Incomplete { at: snapshot.len(), missing });
         }
         *self = restored;
         Ok(())

@@ -15,12 +15,14 @@ use apogee_storage::{
 use smallvec::SmallVec;
 
 use super::action::{Action, Push};
+use super::call::Calls;
 use super::clients::{ClientTable, Notify};
 use super::cold::ColdPages;
-use super::commit::{Then, Waiters};
+use super::commit::{Changes, Then, Waiters};
 use super::control::ControlRecord;
 use super::groups::{GroupError, GroupTable};
 use super::handlers::{self, Answer, Unanswered};
+use super::load::Loads;
 use super::locks::LockTable;
 use super::offsets::OffsetTable;
 use super::parked::ParkedPulls;
@@ -70,12 +72,14 @@ pub struct Shard<B> {
     pub(super) locks: LockTable,
     pub(super) parked: ParkedPulls<ParkedPull>,
     pub(super) log: CommitLog<B, ShardRecord>,
-    pub(super) waiters: Waiters,
+    pub(super) waiters: Waiters<B>,
+    pub(super) loads: Loads<B>,
+    pub(super) calls: Calls<B>,
     pub(super) unique_keys: UniqueKeys,
     /// Where sends that leave the queue to the broker go next.
     pub(super) next_queue: u32,
     /// Changes that are made and not yet staged, since the log was full. Nothing else is staged before them.
-    pub(super) unlogged: VecDeque<(ControlRecord, Then)>,
+    pub(super) unlogged: VecDeque<(ControlRecord, Then<B>)>,
     actions: VecDeque<Action>,
     offsets_logged_at_ms: i64,
     housekeeping_at_ms: i64,
@@ -106,6 +110,8 @@ impl<B: Buffer + 'static> Shard<B> {
             parked: ParkedPulls::default(),
             log,
             waiters: Waiters::default(),
+            loads: Loads::default(),
+            calls: Calls::default(),
             next_queue: 0,
             unlogged: VecDeque::new(),
             actions: VecDeque::new(),
@@ -115,7 +121,7 @@ impl<B: Buffer + 'static> Shard<B> {
         let records = shard.topics.ensure_system_topics(now_ms).map_err(OpenError::SystemTopics)?;
         let groups = shard.groups.ensure_system_groups(now_ms).map_err(OpenError::SystemGroups)?;
         for record in records.into_iter().chain(groups) {
-            shard.journal(record, Then::Nothing);
+            shard.journal(record, Then::Nothing, now_ms);
         }
         Ok(shard)
     }
@@ -146,21 +152,23 @@ impl<B: Buffer + 'static> Shard<B> {
         Ok(())
     }
 
-    pub fn on_connection_closed(&mut self, connection: ConnectionId) {
+    pub fn on_connection_closed(&mut self, connection: ConnectionId, now_ms: i64) {
+        self.fail_calls_to(connection, now_ms);
         drop(self.parked.on_connection_closed(connection));
         let notify = self.clients.on_connection_closed(connection);
         self.notify(notify);
     }
 
-    /// To be called every 100 ms or so: what falls due by time alone.
+    /// What falls due by time alone. To be called at [`wake_at_ms`](Shard::wake_at_ms), and every 100 ms or so.
     pub fn on_tick(&mut self, now_ms: i64) {
         self.log.on_tick();
+        self.fail_late_calls(now_ms);
         while let Some(pull) = self.parked.poll_deadline(now_ms) {
             self.resume_pull(pull);
         }
         if now_ms - self.offsets_logged_at_ms >= OFFSETS_LOGGED_EVERY_MS {
             self.offsets_logged_at_ms = now_ms;
-            self.log_offsets();
+            self.log_offsets(now_ms);
         }
         if now_ms - self.housekeeping_at_ms >= HOUSEKEEPING_EVERY_MS {
             self.housekeeping_at_ms = now_ms;
@@ -171,14 +179,19 @@ impl<B: Buffer + 'static> Shard<B> {
             }
             self.notify(expired.notify);
         }
-        self.stage_unlogged();
+        self.stage_unlogged(now_ms);
+    }
+
+    /// When something falls due that does not wait for the next tick.
+    pub fn wake_at_ms(&self) -> Option<i64> {
+        self.calls.next_deadline_ms()
     }
 
     /// The disk has answered.
-    pub fn on_completion(&mut self, completion: Completion) {
+    pub fn on_completion(&mut self, completion: Completion, now_ms: i64) {
         self.log.on_completion(completion);
-        self.settle_appends();
-        self.stage_unlogged();
+        self.settle_appends(now_ms);
+        self.stage_unlogged(now_ms);
     }
 
     /// What the file system has left; to be told every second or so.
@@ -196,7 +209,7 @@ impl<B: Buffer + 'static> Shard<B> {
         let op = self.log.poll_op(now_ms, alloc);
         if op.is_none() {
             // Appends that can have no place any more fail here, not by a completion.
-            self.settle_appends();
+            self.settle_appends(now_ms);
         }
         op
     }
@@ -206,9 +219,9 @@ impl<B: Buffer + 'static> Shard<B> {
     }
 
     /// Puts what is only in memory into the log; the shard has stopped well once [`is_idle`](Shard::is_idle).
-    pub fn prepare_stop(&mut self) {
-        self.log_offsets();
-        self.stage_unlogged();
+    pub fn prepare_stop(&mut self, now_ms: i64) {
+        self.log_offsets(now_ms);
+        self.stage_unlogged(now_ms);
         self.log.ask_sync();
     }
 
@@ -235,6 +248,7 @@ impl<B: Buffer + 'static> Shard<B> {
                     code: RequestCode::NOTIFY_CONSUMER_IDS_CHANGED,
                     ext: Box::new(GroupChanged(group.clone())),
                     body: SmallVec::new(),
+                    answered_as: None,
                 };
                 self.actions.push_back(Action::Push { to, push });
             }
@@ -245,16 +259,21 @@ impl<B: Buffer + 'static> Shard<B> {
     ///
     /// Tables change first and the log follows, so a change the log has no room for must wait, and everything else
     /// behind it: a message must never stand in the log before the topic it belongs to.
-    pub(super) fn journal(&mut self, record: ControlRecord, then: Then) {
+    pub(super) fn journal(&mut self, record: ControlRecord, then: Then<B>, now_ms: i64) {
         self.unlogged.push_back((record, then));
-        self.stage_unlogged();
+        self.stage_unlogged(now_ms);
     }
 
     /// Answers a request that changed a table, by `then` once the change is durable, or that left it as it was.
-    pub(super) fn answer_change(&mut self, change: Option<ControlRecord>, then: Then) -> Answer {
+    pub(super) fn answer_change(
+        &mut self,
+        change: Option<ControlRecord>,
+        then: Then<B>,
+        now_ms: i64,
+    ) -> Answer {
         match change {
             Some(record) => {
-                self.journal(record, then);
+                self.journal(record, then, now_ms);
                 Answer::Later
             }
             None => Reply::success().into(),
@@ -276,27 +295,43 @@ impl<B: Buffer + 'static> Shard<B> {
     pub(super) fn stage(
         &mut self,
         appends: impl IntoIterator<Item = Append<ShardRecord>>,
-        then: Then,
+        then: Then<B>,
+        now_ms: i64,
     ) -> Result<(), Refusal> {
-        self.stage_unlogged();
+        self.stage_with(appends, Vec::new(), then, now_ms)
+    }
+
+    /// Stages messages and the changes that belong to them, all in one batch of the log: all of it becomes durable or
+    /// nothing. The changes are made in their tables then, and `then` follows.
+    ///
+    /// A message's queue offset will be the queue's `tail_offset` at this moment, counted on from message to message.
+    pub(super) fn stage_with(
+        &mut self,
+        appends: impl IntoIterator<Item = Append<ShardRecord>>,
+        changes: Vec<ControlRecord>,
+        then: Then<B>,
+        now_ms: i64,
+    ) -> Result<(), Refusal> {
+        self.stage_unlogged(now_ms);
         if !self.unlogged.is_empty() {
             let wait = "service not available now: changes of topics or groups wait for the log";
             return Err(Refusal::new(ResponseCode::SERVICE_NOT_AVAILABLE, wait));
         }
-        let staged = self.log.stage(appends)?;
-        self.waiters.push(staged, None, then);
+        let staged = self.log.stage(appends.into_iter().chain(changes.iter().map(ShardRecord::control)))?;
+        let changes = if changes.is_empty() { Changes::None } else { Changes::ToApply(changes) };
+        self.waiters.push(staged, changes, then);
         Ok(())
     }
 
-    fn stage_unlogged(&mut self) {
+    fn stage_unlogged(&mut self, now_ms: i64) {
         while let Some((record, _)) = self.unlogged.front() {
             match self.log.stage([ShardRecord::control(record)]) {
                 Ok(staged) => {
                     let (change, then) = self.unlogged.pop_front().expect("looked at just now");
-                    self.waiters.push(staged, Some(change), then);
+                    self.waiters.push(staged, Changes::Made(change), then);
                 }
                 Err(AppendRefused::Poisoned(poison)) => {
-                    self.fail_unlogged(&poison.to_string());
+                    self.fail_unlogged(&poison.to_string(), now_ms);
                     return;
                 }
                 // Room comes with the next completion or tick.
@@ -306,17 +341,17 @@ impl<B: Buffer + 'static> Shard<B> {
     }
 
     /// The log takes nothing any more: whoever waits for these changes is told.
-    fn fail_unlogged(&mut self, reason: &str) {
+    fn fail_unlogged(&mut self, reason: &str, now_ms: i64) {
         for (_, then) in std::mem::take(&mut self.unlogged) {
-            self.fail(then, reason);
+            self.fail(then, reason, now_ms);
         }
     }
 
-    fn log_offsets(&mut self) {
+    fn log_offsets(&mut self, now_ms: i64) {
         while self.unlogged.is_empty()
             && let Some(record) = self.offsets.take_changes()
         {
-            self.journal(record, Then::Nothing);
+            self.journal(record, Then::Nothing, now_ms);
         }
     }
 }

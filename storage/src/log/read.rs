@@ -287,6 +287,15 @@ impl<B: Buffer, R: Record> CommitLog<B, R> {
         Ok(low)
     }
 
+    /// Where the record of an index entry is; nothing if its segment has left.
+    #[must_use]
+    pub fn run_of(&self, entry: &IndexEntry) -> Option<Run<B>> {
+        if let Some((buffer, range)) = self.tail_cache.find(entry.log_offset, entry.size) {
+            return Some(Run::Memory(MemoryRun { buffer: Rc::clone(buffer), range }));
+        }
+        self.file_run(entry.log_offset, entry.size).map(Run::File)
+    }
+
     fn extend_runs(&self, runs: &mut SmallVec<[Run<B>; 4]>, entry: &IndexEntry) {
         if let Some((buffer, range)) = self.tail_cache.find(entry.log_offset, entry.size) {
             if let Some(Run::Memory(last)) = runs.last_mut()

@@ -21,7 +21,7 @@ impl<B: Buffer + 'static> Shard<B> {
         if self.groups.get(group).is_none() {
             self.check_changes_flow()?;
             if let Some(record) = self.groups.ensure(group, now_ms)? {
-                self.journal(record, Then::Nothing);
+                self.journal(record, Then::Nothing, now_ms);
             }
         }
         self.groups.get(group).ok_or_else(|| Refusal::group_unknown(group))
@@ -36,7 +36,7 @@ pub(super) fn update<B: Buffer + 'static>(
     let wanted: SubscriptionGroupConfig = parse(request.body)?;
     shard.check_changes_flow()?;
     let change = shard.groups.update(wanted, now_ms)?;
-    Ok(shard.answer_change(change, Then::Succeed(request.reply_to())))
+    Ok(shard.answer_change(change, Then::Succeed(request.reply_to()), now_ms))
 }
 
 pub(super) fn delete<B: Buffer + 'static>(
@@ -48,7 +48,7 @@ pub(super) fn delete<B: Buffer + 'static>(
     shard.check_changes_flow()?;
     let change = shard.groups.delete(wanted.group_name, wanted.clean_offset, now_ms);
     change.iter().for_each(|record| shard.offsets.apply(record));
-    Ok(shard.answer_change(change, Then::Succeed(request.reply_to())))
+    Ok(shard.answer_change(change, Then::Succeed(request.reply_to()), now_ms))
 }
 
 pub(super) fn get_all<B: Buffer + 'static>(shard: &mut Shard<B>, _: &Request<'_>, _: i64) -> Handled {

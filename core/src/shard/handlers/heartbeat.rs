@@ -64,7 +64,7 @@ impl<B: Buffer + 'static> Shard<B> {
         if let Some(record) =
             self.topics.ensure_retry_topic(group, retry_queues, consumer.unit_mode, now_ms)?
         {
-            self.journal(record, Then::Register(None));
+            self.journal(record, Then::Register(None), now_ms);
         }
         let registered = self.clients.register_consumer(client, consumer, subscriptions, notifies, now_ms)?;
         self.notify(registered.notify);

@@ -41,7 +41,7 @@ pub(super) fn update<B: Buffer + 'static>(
         write_queue_nums: wanted.write_queues,
     };
     let change = shard.topics.update(config, now_ms)?;
-    Ok(shard.answer_change(change, Then::Register(request.reply_to())))
+    Ok(shard.answer_change(change, Then::Register(request.reply_to()), now_ms))
 }
 
 /// NameServers are told by the tool that deletes (216); a registration never takes a topic away.
@@ -54,7 +54,7 @@ pub(super) fn delete<B: Buffer + 'static>(
     shard.check_changes_flow()?;
     let change = shard.topics.delete(wanted.topic, now_ms)?;
     change.iter().for_each(|record| shard.offsets.apply(record));
-    Ok(shard.answer_change(change, Then::Succeed(request.reply_to())))
+    Ok(shard.answer_change(change, Then::Succeed(request.reply_to()), now_ms))
 }
 
 pub(super) fn get<B: Buffer + 'static>(shard: &mut Shard<B>, request: &Request<'_>, _: i64) -> Handled {

@@ -177,7 +177,7 @@ fn empty_tables_have_a_snapshot() {
     assert_eq!(restored_from(&snapshot), empty());
     assert_eq!(
         empty().restore(&[]),
-        Err(SnapshotError::Incomplete { at: 0, part: Part::Topics }),
+        Err(SnapshotError::Incomplete { at: 0, missing: ControlKind::TopicTableState }),
         "no bytes at all are no snapshot"
     );
 }
@@ -187,17 +187,27 @@ fn what_a_snapshot_cannot_hold_is_refused_by_name() {
     let topics = frame(&[6, 1, 0, 0, 0, 0]);
     let groups = frame(&[7, 1, 0, 0, 0]);
     let delete = ControlRecord::TopicDelete { number: TopicNumber(0), version: DataVersion::default() };
-    let out_of_place = |at, kind, part| SnapshotError::OutOfPlace { at, kind, part };
+    let out_of_place = |at, kind, after| SnapshotError::OutOfPlace { at, kind, after: Some(after) };
     let error = |error: ControlError| SnapshotError::Record { at: topics.len(), error: error.into() };
     let rows = [
         (frame(&[200, 1]), error(ControlError::UnknownKind { kind: 200 })),
         (frame(&[7, 2]), error(ControlError::UnknownForm { kind: ControlKind::GroupTableState, form: 2 })),
         (frame(&[]), error(ControlError::NoHead)),
-        (topics.clone(), out_of_place(topics.len(), ControlKind::TopicTableState, Part::Groups)),
-        (frame(&delete.encode()), out_of_place(topics.len(), ControlKind::TopicDelete, Part::Groups)),
+        (
+            topics.clone(),
+            out_of_place(topics.len(), ControlKind::TopicTableState, ControlKind::TopicTableState),
+        ),
+        (
+            frame(&delete.encode()),
+            out_of_place(topics.len(), ControlKind::TopicDelete, ControlKind::TopicTableState),
+        ),
         (
             [groups.clone(), groups.clone()].concat(),
-            out_of_place(topics.len() + groups.len(), ControlKind::GroupTableState, Part::Offsets),
+            out_of_place(
+                topics.len() + groups.len(),
+                ControlKind::GroupTableState,
+                ControlKind::GroupTableState,
+            ),
         ),
     ];
     for (behind_the_topics, expected) in rows {

@@ -6,6 +6,7 @@ use apogee_net::request::{
 use apogee_storage::{LogEvent, LogOffset, Retention, SpaceState, WhyLeft};
 
 use super::*;
+use crate::shard::Shard;
 
 const BODY_BYTES: usize = 100_000;
 

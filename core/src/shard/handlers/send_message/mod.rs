@@ -3,6 +3,8 @@
 //! The checks and their order are those of `AbstractSendMessageProcessor#msgCheck` and `SendMessageProcessor`.
 //! Whether the body is a batch is said by the header, not by the code.
 
+mod delivery;
+
 use apogee_net::code::ResponseCode;
 use apogee_net::message::{
     BatchMessages, HexId, Properties, PropertyEdit, RETRY_PREFIX, check_topic, property,
@@ -12,6 +14,7 @@ use apogee_storage::{Buffer, QueueKey};
 use bytes::Bytes;
 use smallvec::SmallVec;
 
+use self::delivery::Delivery;
 use super::{Answer, Handled};
 use crate::service::Request;
 use crate::shard::commit::{Sent, Then};
@@ -38,7 +41,7 @@ pub(super) fn handle<B: Buffer + 'static>(
         return Err(Refusal::new(ResponseCode::NO_PERMISSION, remark).into());
     }
     shard.ensure_topic(&send, now_ms)?;
-    check_features(&send)?;
+    Delivery::of(&send).check_supported(send.topic)?;
     if request.body.is_empty() {
         return Err(Refusal::new(ResponseCode::MESSAGE_ILLEGAL, "the message has no body").into());
     }
@@ -49,36 +52,11 @@ pub(super) fn handle<B: Buffer + 'static>(
     }
     let target = shard.choose_queue(&send, now_ms)?;
     if send.batch {
-        shard.stage_batch(request, &send, &target)?;
+        shard.stage_batch(request, &send, &target, now_ms)?;
     } else {
         shard.stage_one(request, &send, &target, now_ms)?;
     }
     Ok(Answer::Later)
-}
-
-/// Refuses what is not built yet, rather than storing it as something else. One pass: every send comes through here.
-fn check_features(send: &SendMessageRequest<'_>) -> Result<(), Refusal> {
-    const TRANSACTION: &[u8] = property::TRANSACTION_PREPARED.as_bytes();
-    const DELAY: &[u8] = property::DELAY.as_bytes();
-    const TIMERS: [&[u8]; 3] = [
-        property::TIMER_DELAY_SEC.as_bytes(),
-        property::TIMER_DELAY_MS.as_bytes(),
-        property::TIMER_DELIVER_MS.as_bytes(),
-    ];
-    for (name, value) in Properties(send.properties.as_bytes()).iter() {
-        if name == TRANSACTION && value == b"true" {
-            let remark = "this broker does not take transactional messages";
-            return Err(Refusal::new(ResponseCode::NO_PERMISSION, remark));
-        }
-        // A consumer that asks for a later redelivery gets one at once: late is a wish, losing it would not be.
-        let is_delay = name == DELAY && !send.topic.starts_with(RETRY_PREFIX);
-        if (is_delay || TIMERS.contains(&name)) && value != b"0" {
-            let name = String::from_utf8_lossy(name);
-            let remark = format!("this broker does not take delayed messages (property {name})");
-            return Err(Refusal::new(ResponseCode::MESSAGE_ILLEGAL, remark));
-        }
-    }
-    Ok(())
 }
 
 /// Where a message goes: its topic, or the dead letters of its group.
@@ -97,7 +75,7 @@ impl<B: Buffer + 'static> Shard<B> {
             unit_mode: send.unit_mode,
         };
         if let Some(record) = self.topics.create_for_send(wanted, now_ms)? {
-            self.journal(record, Then::Register(None));
+            self.journal(record, Then::Register(None), now_ms);
         }
         Ok(())
     }
@@ -108,7 +86,7 @@ impl<B: Buffer + 'static> Shard<B> {
             let max = send.max_reconsume_times.unwrap_or(config.retry_max_times);
             if send.reconsume_times > max || self.locks.is_group_ordered(group, now_ms) {
                 if let Some(record) = self.topics.ensure_dead_letter_topic(group, now_ms)? {
-                    self.journal(record, Then::Register(None));
+                    self.journal(record, Then::Register(None), now_ms);
                 }
                 return self.target(&topics::dead_letter_topic(group), 0);
             }
@@ -165,7 +143,7 @@ impl<B: Buffer + 'static> Shard<B> {
             ShardRecord::Control(_) => None,
         };
         let then = sent(request, target, unique_key);
-        self.stage([append], then)
+        self.stage([append], then, now_ms)
     }
 
     /// A batch is stored as its messages, next to each other; each keeps its own unique key.
@@ -174,6 +152,7 @@ impl<B: Buffer + 'static> Shard<B> {
         request: &Request<'_>,
         send: &SendMessageRequest<'_>,
         target: &Target,
+        now_ms: i64,
     ) -> Result<(), Refusal> {
         if send.topic.starts_with(RETRY_PREFIX) {
             return Err(Refusal::new(
@@ -194,7 +173,7 @@ impl<B: Buffer + 'static> Shard<B> {
         if appends.is_empty() {
             return Err(Refusal::new(ResponseCode::MESSAGE_ILLEGAL, "the batch is empty"));
         }
-        self.stage(appends, sent(request, target, None))
+        self.stage(appends, sent(request, target, None), now_ms)
     }
 
     /// What every stored message says of its broker.
@@ -224,13 +203,14 @@ impl<B: Buffer + 'static> Shard<B> {
             born_host: request.peer,
             store_host: self.config.address,
             reconsume_times: send.reconsume_times,
+            prepared_transaction_offset: 0,
             body,
             properties,
         }
     }
 }
 
-fn sent(request: &Request<'_>, target: &Target, unique_key: Option<String>) -> Then {
+fn sent<B>(request: &Request<'_>, target: &Target, unique_key: Option<String>) -> Then<B> {
     match request.reply_to() {
         Some(to) => Then::Sent(Sent { to, queue_id: target.queue_id, unique_key }),
         None => Then::Nothing,

@@ -21,6 +21,7 @@ mod stats;
 mod subscription_group;
 #[cfg(test)]
 mod tests;
+mod timer;
 mod topic_config;
 
 pub use client::CheckClientRequestBody;
@@ -52,6 +53,7 @@ pub use subscription_group::{
     GroupForbidden, GroupRetryPolicy, GroupRetryPolicyType, SubscriptionGroupConfig, SubscriptionGroupList,
     SubscriptionGroupWrapper,
 };
+pub use timer::{TIMER_CHECKPOINT_BYTES, TimerCheckpoint, TimerMetric, TimerMetrics};
 pub use topic_config::{
     CreateTopicListRequestBody, TopicConfig, TopicConfigAndMappingSerializeWrapper,
     TopicConfigSerializeWrapper, TopicFilterType, perm,

@@ -44,6 +44,9 @@ fn goldens() -> Vec<Golden> {
             r#"{"dataVersion":{"counter":3,"stateVersion":0,"timestamp":1700000000000},"mappingDataVersion":{"counter":3,"stateVersion":0,"timestamp":1700000000000},"topicConfigTable":{"TopicTest":{"attributes":{"message.type":"NORMAL"},"order":false,"perm":6,"readQueueNums":4,"topicFilterType":"SINGLE_TAG","topicName":"TopicTest","topicSysFlag":0,"writeQueueNums":4}},"topicQueueMappingDetailMap":{},"topicQueueMappingInfoMap":{}}"#,
         ),
         golden::<RegisterBrokerBody>(REGISTRATION),
+        golden::<TimerMetrics>(
+            r#"{"dataVersion":{"counter":3,"stateVersion":0,"timestamp":1700000000000},"timingCount":{"TopicTest":{"count":7,"timeStamp":1700000000000}}}"#,
+        ),
         golden::<HeartbeatData>(HEARTBEAT),
         golden::<LockBatchRequestBody>(
             r#"{"clientId":"10.0.0.1@1#2","consumerGroup":"CG","mqSet":[{"brokerName":"broker-a","queueId":0,"topic":"TopicTest"}],"onlyThisBroker":false}"#,

@@ -8,6 +8,7 @@ mod ids;
 mod layout;
 mod names;
 mod properties;
+mod recall_handle;
 mod record;
 mod stored;
 mod tags;
@@ -22,6 +23,7 @@ pub use names::{
     check_group, check_topic,
 };
 pub use properties::{PROPERTIES_BYTES_MAX, Properties, PropertyEdit, append_property, property};
+pub use recall_handle::{BadRecallHandle, RecallHandle};
 pub use record::{MessageRecord, Place, RecordError};
 pub use stored::{MessageError, StoredMessage, StoredMessages};
 pub use tags::{TAGS_MAX, TagExpression, TagExpressionError, tag_hash};

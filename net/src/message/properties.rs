@@ -46,6 +46,14 @@ pub mod property {
     pub const TIMER_DELAY_SEC: &str = "TIMER_DELAY_SEC";
     pub const TIMER_DELAY_MS: &str = "TIMER_DELAY_MS";
     pub const TIMER_DELIVER_MS: &str = "TIMER_DELIVER_MS";
+    /// When a message in the timer topic is due.
+    pub const TIMER_OUT_MS: &str = "TIMER_OUT_MS";
+    /// When a delivered message was taken into the timer topic.
+    pub const TIMER_ENQUEUE_MS: &str = "TIMER_ENQUEUE_MS";
+    /// When a delivered message was taken out of it.
+    pub const TIMER_DEQUEUE_MS: &str = "TIMER_DEQUEUE_MS";
+    /// How often a message was put into the timer topic anew, so as not to expire there.
+    pub const TIMER_ROLL_TIMES: &str = "TIMER_ROLL_TIMES";
 }
 
 /// A property string, read where it lies.

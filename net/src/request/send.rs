@@ -35,6 +35,33 @@ headers! {
         broker_name: Option<&'a str> = "n" | "brokerName" | "bname",
     }
 
+    /// CONSUMER_SEND_MSG_BACK (36): a consumer could not consume a message and wants it again later.
+    ConsumerSendMsgBackRequest<'a> {
+        /// Of the message in this broker's log.
+        offset: i64 = "offset",
+        group: &'a str = "group",
+        /// 0: the broker decides; negative: no more retries.
+        delay_level: i32 = "delayLevel",
+        origin_message_id: Option<&'a str> = "originMsgId",
+        origin_topic: Option<&'a str> = "originTopic",
+        unit_mode: bool = "unitMode" else false,
+        max_reconsume_times: Option<i32> = "maxReconsumeTimes",
+    }
+
+    /// RECALL_MESSAGE (370): a message that waits for its time shall not be delivered.
+    RecallMessageRequest<'a> {
+        producer_group: Option<&'a str> = "producerGroup",
+        topic: &'a str = "topic",
+        recall_handle: &'a str = "recallHandle",
+    }
+
+    /// Reply to RECALL_MESSAGE (370).
+    RecallMessageReply<'a> {
+        /// The message's unique key.
+        msg_id: Cow<'a, str> = "msgId",
+        region: Option<Cow<'a, str>> = "MSG_REGION",
+    }
+
     /// Reply to a stored message (`SendMessageResponseHeader`), also with codes 10, 11 and 12.
     ///
     /// Clients read the required fields and the last two unchecked.

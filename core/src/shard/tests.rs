@@ -13,7 +13,7 @@ use apogee_net::code::{RequestCode, ResponseCode};
 use apogee_net::command::{RequestHead, append_request};
 use apogee_net::flags::PullSysFlag;
 use apogee_net::frame::{HeaderEncoding, RawFrame, split_frame};
-use apogee_net::header::{Header, NoExt};
+use apogee_net::header::NoExt;
 use apogee_net::io::ConnectionId;
 use apogee_net::message::{BatchMessage, Properties, append_batch_message, property};
 use apogee_net::request::{

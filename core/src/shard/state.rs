@@ -50,6 +50,8 @@ pub struct ShardConfig {
     /// Where clients reach this shard. Stands in every message it stores.
     pub address: SocketAddr,
     pub message_bytes_max: usize,
+    /// Whether consumers may filter by expressions over properties (`enablePropertyFilter`).
+    pub enable_property_filter: bool,
 }
 
 /// One RocketMQ broker: its topics, groups, clients and log, as decisions only.
@@ -164,7 +166,7 @@ impl<B: Buffer + 'static> Shard<B> {
         self.log.on_tick();
         self.fail_late_calls(now_ms);
         while let Some(pull) = self.parked.poll_deadline(now_ms) {
-            self.resume_pull(pull);
+            self.resume_pull(pull, now_ms);
         }
         if now_ms - self.offsets_logged_at_ms >= OFFSETS_LOGGED_EVERY_MS {
             self.offsets_logged_at_ms = now_ms;

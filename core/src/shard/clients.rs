@@ -13,6 +13,9 @@ mod consumer_group;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::ops::Bound;
+use std::sync::Arc;
 
 use apogee_net::body::{ConsumerData, HeartbeatData};
 use apogee_net::header::Language;
@@ -20,7 +23,7 @@ use apogee_net::io::ConnectionId;
 use rustc_hash::FxHashMap;
 
 pub use self::consumer_group::ConsumerGroup;
-use self::consumer_group::bytes_of;
+use self::consumer_group::{TopicsChange, bytes_of};
 
 /// A member that was silent longer has left, and its connection is closed (`CHANNEL_EXPIRED_TIMEOUT`).
 pub const SILENCE_MS_MAX: i64 = 120_000;
@@ -40,6 +43,7 @@ pub const NAME_BYTES_MAX: usize = 1024;
 #[derive(Clone, Copy, Debug)]
 pub struct Client<'a> {
     pub connection: ConnectionId,
+    pub address: SocketAddr,
     pub client_id: &'a str,
     pub language: Language,
     pub version: i32,
@@ -48,6 +52,7 @@ pub struct Client<'a> {
 /// One client in one group.
 #[derive(Debug)]
 pub struct Member {
+    address: SocketAddr,
     client_id: Box<str>,
     language: Language,
     version: i32,
@@ -55,6 +60,16 @@ pub struct Member {
 }
 
 impl Member {
+    /// Where its connection comes from.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// When its last heartbeat came.
+    pub fn heard_ms(&self) -> i64 {
+        self.heard_ms
+    }
+
     pub fn client_id(&self) -> &str {
         &self.client_id
     }
@@ -136,8 +151,11 @@ struct Memberships {
 /// A group without members has no entry. Each membership stands in its group and in `connections`.
 #[derive(Debug, Default)]
 pub struct ClientTable {
-    consumer_groups: FxHashMap<Box<str>, ConsumerGroup>,
-    producer_groups: FxHashMap<Box<str>, BTreeMap<ConnectionId, Member>>,
+    consumer_groups: FxHashMap<Arc<str>, ConsumerGroup>,
+    /// Consumer groups by the topics that they subscribe to.
+    subscribers: FxHashMap<Box<str>, BTreeSet<Arc<str>>>,
+    /// In order, so that whoever goes through all of them can pause between two.
+    producer_groups: BTreeMap<Box<str>, BTreeMap<ConnectionId, Member>>,
     connections: FxHashMap<ConnectionId, Memberships>,
     memberships: usize,
     subscription_bytes: usize,
@@ -147,6 +165,30 @@ impl ClientTable {
     /// A consumer group with live members.
     pub fn consumer_group(&self, group: &str) -> Option<&ConsumerGroup> {
         self.consumer_groups.get(group)
+    }
+
+    /// Consumer groups with a subscription to a topic, ordered by name, behind one of them.
+    pub fn subscribers(&self, topic: &str, after: Option<&str>) -> impl Iterator<Item = &Arc<str>> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let groups = self.subscribers.get(topic);
+        groups.into_iter().flat_map(move |groups| groups.range::<str, _>((from, Bound::Unbounded)))
+    }
+
+    /// The first producer group from a name on.
+    pub fn producer_group_from(&self, from: Bound<&str>) -> Option<&str> {
+        self.producer_groups.range::<str, _>((from, Bound::Unbounded)).next().map(|(group, _)| &**group)
+    }
+
+    /// The live members of a producer group, oldest connection first, behind one of them.
+    pub fn producers_after(
+        &self,
+        group: &str,
+        after: Option<ConnectionId>,
+    ) -> impl Iterator<Item = (ConnectionId, &Member)> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let members = self.producer_groups.get(group);
+        let members = members.into_iter().flat_map(move |members| members.range((from, Bound::Unbounded)));
+        members.map(|(connection, member)| (*connection, member))
     }
 
     /// The live members of a producer group, oldest connection first.
@@ -188,17 +230,28 @@ impl ClientTable {
             None => self.consumer_groups.entry(name.into()).or_insert(ConsumerGroup::new(data, notifies)),
         };
         let members_changed = heard_from(&mut group.members, client, now_ms);
-        let (topics_changed, knows_subscriptions) = match subscriptions {
+        let (topics, knows_subscriptions) = match subscriptions {
             Subscriptions::Full { fingerprint } => {
                 (group.update_subscriptions(&data.subscription_data_set, fingerprint), true)
             }
-            Subscriptions::LeftOut { fingerprint } => (false, group.knows_fingerprint(fingerprint)),
+            Subscriptions::LeftOut { fingerprint } => {
+                (TopicsChange::default(), group.knows_fingerprint(fingerprint))
+            }
         };
         self.subscription_bytes = self.subscription_bytes - group_bytes + group.subscription_bytes;
-        let notify = match members_changed || topics_changed {
+        let notify = match members_changed || !topics.is_none() {
             true => notify(name, group),
             false => None,
         };
+        for topic in &topics.removed {
+            self.unsubscribe(topic, name);
+        }
+        if !topics.added.is_empty() {
+            let (name, _) = self.consumer_groups.get_key_value(name).expect("it was found or made just now");
+            for topic in topics.added {
+                self.subscribers.entry(topic).or_default().insert(Arc::clone(name));
+            }
+        }
         if !is_member {
             self.memberships += 1;
             self.connections.entry(client.connection).or_default().consumer_groups.insert(name.into());
@@ -295,7 +348,18 @@ impl ClientTable {
         self.memberships -= 1;
         if group.members.is_empty() {
             self.subscription_bytes -= group.subscription_bytes;
-            self.consumer_groups.remove(name);
+            let group = self.consumer_groups.remove(name).expect("looked at just now");
+            for subscription in group.subscriptions() {
+                self.unsubscribe(&subscription.data().topic, name);
+            }
+        }
+    }
+
+    fn unsubscribe(&mut self, topic: &str, group: &str) {
+        let groups = self.subscribers.get_mut(topic).expect("a subscription stands with its topic");
+        assert!(groups.remove(group), "{group:?} did not subscribe to {topic:?}");
+        if groups.is_empty() {
+            self.subscribers.remove(topic);
         }
     }
 
@@ -316,7 +380,7 @@ impl ClientTable {
     }
 
     fn notify_all(&self, groups: BTreeSet<Box<str>>) -> Vec<Notify> {
-        let alive = groups.iter().filter_map(|name| Some((name, self.consumer_groups.get(name)?)));
+        let alive = groups.iter().filter_map(|name| Some((name, self.consumer_groups.get(&**name)?)));
         alive.filter_map(|(name, group)| notify(name, group)).collect()
     }
 }
@@ -331,14 +395,15 @@ fn check_client(client: Client<'_>) -> Result<(), ClientError> {
 
 /// True if the members are others than before.
 fn heard_from(members: &mut BTreeMap<ConnectionId, Member>, client: Client<'_>, now_ms: i64) -> bool {
-    let Client { connection, client_id, language, version } = client;
+    let Client { connection, address, client_id, language, version } = client;
     if let Some(member) = members.get_mut(&connection)
         && *member.client_id == *client_id
     {
         member.heard_ms = now_ms;
         return false;
     }
-    members.insert(connection, Member { client_id: client_id.into(), language, version, heard_ms: now_ms });
+    let member = Member { address, client_id: client_id.into(), language, version, heard_ms: now_ms };
+    members.insert(connection, member);
     true
 }
 

@@ -3,6 +3,10 @@
 //! Each method that changes something returns the [`ControlRecord`] to be logged, or `None` if all was so already.
 //! The change is in force at once; whoever asked for it is answered when the record is durable.
 
+use std::collections::BTreeSet;
+use std::ops::Bound;
+use std::sync::Arc;
+
 use apogee_net::body::{DataVersion, RawValue, SubscriptionGroupConfig};
 use apogee_net::message::{NameError, check_group};
 use rustc_hash::FxHashMap;
@@ -62,7 +66,9 @@ pub enum GroupError {
 pub struct GroupTable {
     /// `autoCreateSubscriptionGroup`
     auto_create: bool,
-    groups: FxHashMap<Box<str>, SubscriptionGroupConfig>,
+    groups: FxHashMap<Arc<str>, SubscriptionGroupConfig>,
+    /// The keys of `groups` in order, so that whoever goes through all of them can pause between two.
+    names: BTreeSet<Arc<str>>,
     /// Bytes of retry policies and static subscriptions over all groups.
     json_bytes: usize,
     version: DataVersion,
@@ -72,7 +78,13 @@ impl GroupTable {
     /// An empty table; first [`apply`](Self::apply) what the log has, then
     /// [`ensure_system_groups`](Self::ensure_system_groups).
     pub fn new(auto_create: bool) -> Self {
-        Self { auto_create, groups: FxHashMap::default(), json_bytes: 0, version: DataVersion::default() }
+        Self {
+            auto_create,
+            groups: FxHashMap::default(),
+            names: BTreeSet::new(),
+            json_bytes: 0,
+            version: DataVersion::default(),
+        }
     }
 
     /// An empty table of the same broker.
@@ -88,6 +100,11 @@ impl GroupTable {
     /// All groups, in no order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &SubscriptionGroupConfig> {
         self.groups.values()
+    }
+
+    /// Groups ordered by name, from one on or behind it.
+    pub fn range<'a>(&'a self, from: Bound<&'a str>) -> impl Iterator<Item = &'a SubscriptionGroupConfig> {
+        self.names.range::<str, _>((from, Bound::Unbounded)).map(|name| &self.groups[name])
     }
 
     pub fn len(&self) -> usize {
@@ -156,9 +173,7 @@ impl GroupTable {
     /// Records that rebuild the whole table, for a snapshot: the groups in the order of their names, then the
     /// version of them all.
     pub fn snapshot(&self) -> impl Iterator<Item = ControlRecord> {
-        let mut groups: Vec<_> = self.iter().collect();
-        groups.sort_unstable_by_key(|config| &config.group_name);
-        let puts = groups.into_iter().map(|config| ControlRecord::GroupPut {
+        let puts = self.range(Bound::Unbounded).map(|config| ControlRecord::GroupPut {
             version: DataVersion::default(),
             config: Box::new(config.clone()),
         });
@@ -169,14 +184,18 @@ impl GroupTable {
     pub fn apply(&mut self, record: &ControlRecord) {
         match record {
             ControlRecord::GroupPut { version, config } => {
-                let name = config.group_name.as_str();
-                let before = self.groups.insert(name.into(), SubscriptionGroupConfig::clone(config));
+                let name: Arc<str> = config.group_name.as_str().into();
+                let before = self.groups.insert(Arc::clone(&name), SubscriptionGroupConfig::clone(config));
+                if before.is_none() {
+                    self.names.insert(name);
+                }
                 self.json_bytes += json_bytes(config);
                 self.json_bytes -= before.as_ref().map_or(0, json_bytes);
                 self.version = *version;
             }
             ControlRecord::GroupDelete { version, group, .. } => {
                 let before = self.groups.remove(group.as_str());
+                self.names.remove(group.as_str());
                 self.json_bytes -= before.as_ref().map_or(0, json_bytes);
                 self.version = *version;
             }

@@ -81,6 +81,8 @@ enum Step<B> {
     Finding { wanted: Wanted, tries: u32 },
     /// The batch that holds the record which begins there.
     Batch(LogOffset),
+    /// Index pages, for whoever met the fault and looks again.
+    Pages,
     /// Exactly what was asked for, in pieces of which some are in memory.
     Pieces(SmallVec<[Run<B>; 4]>),
 }
@@ -125,6 +127,21 @@ impl<B: Buffer + 'static> Shard<B> {
         self.wait(Need::Runs(from_file), Load { step: Step::Pieces(runs), then }, now_ms);
     }
 
+    /// Brings the index pages that somebody missed; `then` is given no bytes, and looks again.
+    pub(super) fn load_pages(&mut self, fault: IndexFault, now_ms: i64, then: OnLoaded<B>) {
+        match fault {
+            IndexFault::Cold { segment, range } => {
+                let index = self.log.sealed_index(segment).expect("the fault came from it just now");
+                let pages = ColdPages { index: Arc::clone(index), range };
+                self.wait(Need::Pages(pages), Load { step: Step::Pages, then }, now_ms);
+            }
+            IndexFault::Damaged { segment, .. } => {
+                self.log.on_index_damaged(segment);
+                then(self, Err(LoadError::DamagedIndex(fault.to_string())), now_ms);
+            }
+        }
+    }
+
     /// The driver has brought what a load needed: for pages nothing, for runs the bytes of each.
     pub fn on_loaded(&mut self, id: LoadId, result: Result<Vec<Bytes>, DiskError>, now_ms: i64) {
         let Load { step, then } = self.loads.waiting.remove(&id).expect("each load is answered once");
@@ -134,6 +151,7 @@ impl<B: Buffer + 'static> Shard<B> {
         };
         match step {
             Step::Finding { wanted, tries } => self.find_and_load(wanted, tries, now_ms, then),
+            Step::Pages => then(self, Ok(Bytes::new()), now_ms),
             Step::Batch(offset) => {
                 let record = cut_out(&pieces[0], offset);
                 then(self, record, now_ms);

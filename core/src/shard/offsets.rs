@@ -6,7 +6,9 @@
 //! that second earlier and see messages again, which RocketMQ's clients must expect anyway (a broker of RocketMQ
 //! writes its `consumerOffset.json` every 5 s).
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Bound;
+use std::sync::Arc;
 
 use apogee_storage::{QueueKey, QueueOffset};
 use rustc_hash::FxHashMap;
@@ -31,13 +33,19 @@ pub enum OffsetError {
     TableFull,
 }
 
-/// A group without offsets has no entry.
+/// A group without offsets has no entry. Names are shared by the maps.
 #[derive(Debug, Default, PartialEq)]
 pub struct OffsetTable {
-    groups: FxHashMap<Box<str>, Group>,
+    groups: FxHashMap<Arc<str>, Group>,
+    /// The keys of `groups` in order, so that whoever goes through all of them can pause between two.
+    names: BTreeSet<Arc<str>>,
+    /// Which groups have offsets in a topic.
+    by_topic: FxHashMap<TopicNumber, BTreeSet<Arc<str>>>,
+    /// Topics that are gone, and the groups that have yet to forget them.
+    leaving: BTreeMap<TopicNumber, BTreeSet<Arc<str>>>,
     len: usize,
     /// Groups with `changed` queues, in the order of their first change; may name groups that are gone.
-    changed: VecDeque<Box<str>>,
+    changed: VecDeque<Arc<str>>,
 }
 
 #[derive(Debug, Default, PartialEq)]
@@ -50,6 +58,8 @@ struct Group {
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Committed {
     offset: QueueOffset,
+    /// Where the group's last pull ended; zero before the first. Not logged: only tools are shown it.
+    pulled: QueueOffset,
     /// Stands in `changed`.
     is_changed: bool,
 }
@@ -79,10 +89,60 @@ impl OffsetTable {
         self.groups.get(group)?.offsets.get(&queue).map(|committed| committed.offset)
     }
 
-    /// All offsets of a group, ordered by topic number and queue.
+    /// A pull of the group ended before `next` (`ConsumerOffsetManager#commitPullOffset`). Kept for queues that have
+    /// an offset; a group that consumes commits its first within seconds.
+    pub fn note_pulled(&mut self, group: &str, queue: QueueKey, next: QueueOffset) {
+        let of_group = self.groups.get_mut(group);
+        if let Some(committed) = of_group.and_then(|of_group| of_group.offsets.get_mut(&queue)) {
+            committed.pulled = next;
+        }
+    }
+
+    /// Where the group's last pull ended, if anything is known of it; zero if it was not since the start.
+    pub fn pulled(&self, group: &str, queue: QueueKey) -> Option<QueueOffset> {
+        self.groups.get(group)?.offsets.get(&queue).map(|committed| committed.pulled)
+    }
+
+    /// All offsets of a group, ordered by topic number and queue. Those of deleted topics may be among them for a
+    /// while.
     pub fn of_group(&self, group: &str) -> impl Iterator<Item = (QueueKey, QueueOffset)> {
-        let offsets = self.groups.get(group).map(|of_group| &of_group.offsets);
+        self.of_group_after(group, None)
+    }
+
+    /// As [`of_group`](Self::of_group), of the queues behind one.
+    pub fn of_group_after(
+        &self,
+        group: &str,
+        after: Option<QueueKey>,
+    ) -> impl Iterator<Item = (QueueKey, QueueOffset)> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let offsets = self.groups.get(group).map(|of_group| of_group.offsets.range((from, Bound::Unbounded)));
         offsets.into_iter().flatten().map(|(queue, committed)| (*queue, committed.offset))
+    }
+
+    /// Topics in which a group has offsets, in the order of their numbers; one look-up each.
+    pub fn topics_of(&self, group: &str) -> impl Iterator<Item = TopicNumber> {
+        self.topics_after(group, None)
+    }
+
+    /// As [`topics_of`](Self::topics_of), behind one of them.
+    pub fn topics_after(&self, group: &str, after: Option<TopicNumber>) -> impl Iterator<Item = TopicNumber> {
+        let offsets = self.groups.get(group).map(|of_group| &of_group.offsets);
+        let mut from = after.map_or(Bound::Unbounded, |topic| Bound::Excluded(*topic.queues().end()));
+        std::iter::from_fn(move || {
+            let (queue, _) = offsets?.range((from, Bound::Unbounded)).next()?;
+            let (topic, _) = TopicNumber::of(*queue);
+            from = Bound::Excluded(*topic.queues().end());
+            Some(topic)
+        })
+        .filter(|topic| !self.leaving.contains_key(topic))
+    }
+
+    /// Groups with offsets in a topic, ordered by name, behind one of them.
+    pub fn groups_of(&self, topic: TopicNumber, after: Option<&str>) -> impl Iterator<Item = &Arc<str>> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let groups = self.by_topic.get(&topic);
+        groups.into_iter().flat_map(move |groups| groups.range::<str, _>((from, Bound::Unbounded)))
     }
 
     /// The offsets of a group in one topic, ordered by queue.
@@ -91,9 +151,9 @@ impl OffsetTable {
         offsets.into_iter().flatten().map(|(queue, committed)| (*queue, committed.offset))
     }
 
-    /// Groups that have an offset, in no order.
-    pub fn groups(&self) -> impl Iterator<Item = &str> {
-        self.groups.keys().map(|group| &**group)
+    /// Groups that have an offset, ordered by name, from one on or behind it.
+    pub fn groups_from(&self, from: Bound<&str>) -> impl Iterator<Item = &Arc<str>> {
+        self.names.range::<str, _>((from, Bound::Unbounded))
     }
 
     pub fn len(&self) -> usize {
@@ -106,20 +166,40 @@ impl OffsetTable {
 
     /// Forgets a group. Logged as [`ControlRecord::GroupDelete`], not here.
     pub fn remove_group(&mut self, group: &str) {
+        for topic in self.topics_of(group).collect::<Vec<_>>() {
+            self.leave_topic(topic, group);
+        }
         if let Some(of_group) = self.groups.remove(group) {
+            self.names.remove(group);
             self.len -= of_group.offsets.len();
         }
     }
 
-    /// Forgets what all groups had consumed of a topic. Logged as [`ControlRecord::TopicDelete`], not here. Looks at
-    /// every group.
+    /// What all groups had consumed of a topic counts no more; [`sweep`](Self::sweep) forgets it. Logged as
+    /// [`ControlRecord::TopicDelete`], not here. A topic's number is never given again, so nobody asks for it.
     pub fn remove_topic(&mut self, topic: TopicNumber) {
-        let mut removed = 0;
-        self.groups.retain(|_, of_group| {
-            removed += of_group.offsets.extract_if(topic.queues(), |_, _| true).count();
-            !of_group.offsets.is_empty()
-        });
-        self.len -= removed;
+        if let Some(groups) = self.by_topic.remove(&topic) {
+            self.leaving.insert(topic, groups);
+        }
+    }
+
+    /// Forgets the offsets of deleted topics, of at most `groups_max` groups. True if none are left.
+    pub fn sweep(&mut self, groups_max: usize) -> bool {
+        for _ in 0..groups_max {
+            let Some(mut entry) = self.leaving.first_entry() else { return true };
+            let topic = *entry.key();
+            let Some(group) = entry.get_mut().pop_first() else {
+                entry.remove();
+                continue;
+            };
+            let Some(of_group) = self.groups.get_mut(&group) else { continue };
+            self.len -= of_group.offsets.extract_if(topic.queues(), |_, _| true).count();
+            if of_group.offsets.is_empty() {
+                self.groups.remove(&group);
+                self.names.remove(&group);
+            }
+        }
+        self.leaving.is_empty()
     }
 
     /// Offsets that changed since they were taken last, about [`RECORD_BYTES_MAX`] of them, the group that waits
@@ -133,7 +213,7 @@ impl OffsetTable {
         {
             let mut is_done = true;
             if let Some(of_group) = self.groups.get_mut(name) {
-                let offsets = of_group.take_changed(&mut budget);
+                let offsets = of_group.take_changed(&mut budget, &self.leaving);
                 is_done = of_group.changed.is_empty();
                 if !offsets.is_empty() {
                     budget = budget.saturating_sub(name.len());
@@ -150,10 +230,9 @@ impl OffsetTable {
     /// Records that rebuild the whole table, for a snapshot, in the order of the groups' names; each about
     /// [`RECORD_BYTES_MAX`] long.
     pub fn snapshot(&self) -> impl Iterator<Item = ControlRecord> {
-        let mut groups: Vec<_> = self.groups.iter().collect();
-        groups.sort_unstable_by_key(|(name, _)| *name);
-        let mut left = groups.into_iter().flat_map(|(name, of_group)| {
-            of_group.offsets.iter().map(move |(queue, committed)| (name, *queue, committed.offset))
+        assert!(self.leaving.is_empty(), "a snapshot of what is being forgotten");
+        let mut left = self.names.iter().flat_map(|name| {
+            self.groups[name].offsets.iter().map(move |(queue, committed)| (name, *queue, committed.offset))
         });
         std::iter::from_fn(move || {
             let mut groups: Vec<GroupOffsets> = Vec::new();
@@ -174,7 +253,7 @@ impl OffsetTable {
         })
     }
 
-    /// Repeats a logged change, or a record of a snapshot. What it changes is not taken again.
+    /// Repeats a logged change, or a record of a snapshot, all at once. What it changes is not taken again.
     pub fn apply(&mut self, record: &ControlRecord) {
         match record {
             ControlRecord::Offsets(groups) => {
@@ -184,7 +263,10 @@ impl OffsetTable {
                     }
                 }
             }
-            ControlRecord::TopicDelete { number, .. } => self.remove_topic(*number),
+            ControlRecord::TopicDelete { number, .. } => {
+                self.remove_topic(*number);
+                self.sweep(usize::MAX);
+            }
             ControlRecord::GroupDelete { group, forget_offsets: true, .. } => self.remove_group(group),
             ControlRecord::GroupDelete { forget_offsets: false, .. }
             | ControlRecord::TopicPut { .. }
@@ -195,16 +277,33 @@ impl OffsetTable {
     }
 
     fn put(&mut self, group: &str, queue: QueueKey, offset: QueueOffset) {
-        if !self.groups.contains_key(group) {
-            self.groups.insert(group.into(), Group::default());
-        }
-        let of_group = self.groups.get_mut(group).expect("just made sure");
-        match of_group.offsets.get_mut(&queue) {
-            Some(committed) => committed.offset = offset,
+        let name = match self.groups.get_key_value(group) {
+            Some((name, _)) => Arc::clone(name),
             None => {
-                of_group.offsets.insert(queue, Committed { offset, is_changed: false });
-                self.len += 1;
+                let name: Arc<str> = group.into();
+                self.groups.insert(Arc::clone(&name), Group::default());
+                self.names.insert(Arc::clone(&name));
+                name
             }
+        };
+        let of_group = self.groups.get_mut(group).expect("just made sure");
+        if let Some(committed) = of_group.offsets.get_mut(&queue) {
+            committed.offset = offset;
+            return;
+        }
+        let (topic, _) = TopicNumber::of(queue);
+        if of_group.offsets.range(topic.queues()).next().is_none() {
+            self.by_topic.entry(topic).or_default().insert(name);
+        }
+        of_group.offsets.insert(queue, Committed { offset, pulled: QueueOffset(0), is_changed: false });
+        self.len += 1;
+    }
+
+    fn leave_topic(&mut self, topic: TopicNumber, group: &str) {
+        let Some(groups) = self.by_topic.get_mut(&topic) else { return };
+        groups.remove(group);
+        if groups.is_empty() {
+            self.by_topic.remove(&topic);
         }
     }
 
@@ -223,14 +322,20 @@ impl OffsetTable {
 }
 
 impl Group {
-    /// Takes changed offsets until none is left or `budget` bytes are used up, in ascending order of their queues.
-    fn take_changed(&mut self, budget: &mut usize) -> Vec<(QueueKey, QueueOffset)> {
+    /// Takes changed offsets until none is left or `budget` bytes are used up, in ascending order of their queues. Those
+    /// of topics that are `leaving` are no changes: behind the topic's deletion they would bring it back.
+    fn take_changed(
+        &mut self,
+        budget: &mut usize,
+        leaving: &BTreeMap<TopicNumber, BTreeSet<Arc<str>>>,
+    ) -> Vec<(QueueKey, QueueOffset)> {
         let mut queues = Vec::new();
         while *budget > 0
             && let Some(queue) = self.changed.pop()
         {
             let Some(committed) = self.offsets.get_mut(&queue) else { continue };
-            if std::mem::take(&mut committed.is_changed) {
+            let is_leaving = leaving.contains_key(&TopicNumber::of(queue).0);
+            if std::mem::take(&mut committed.is_changed) && !is_leaving {
                 queues.push((queue, committed.offset));
                 *budget = budget.saturating_sub(OFFSET_BYTES_MAX);
             }
@@ -268,8 +373,8 @@ mod tests {
     }
 
     fn contents(table: &OffsetTable) -> BTreeMap<(String, QueueKey), QueueOffset> {
-        let all = table.groups().flat_map(|group| {
-            table.of_group(group).map(|(queue, offset)| ((group.to_owned(), queue), offset))
+        let all = table.groups_from(Bound::Unbounded).flat_map(|group| {
+            table.of_group(group).map(|(queue, offset)| ((group.to_string(), queue), offset))
         });
         let contents: BTreeMap<_, _> = all.collect();
         assert_eq!(contents.len(), table.len());
@@ -307,7 +412,14 @@ mod tests {
         assert_eq!(table.of_topic("g", TEA).collect::<Vec<_>>(), tea);
         assert_eq!(table.of_group("g").count(), 3);
         assert_eq!(table.of_group("h").count(), 0);
-        assert_eq!(table.groups().collect::<Vec<_>>(), ["g"]);
+        assert_eq!(table.groups_from(Bound::Unbounded).map(|group| &**group).collect::<Vec<_>>(), ["g"]);
+        assert_eq!(table.topics_of("g").collect::<Vec<_>>(), [TEA, RUM]);
+        assert_eq!(table.of_group_after("g", Some(TEA.queue(1))).count(), 2);
+        commit(&mut table, "h", TEA.queue(0), 1);
+        assert_eq!(table.groups_of(TEA, None).map(|group| &**group).collect::<Vec<_>>(), ["g", "h"]);
+        assert_eq!(table.groups_of(TEA, Some("g")).map(|group| &**group).collect::<Vec<_>>(), ["h"]);
+        table.remove_group("g");
+        assert_eq!(table.groups_of(RUM, None).count(), 0);
     }
 
     #[test]
@@ -337,10 +449,24 @@ mod tests {
         commit(&mut table, "i", RUM.queue(0), 1);
         table.remove_group("i");
         table.remove_topic(TEA);
-        assert_eq!(table.len(), 1);
+        assert_eq!((table.len(), table.topics_of("g").count()), (3, 1), "not swept, and gone for who asks");
         let offsets = vec![(RUM.queue(0), QueueOffset(1))];
         let expected = ControlRecord::Offsets(vec![GroupOffsets { group: "g".into(), offsets }]);
         assert_eq!(take_all(&mut table), [expected]);
+        assert!(!table.sweep(1));
+        assert!(table.sweep(2));
+        assert_eq!((table.len(), table.groups_from(Bound::Unbounded).count()), (1, 1));
+    }
+
+    #[test]
+    fn the_end_of_the_last_pull_is_known_of_queues_with_an_offset() {
+        let mut table = OffsetTable::default();
+        table.note_pulled("g", TEA.queue(0), QueueOffset(5));
+        assert_eq!(table.pulled("g", TEA.queue(0)), None);
+        commit(&mut table, "g", TEA.queue(0), 1);
+        assert_eq!(table.pulled("g", TEA.queue(0)), Some(QueueOffset(0)));
+        table.note_pulled("g", TEA.queue(0), QueueOffset(9));
+        assert_eq!(table.pulled("g", TEA.queue(0)), Some(QueueOffset(9)));
     }
 
     #[test]
@@ -384,7 +510,7 @@ mod tests {
         assert_eq!(table.commit("h", TEA.queue(0), QueueOffset(1)), Err(OffsetError::TableFull));
         commit(&mut table, "g", TEA.queue(0), 2);
         assert_eq!(table.query("g", TEA.queue(0)), Some(QueueOffset(2)));
-        assert_eq!(table.groups().count(), 1, "a refused commit leaves nothing behind");
+        assert_eq!(table.groups_from(Bound::Unbounded).count(), 1, "a refused commit leaves nothing behind");
     }
 
     proptest! {
@@ -407,6 +533,7 @@ mod tests {
                     }
                     1 => {
                         table.remove_topic(topic);
+                        table.sweep(usize::MAX);
                         model.retain(|(_, queue), _| !topic.queues().contains(queue));
                         log.push(topic_delete(topic));
                     }

@@ -131,11 +131,8 @@ impl From<GroupError> for Refusal {
 impl From<FilterError> for Refusal {
     fn from(error: FilterError) -> Self {
         let code = match error {
-            FilterError::Tags(_) | FilterError::Sql(_) | FilterError::UnknownType { .. } => {
-                ResponseCode::SUBSCRIPTION_PARSE_FAILED
-            }
-            FilterError::Disabled => ResponseCode::SYSTEM_ERROR,
-            FilterError::OfSubscription { .. } => ResponseCode::FILTER_DATA_NOT_EXIST,
+            FilterError::Tags(_) => ResponseCode::SUBSCRIPTION_PARSE_FAILED,
+            FilterError::NotTags { .. } => ResponseCode::SYSTEM_ERROR,
         };
         Refusal::new(code, error.to_string())
     }

@@ -24,6 +24,7 @@ use super::groups::{GroupError, GroupTable};
 use super::handlers::{self, Answer, Unanswered};
 use super::load::Loads;
 use super::locks::LockTable;
+use super::long_answer::LongAnswers;
 use super::offsets::OffsetTable;
 use super::parked::ParkedPulls;
 use super::pull::ParkedPull;
@@ -39,6 +40,9 @@ const OFFSETS_LOGGED_EVERY_MS: i64 = 1_000;
 /// How often silent clients and expired locks are looked for (`ClientHousekeepingService` scans every 10 s).
 const HOUSEKEEPING_EVERY_MS: i64 = 10_000;
 
+/// Groups that forget a deleted topic at each tick.
+const SWEPT_GROUPS_PER_TICK: usize = 256;
+
 /// Control records that may wait for room in the log; more changes are refused until it has some.
 const UNLOGGED_MAX: usize = 1024;
 
@@ -50,8 +54,6 @@ pub struct ShardConfig {
     /// Where clients reach this shard. Stands in every message it stores.
     pub address: SocketAddr,
     pub message_bytes_max: usize,
-    /// Whether consumers may filter by expressions over properties (`enablePropertyFilter`).
-    pub enable_property_filter: bool,
 }
 
 /// One RocketMQ broker: its topics, groups, clients and log, as decisions only.
@@ -77,6 +79,7 @@ pub struct Shard<B> {
     pub(super) waiters: Waiters<B>,
     pub(super) loads: Loads<B>,
     pub(super) calls: Calls<B>,
+    pub(super) long_answers: LongAnswers<B>,
     pub(super) unique_keys: UniqueKeys,
     /// Where sends that leave the queue to the broker go next.
     pub(super) next_queue: u32,
@@ -114,6 +117,7 @@ impl<B: Buffer + 'static> Shard<B> {
             waiters: Waiters::default(),
             loads: Loads::default(),
             calls: Calls::default(),
+            long_answers: LongAnswers::default(),
             next_queue: 0,
             unlogged: VecDeque::new(),
             actions: VecDeque::new(),
@@ -156,6 +160,7 @@ impl<B: Buffer + 'static> Shard<B> {
 
     pub fn on_connection_closed(&mut self, connection: ConnectionId, now_ms: i64) {
         self.fail_calls_to(connection, now_ms);
+        self.long_answers.on_connection_closed(connection);
         drop(self.parked.on_connection_closed(connection));
         let notify = self.clients.on_connection_closed(connection);
         self.notify(notify);
@@ -165,8 +170,10 @@ impl<B: Buffer + 'static> Shard<B> {
     pub fn on_tick(&mut self, now_ms: i64) {
         self.log.on_tick();
         self.fail_late_calls(now_ms);
+        self.continue_long_answers(now_ms);
+        self.offsets.sweep(SWEPT_GROUPS_PER_TICK);
         while let Some(pull) = self.parked.poll_deadline(now_ms) {
-            self.resume_pull(pull, now_ms);
+            self.resume_pull(pull);
         }
         if now_ms - self.offsets_logged_at_ms >= OFFSETS_LOGGED_EVERY_MS {
             self.offsets_logged_at_ms = now_ms;
@@ -186,7 +193,8 @@ impl<B: Buffer + 'static> Shard<B> {
 
     /// When something falls due that does not wait for the next tick.
     pub fn wake_at_ms(&self) -> Option<i64> {
-        self.calls.next_deadline_ms()
+        let long_answers = self.long_answers.has_work().then_some(0);
+        [self.calls.next_deadline_ms(), long_answers].into_iter().flatten().min()
     }
 
     /// The disk has answered.
@@ -347,6 +355,15 @@ impl<B: Buffer + 'static> Shard<B> {
         for (_, then) in std::mem::take(&mut self.unlogged) {
             self.fail(then, reason, now_ms);
         }
+    }
+
+    /// Logs the offsets that were committed; `then` follows once they are durable.
+    pub(super) fn log_offsets_then(&mut self, then: Then<B>, now_ms: i64) {
+        let mut record = self.offsets.take_changes().unwrap_or(ControlRecord::Offsets(Vec::new()));
+        while let Some(next) = self.offsets.take_changes() {
+            self.journal(std::mem::replace(&mut record, next), Then::Nothing, now_ms);
+        }
+        self.journal(record, then, now_ms);
     }
 
     fn log_offsets(&mut self, now_ms: i64) {

@@ -58,9 +58,17 @@ impl BodyInPieces {
         self.value(value);
     }
 
-    /// Begins an entry of a map or an element of a list whose rest follows.
+    /// Begins an element of a list whose rest follows.
     pub fn begin(&mut self, text: &str) {
         self.comma();
+        self.open(text);
+    }
+
+    /// Begins an entry of a map whose value follows.
+    pub fn begin_entry<K: MapKey>(&mut self, key: &K, text: &str) {
+        self.comma();
+        key.write_key(&mut self.writer);
+        self.writer.raw(":");
         self.open(text);
     }
 
@@ -138,11 +146,14 @@ mod tests {
         for group in ["f", "g"] {
             body.begin("{");
             body.entry(&group.to_owned(), &vec![1_i32, 2]);
-            body.entry(&7_i32, &1_i32);
+            body.begin_entry(&7_i32, "[");
+            body.element(&1_i32);
+            body.end("]");
+            body.entry(&8_i32, &2_i32);
             body.end("}");
         }
         body.open("]");
-        assert_eq!(joined(body), br#"[{"f":[1,2],7:1},{"g":[1,2],7:1}]"#);
+        assert_eq!(joined(body), br#"[{"f":[1,2],7:[1],8:2},{"g":[1,2],7:[1],8:2}]"#);
         assert!(BodyInPieces::default().into_pieces().is_empty());
     }
 }

@@ -13,7 +13,6 @@ mod client;
 mod nameserver;
 mod offset;
 mod pull;
-mod query;
 mod reply;
 mod send;
 #[cfg(test)]
@@ -25,7 +24,6 @@ pub use client::*;
 pub use nameserver::*;
 pub use offset::*;
 pub use pull::*;
-pub use query::*;
 pub use reply::*;
 pub use send::*;
 pub use transaction::*;

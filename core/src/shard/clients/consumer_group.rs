@@ -1,6 +1,7 @@
 //! The live members of one consumer group, and the one subscription they share.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 
 use apogee_net::body::{ConsumeFromWhere, ConsumeType, ConsumerData, MessageModel, SubscriptionData};
 use apogee_net::io::ConnectionId;
@@ -28,6 +29,19 @@ pub struct ConsumerGroup {
     pub(super) subscription_bytes: usize,
     /// Of heartbeats that `subscriptions` come from, oldest first.
     fingerprints: SmallVec<[i32; 4]>,
+}
+
+/// Topics that a group wants since a heartbeat, and those it wants no more.
+#[derive(Debug, Default)]
+pub(super) struct TopicsChange {
+    pub(super) added: Vec<Box<str>>,
+    pub(super) removed: Vec<Box<str>>,
+}
+
+impl TopicsChange {
+    pub(super) fn is_none(&self) -> bool {
+        self.added.is_empty() && self.removed.is_empty()
+    }
 }
 
 impl ConsumerGroup {
@@ -71,6 +85,20 @@ impl ConsumerGroup {
         self.members.iter().map(|(connection, member)| (*connection, member))
     }
 
+    /// Members whose connections are younger than one.
+    pub fn members_after(
+        &self,
+        after: Option<ConnectionId>,
+    ) -> impl Iterator<Item = (ConnectionId, &Member)> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        self.members.range((from, Bound::Unbounded)).map(|(connection, member)| (*connection, member))
+    }
+
+    /// The oldest connection of a client.
+    pub fn member(&self, client_id: &str) -> Option<(ConnectionId, &Member)> {
+        self.members().find(|(_, member)| member.client_id() == client_id)
+    }
+
     /// Ids of the members in ascending order, each once: a client that has just reconnected is here with both
     /// connections, but queues are shared out among clients.
     pub fn client_ids(&self) -> impl Iterator<Item = &str> {
@@ -95,16 +123,20 @@ impl ConsumerGroup {
     }
 
     /// Takes over the subscriptions of a heartbeat (`ConsumerGroupInfo#updateSubscription`): new topics are added, those
-    /// with a larger version replaced, those that are missing removed. True if topics were added or removed; a
+    /// with a larger version replaced, those that are missing removed. Returns the topics that were added or removed; a
     /// replaced one is no reason for members to share out queues again, for versions grow each time they have done so.
-    pub(super) fn update_subscriptions(&mut self, wanted: &[SubscriptionData], fingerprint: i32) -> bool {
-        let mut topics_changed = false;
+    pub(super) fn update_subscriptions(
+        &mut self,
+        wanted: &[SubscriptionData],
+        fingerprint: i32,
+    ) -> TopicsChange {
+        let mut change = TopicsChange::default();
         let mut filters_changed = false;
         for data in wanted {
             match self.subscriptions.get_mut(data.topic.as_str()) {
                 None => {
                     self.subscriptions.insert(data.topic.as_str().into(), Subscription::new(data.clone()));
-                    topics_changed = true;
+                    change.added.push(data.topic.as_str().into());
                 }
                 Some(known) if data.sub_version > known.data().sub_version => {
                     let newer = Subscription::new(data.clone());
@@ -115,12 +147,11 @@ impl ConsumerGroup {
             }
         }
         let topics: BTreeSet<&str> = wanted.iter().map(|data| data.topic.as_str()).collect();
-        let known = self.subscriptions.len();
-        self.subscriptions.retain(|topic, _| topics.contains(&**topic));
-        topics_changed |= self.subscriptions.len() < known;
+        let unwanted = self.subscriptions.extract_if(|topic, _| !topics.contains(&**topic));
+        change.removed = unwanted.map(|(topic, _)| topic).collect();
         self.subscription_bytes = self.subscriptions.values().map(|known| bytes_of(known.data())).sum();
 
-        if topics_changed || filters_changed {
+        if !change.is_none() || filters_changed {
             self.fingerprints.clear();
         }
         if fingerprint != 0 && !self.knows_fingerprint(fingerprint) {
@@ -129,7 +160,7 @@ impl ConsumerGroup {
             }
             self.fingerprints.push(fingerprint);
         }
-        topics_changed
+        change
     }
 
     /// Whether the subscriptions are those that a client left out of a heartbeat with this fingerprint.
@@ -138,14 +169,9 @@ impl ConsumerGroup {
     }
 }
 
-/// Memory of a compiled expression in terms of its text, at most: `a=1OR` makes three nodes.
-const COMPILED_BYTES_PER_BYTE: usize = 32;
-
 /// Memory that a subscription takes in a group, about.
 pub(super) fn bytes_of(data: &SubscriptionData) -> usize {
     let tags: usize = data.tags_set.iter().map(|tag| tag.len() + size_of::<String>()).sum();
     let texts = 2 * data.topic.len() + data.sub_string.len() + data.expression_type.len();
-    let compiled = if data.is_tag_expression() { 0 } else { data.sub_string.len() * COMPILED_BYTES_PER_BYTE };
-    let codes = size_of_val(data.code_set.as_slice());
-    size_of::<(Box<str>, Subscription)>() + texts + tags + codes + compiled
+    size_of::<(Box<str>, Subscription)>() + texts + tags + size_of_val(data.code_set.as_slice())
 }

@@ -7,7 +7,14 @@ const FULL: Subscriptions = Subscriptions::Full { fingerprint: 0 };
 
 fn client(connection: u64) -> Client<'static> {
     let client_id = ["a", "b", "c", "d"][connection as usize % 4];
-    Client { connection: ConnectionId(connection), client_id, language: Language::Java, version: 479 }
+    let address = "10.0.0.1:5555".parse().unwrap();
+    Client {
+        connection: ConnectionId(connection),
+        address,
+        client_id,
+        language: Language::Java,
+        version: 479,
+    }
 }
 
 fn consumes(group: &str, topics: &[(&str, &str, i64)]) -> ConsumerData {
@@ -350,6 +357,13 @@ proptest! {
             let counts: Vec<_> = table.connections.iter().map(|(id, groups)| groups_of(id, groups)).collect();
             prop_assert!(counts.iter().all(|count| *count > 0));
             prop_assert_eq!(counts.iter().sum::<usize>(), table.memberships);
+            for topic in ["Tea", "Rum"] {
+                let subscribes = |group: &&str| {
+                    table.consumer_group(group).is_some_and(|group| group.subscription(topic).is_some())
+                };
+                let subscribers = table.subscribers(topic, None).map(|group| &**group);
+                prop_assert!(subscribers.eq(["f", "g"].into_iter().filter(subscribes)));
+            }
             let bytes = table.consumer_groups.values().map(|group| group.subscription_bytes);
             prop_assert_eq!(table.subscription_bytes, bytes.sum::<usize>());
         }

@@ -18,12 +18,14 @@ pub(super) fn query<B: Buffer + 'static>(
 ) -> Handled {
     let wanted = QueryConsumerOffsetRequest::decode(&request.header.ext)?;
     let queue = shard.topics.get(wanted.topic).and_then(|topic| topic.queue_to_read(wanted.queue_id));
-    let stored = queue.and_then(|queue| shard.offsets.query(wanted.consumer_group, queue));
+    let stored = queue.and_then(|queue| shard.consumed_to(wanted.consumer_group, queue));
+    if stored.is_none() && !wanted.set_zero_if_not_found {
+        let remark = "Not found, do not set to zero, maybe this group boot first";
+        return Err(Refusal::new(ResponseCode::QUERY_NOT_FOUND, remark).into());
+    }
     // A group that comes to a young topic for the first time sees it from its first message, whatever it says about
     // where to start (`ConsumerManageProcessor#queryConsumerOffset`).
-    let begins_at_zero = || {
-        wanted.set_zero_if_not_found && queue.is_some_and(|queue| shard.holds_first_message_in_memory(queue))
-    };
+    let begins_at_zero = || queue.is_some_and(|queue| shard.holds_first_message_in_memory(queue));
     match stored {
         Some(offset) => Ok(found(offset).into()),
         None if begins_at_zero() => Ok(found(QueueOffset(0)).into()),
@@ -41,6 +43,11 @@ fn found(offset: QueueOffset) -> Reply {
 }
 
 impl<B: Buffer + 'static> Shard<B> {
+    /// Where a group goes on in a queue; `None` if it has never committed an offset there.
+    pub(in crate::shard) fn consumed_to(&self, group: &str, queue: QueueKey) -> Option<QueueOffset> {
+        self.offsets.query(group, queue)
+    }
+
     fn holds_first_message_in_memory(&self, queue: QueueKey) -> bool {
         let first = ReadLimits { messages_max: 1, bytes_max: u64::MAX, examine_max: 1 };
         let plan = self.log.plan_read(queue, QueueOffset(0), first, |_| true);

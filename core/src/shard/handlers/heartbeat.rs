@@ -20,6 +20,7 @@ pub(super) fn handle<B: Buffer + 'static>(
     shard.check_changes_flow()?;
     let client = Client {
         connection: request.connection,
+        address: request.peer,
         client_id: &heartbeat.client_id,
         language: request.header.language,
         version: request.header.version,

@@ -3,10 +3,13 @@
 //! Dispatch and the list of supported codes follow from one list, below.
 
 mod check_client_config;
+mod connections;
+mod consume_stats;
 mod consumer_list;
 mod consumer_offset;
 mod group_admin;
 mod heartbeat;
+mod progress;
 mod pull_message;
 mod queue_bounds;
 mod queue_locks;
@@ -99,5 +102,19 @@ handlers! {
     GET_TOPIC_STATS_INFO => topic_admin::stats,
     UPDATE_AND_CREATE_SUBSCRIPTIONGROUP => group_admin::update,
     DELETE_SUBSCRIPTIONGROUP => group_admin::delete,
+    UPDATE_AND_CREATE_SUBSCRIPTIONGROUP_LIST => group_admin::update_list,
+    GET_SUBSCRIPTIONGROUP_CONFIG => group_admin::get,
     GET_ALL_SUBSCRIPTIONGROUP_CONFIG => group_admin::get_all,
+    GET_CONSUMER_CONNECTION_LIST => connections::consumers,
+    GET_PRODUCER_CONNECTION_LIST => connections::producers,
+    GET_ALL_PRODUCER_INFO => connections::all_producers,
+    GET_CONSUME_STATS => consume_stats::of_group,
+    GET_BROKER_CONSUME_STATS => consume_stats::of_all_groups,
+    QUERY_TOPIC_CONSUME_BY_WHO => progress::groups_of_topic,
+    QUERY_TOPICS_BY_CONSUMER => progress::topics_of_group,
+    QUERY_SUBSCRIPTION_BY_CONSUMER => progress::subscription,
+    QUERY_CONSUME_TIME_SPAN => progress::time_span,
+    QUERY_CORRECTION_OFFSET => progress::correction_offsets,
+    GET_ALL_CONSUMER_OFFSET => progress::all_offsets,
+    CLONE_GROUP_OFFSET => progress::clone_offsets,
 }

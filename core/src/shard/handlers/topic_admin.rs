@@ -15,6 +15,7 @@ use super::Handled;
 use crate::service::{Reply, Request};
 use crate::shard::attributes;
 use crate::shard::commit::Then;
+use crate::shard::control::ControlRecord;
 use crate::shard::refusal::Refusal;
 use crate::shard::state::Shard;
 
@@ -53,7 +54,9 @@ pub(super) fn delete<B: Buffer + 'static>(
     let wanted = DeleteTopicRequest::decode(&request.header.ext)?;
     shard.check_changes_flow()?;
     let change = shard.topics.delete(wanted.topic, now_ms)?;
-    change.iter().for_each(|record| shard.offsets.apply(record));
+    if let Some(ControlRecord::TopicDelete { number, .. }) = &change {
+        shard.offsets.remove_topic(*number);
+    }
     Ok(shard.answer_change(change, Then::Succeed(request.reply_to()), now_ms))
 }
 

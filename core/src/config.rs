@@ -128,6 +128,13 @@ pub struct BrokerConfig {
     /// Largest message body. Up to 8 MiB; RocketMQ's clients refuse more than 4 MiB by default.
     #[serde(alias = "maxMessageSize")]
     pub message_bytes_max: u32,
+    /// Let consumers filter by SQL92 expressions over properties. On, unlike RocketMQ: nothing is paid for it by who
+    /// does not use it.
+    #[serde(alias = "enablePropertyFilter")]
+    pub enable_property_filter: bool,
+    /// Make the topic that clients send their traces to.
+    #[serde(alias = "traceTopicEnable")]
+    pub trace_topic: bool,
     /// How long an idle executor keeps polling before it sleeps, in microseconds. Zero sleeps at once; more trades
     /// CPU time for latency on cores that nothing else uses.
     pub spin_us: u64,
@@ -171,6 +178,8 @@ impl Default for BrokerConfig {
             auto_create_topic: true,
             auto_create_group: true,
             message_bytes_max: 4 * MIB as u32,
+            enable_property_filter: true,
+            trace_topic: false,
             spin_us: 0,
         }
     }

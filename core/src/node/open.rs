@@ -42,7 +42,7 @@ fn topic_policy(config: &BrokerConfig, broker_name: &str) -> TopicPolicy {
         cluster_name: config.cluster.clone(),
         broker_name: broker_name.to_owned(),
         auto_create: config.auto_create_topic,
-        has_trace_topic: false,
+        has_trace_topic: config.trace_topic,
     }
 }
 
@@ -52,6 +52,7 @@ fn shard_config(config: &BrokerConfig, number: u16, address: SocketAddr) -> Shar
         broker_name: format!("{}-{number}", config.group),
         address,
         message_bytes_max: config.message_bytes_max as usize,
+        enable_property_filter: config.enable_property_filter,
     }
 }
 

@@ -135,7 +135,7 @@ impl<B: Buffer + 'static> Shard<B> {
                 self.follow(waiter.then, &committed.places[at..][..messages], now_ms);
             }
             for grown in &committed.queues {
-                self.wake_pulls(grown.queue, grown.from);
+                self.wake_pulls(grown.queue, grown.from, now_ms);
             }
         }
         while let Some(failed) = self.log.take_failed() {

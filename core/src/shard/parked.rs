@@ -11,9 +11,10 @@
 use std::collections::BTreeSet;
 
 use apogee_net::io::ConnectionId;
-use apogee_net::message::TagExpression;
 use apogee_storage::QueueKey;
 use rustc_hash::FxHashMap;
+
+use super::filter::Filter;
 
 /// Parked pulls of one shard. At the limit `park` refuses, and the client tries again a second or three later.
 pub const PULLS_PARKED_MAX: usize = 65_536;
@@ -30,7 +31,7 @@ pub const HOLD_MS_MAX: i64 = 60_000;
 pub struct Wait {
     pub queue: QueueKey,
     pub connection: ConnectionId,
-    pub filter: TagExpression,
+    pub filter: Filter,
     /// How long, from now; `suspendTimeoutMillis` of the request. Not above zero: until the next
     /// [`ParkedPulls::poll_deadline`].
     pub hold_ms: i64,
@@ -60,7 +61,7 @@ struct ParkId(u64);
 struct Parked<P> {
     queue: QueueKey,
     connection: ConnectionId,
-    filter: TagExpression,
+    filter: Filter,
     deadline_ms: i64,
     pull: P,
 }
@@ -120,7 +121,7 @@ impl<P> ParkedPulls<P> {
         let pulls = &self.pulls;
         let wanting = |id: &ParkId| {
             let filter = &pulls[id].filter;
-            tag_hashes.clone().into_iter().any(|tag_hash| filter.matches_hash(tag_hash))
+            tag_hashes.clone().into_iter().any(|tag_hash| filter.may_match_hash(tag_hash))
         };
         let ids: Vec<ParkId> = waiting.iter().copied().filter(wanting).collect();
         woken.extend(ids.into_iter().map(|id| self.remove(id)));
@@ -170,6 +171,7 @@ fn remove_from<K: Eq + std::hash::Hash>(index: &mut FxHashMap<K, BTreeSet<ParkId
 
 #[cfg(test)]
 mod tests {
+    use apogee_net::message::TagExpression;
     use proptest::prelude::*;
 
     use super::*;
@@ -179,7 +181,7 @@ mod tests {
     const NONE: [u32; 0] = [];
 
     fn wait(queue: QueueKey, hold_ms: i64) -> Wait {
-        Wait { queue, connection: CLIENT, filter: TagExpression::All, hold_ms }
+        Wait { queue, connection: CLIENT, filter: Filter::ALL, hold_ms }
     }
 
     fn parked(pulls: impl IntoIterator<Item = (Wait, u32)>) -> ParkedPulls<u32> {
@@ -211,8 +213,10 @@ mod tests {
 
     #[test]
     fn arrival_wakes_those_that_want_one_of_the_tags() {
-        let filtered =
-            |expression| Wait { filter: TagExpression::parse(expression).unwrap(), ..wait(QUEUE, 9) };
+        let filtered = |expression| Wait {
+            filter: Filter::Tags(TagExpression::parse(expression).unwrap()),
+            ..wait(QUEUE, 9)
+        };
         let mut parked = parked([(filtered("A"), 1), (filtered("B || C"), 2), (filtered("*"), 3)]);
         let hash = apogee_net::message::tag_hash;
         assert_eq!(woken_by(&mut parked, QUEUE, &[]), NONE);
@@ -304,7 +308,7 @@ mod tests {
                         let wait = Wait {
                             queue: QueueKey(queue),
                             connection: ConnectionId(connection),
-                            filter: TagExpression::All,
+                            filter: Filter::ALL,
                             hold_ms: ms,
                         };
                         parked.park(wait, now_ms, pull).unwrap();

@@ -1,11 +1,21 @@
 //! What a pull finds: decided here once, for the first execution and for the one after parking.
 
+use std::ops::ControlFlow;
+
 use apogee_net::code::ResponseCode;
-use apogee_net::message::TagExpression;
+use apogee_net::io::Chunk;
+use apogee_net::message::MessageError;
 use apogee_net::request::PullMessageReply;
 use apogee_storage::{Buffer, IndexFault, QueueKey, QueueOffset, ReadLimits, ReadPlan, Run};
+use bytes::Bytes;
+use smallvec::SmallVec;
 
 use super::action::{Action, Fetch};
+use super::filter::Filter;
+use super::filter::pick::{PickLimits, Picking};
+use super::filter::sql::SqlExpression;
+use super::load::LoadError;
+use super::parked::{ParkRefused, Wait};
 use super::state::Shard;
 use crate::service::{Reply, ReplyTo};
 
@@ -17,14 +27,21 @@ pub(super) const PULL_BYTES_MAX: u64 = 8 * 1024 * 1024;
 /// Index entries that one pull looks at: at some 5 ns each far below the time a task may take.
 const EXAMINE_MAX: u32 = 16_384;
 
+/// Messages that a pull with an expression looks at, whole: their properties decide. What is not in memory is read.
+const FILTERED_BYTES_MAX: u64 = 512 * 1024;
+
+/// Work for pulls that wait with an expression and are woken by the same messages: about that of a few pulls. The
+/// others are told to ask again.
+const WAKE_WORK_MAX: u64 = 65_536;
+
 /// A pull that passed its checks.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Pull {
     pub queue: QueueKey,
     pub from: QueueOffset,
     pub messages_max: u32,
     pub bytes_max: u64,
-    pub filter: TagExpression,
+    pub filter: Filter,
     pub topic_sys_flag: i32,
     pub group_sys_flag: i32,
 }
@@ -34,12 +51,20 @@ pub(super) struct Pull {
 pub(super) struct ParkedPull {
     pub to: ReplyTo,
     pub pull: Pull,
+    pub deadline_ms: i64,
 }
 
 /// What a pull comes to (`GetMessageStatus` and the code it is answered with).
 #[derive(Debug)]
 pub(super) enum Pulled<B> {
     Found(ReadPlan<B>),
+    /// By an expression.
+    Picked {
+        messages: SmallVec<[Chunk; 2]>,
+        next: QueueOffset,
+    },
+    /// Messages that an expression has to decide on, once they are read.
+    ToPick(SmallVec<[Run<B>; 4]>),
     /// Messages were there, and the filter took none.
     NothingMatched {
         next: QueueOffset,
@@ -79,13 +104,16 @@ impl<B: Buffer + 'static> Shard<B> {
         if from > max {
             return Ok(Pulled::OffsetMoved { next: max, remark: "OFFSET_OVERFLOW_BADLY" });
         }
+        if let Some(sql) = pull.filter.sql() {
+            return self.pull_filtered(pull, sql);
+        }
         let limits = ReadLimits {
             messages_max: pull.messages_max,
             bytes_max: pull.bytes_max,
             examine_max: EXAMINE_MAX,
         };
         let mut plan =
-            self.log.plan_read(pull.queue, from, limits, |entry| pull.filter.matches_hash(entry.tag_hash));
+            self.log.plan_read(pull.queue, from, limits, |entry| pull.filter.may_match_hash(entry.tag_hash));
         match (plan.messages, plan.fault.take()) {
             (0, Some(fault)) if plan.next_offset == from => Err(fault),
             (0, _) => Ok(Pulled::NothingMatched { next: plan.next_offset }),
@@ -93,16 +121,66 @@ impl<B: Buffer + 'static> Shard<B> {
         }
     }
 
-    /// Answers a pull with what it came to.
-    pub(super) fn answer_pull(&mut self, to: Option<ReplyTo>, pull: &Pull, pulled: Pulled<B>) {
-        let Some(to) = to else { return };
-        let (code, remark, next, plan) = match pulled {
-            Pulled::Found(plan) => (ResponseCode::SUCCESS, "FOUND", plan.next_offset, Some(plan)),
-            Pulled::NothingMatched { next } => {
-                (ResponseCode::PULL_RETRY_IMMEDIATELY, "NO_MATCHED_MESSAGE", next, None)
+    /// Looks into messages that are in memory; the first that is not ends the reply, or has to be read.
+    fn pull_filtered(&self, pull: &Pull, filter: &SqlExpression) -> Result<Pulled<B>, IndexFault> {
+        let limits =
+            ReadLimits { messages_max: EXAMINE_MAX, bytes_max: FILTERED_BYTES_MAX, examine_max: EXAMINE_MAX };
+        let mut plan = self.log.plan_read(pull.queue, pull.from, limits, |_| true);
+        if let (0, Some(fault)) = (plan.messages, plan.fault.take()) {
+            return Err(fault);
+        }
+        let in_memory = plan.runs.iter().position(|run| matches!(run, Run::Memory(_)));
+        if in_memory != Some(0) {
+            plan.runs.truncate(in_memory.unwrap_or(plan.runs.len()));
+            return Ok(Pulled::ToPick(plan.runs));
+        }
+        let mut picking = Picking::new(filter, pull.from, pull.pick_limits());
+        let mut messages = SmallVec::new();
+        for run in &plan.runs {
+            let Run::Memory(run) = run else { break };
+            let begin = run.range.start;
+            let wanted = |range: std::ops::Range<usize>| {
+                let range = begin + range.start..begin + range.end;
+                messages.push(Chunk::shared(run.buffer.clone(), range));
+            };
+            let flow = picking.pick(run.as_ref(), wanted).expect("a message in memory is whole");
+            if flow == ControlFlow::Break(()) {
+                break;
             }
-            Pulled::NothingNew { next, remark } => (ResponseCode::PULL_NOT_FOUND, remark, next, None),
-            Pulled::OffsetMoved { next, remark } => (ResponseCode::PULL_OFFSET_MOVED, remark, next, None),
+        }
+        Ok(Pulled::picked(messages, &picking))
+    }
+
+    /// Picks from messages that had to be read.
+    fn pick_loaded(pull: &Pull, filter: &SqlExpression, loaded: &Bytes) -> Result<Pulled<B>, MessageError> {
+        let mut picking = Picking::new(filter, pull.from, pull.pick_limits());
+        let mut messages = SmallVec::new();
+        let _ = picking.pick(loaded, |range| messages.push(Chunk::Bytes(loaded.slice(range))))?;
+        Ok(Pulled::picked(messages, &picking))
+    }
+
+    /// Answers a pull with what it came to.
+    pub(super) fn answer_pull(&mut self, to: Option<ReplyTo>, pull: &Pull, pulled: Pulled<B>, now_ms: i64) {
+        let Some(to) = to else { return };
+        let (code, remark, next, messages) = match pulled {
+            Pulled::Found(plan) => {
+                let runs = plan.runs.into_iter().map(Fetch::from).collect();
+                (ResponseCode::SUCCESS, "FOUND", plan.next_offset, runs)
+            }
+            Pulled::Picked { messages, next } => {
+                let chunks = messages.into_iter().map(Fetch::Here).collect();
+                (ResponseCode::SUCCESS, "FOUND", next, chunks)
+            }
+            Pulled::ToPick(runs) => return self.load_and_pick(to, pull, runs, now_ms),
+            Pulled::NothingMatched { next } => {
+                (ResponseCode::PULL_RETRY_IMMEDIATELY, "NO_MATCHED_MESSAGE", next, SmallVec::new())
+            }
+            Pulled::NothingNew { next, remark } => {
+                (ResponseCode::PULL_NOT_FOUND, remark, next, SmallVec::new())
+            }
+            Pulled::OffsetMoved { next, remark } => {
+                (ResponseCode::PULL_OFFSET_MOVED, remark, next, SmallVec::new())
+            }
         };
         let mut reply = Reply::new(code).with_remark(remark).with_ext(PullMessageReply {
             suggest_which_broker_id: 0,
@@ -113,35 +191,100 @@ impl<B: Buffer + 'static> Shard<B> {
             group_sys_flag: Some(pull.group_sys_flag),
             forbidden_type: None,
         });
-        let runs = plan.map(|plan| plan.runs).unwrap_or_default();
-        if runs.iter().any(|run| matches!(run, Run::File(_))) {
-            let runs = runs.into_iter().map(Fetch::from).collect();
-            self.act(Action::Read { to, reply, runs });
+        if messages.iter().any(|fetch| matches!(fetch, Fetch::File(_))) {
+            self.act(Action::Read { to, reply, runs: messages });
             return;
         }
-        reply.body.extend(runs.into_iter().filter_map(|run| match Fetch::from(run) {
+        reply.body.extend(messages.into_iter().filter_map(|fetch| match fetch {
             Fetch::Here(chunk) => Some(chunk),
             Fetch::File(_) => None,
         }));
         self.act(Action::Reply { to, reply });
     }
 
+    fn load_and_pick(&mut self, to: ReplyTo, pull: &Pull, runs: SmallVec<[Run<B>; 4]>, now_ms: i64) {
+        let pull = pull.clone();
+        let then = move |shard: &mut Self, loaded: Result<Bytes, LoadError>, now_ms: i64| {
+            let filter = pull.filter.sql().expect("only expressions decide on messages");
+            let picked = match &loaded {
+                Ok(bytes) => Self::pick_loaded(&pull, filter, bytes).map_err(|error| error.to_string()),
+                Err(error) => Err(error.to_string()),
+            };
+            match picked {
+                Ok(pulled) => shard.answer_pull(Some(to), &pull, pulled, now_ms),
+                Err(reason) => {
+                    let remark = format!("cannot read messages: {reason}");
+                    shard.reply(Some(to), Reply::error(ResponseCode::SYSTEM_ERROR, remark));
+                }
+            }
+        };
+        self.load_plan(runs, now_ms, Box::new(then));
+    }
+
     /// Executes a parked pull again; it does not park a second time. What it finds is fresh, as a rule: should it lie
     /// in an index file already, the client is told to ask again, for nobody can wait here.
-    pub(super) fn resume_pull(&mut self, parked: ParkedPull) {
+    pub(super) fn resume_pull(&mut self, parked: ParkedPull, now_ms: i64) {
         let ask_again = Pulled::NothingMatched { next: parked.pull.from };
         let pulled = self.pull(&parked.pull).unwrap_or(ask_again);
-        self.answer_pull(Some(parked.to), &parked.pull, pulled);
+        self.answer_pull(Some(parked.to), &parked.pull, pulled, now_ms);
     }
 
     /// Messages from `from` on became visible in `queue`.
-    pub(super) fn wake_pulls(&mut self, queue: QueueKey, from: QueueOffset) {
+    pub(super) fn wake_pulls(&mut self, queue: QueueKey, from: QueueOffset, now_ms: i64) {
         let log = &self.log;
         let tag_hashes = log.newest_entries(queue, from).map(|entry| entry.tag_hash);
         let mut woken = Vec::new();
         self.parked.on_arrival(queue, tag_hashes, &mut woken);
-        for pull in woken {
-            self.resume_pull(pull);
+        let mut work_left = WAKE_WORK_MAX;
+        for parked in woken {
+            match parked.pull.filter.sql().map(|sql| sql.nodes()) {
+                None => self.resume_pull(parked, now_ms),
+                Some(nodes) => self.wake_filtered(parked, nodes, &mut work_left, now_ms),
+            }
         }
+    }
+
+    /// A parked pull whose expression decides: if it wants none of the new messages, it waits for the rest of its time.
+    fn wake_filtered(&mut self, mut parked: ParkedPull, nodes: u32, work_left: &mut u64, now_ms: i64) {
+        let from = parked.pull.from;
+        let ask_again = || Pulled::NothingMatched { next: from };
+        let pulled = match *work_left {
+            0 => ask_again(),
+            _ => self.pull(&parked.pull).unwrap_or_else(|_| ask_again()),
+        };
+        if let Pulled::NothingMatched { next } = pulled {
+            *work_left = work_left.saturating_sub((next.0 - from.0) * u64::from(1 + nodes));
+            if next == self.log.max_offset(parked.pull.queue) {
+                parked.pull.from = next;
+                return self.park_again(parked, now_ms);
+            }
+        }
+        self.answer_pull(Some(parked.to), &parked.pull, pulled, now_ms);
+    }
+
+    fn park_again(&mut self, parked: ParkedPull, now_ms: i64) {
+        let wait = Wait {
+            queue: parked.pull.queue,
+            connection: parked.to.connection,
+            filter: parked.pull.filter.clone(),
+            hold_ms: parked.deadline_ms - now_ms,
+        };
+        if let Err(ParkRefused { pull: parked, .. }) = self.parked.park(wait, now_ms, parked) {
+            let pulled = Pulled::NothingMatched { next: parked.pull.from };
+            self.answer_pull(Some(parked.to), &parked.pull, pulled, now_ms);
+        }
+    }
+}
+
+impl Pull {
+    fn pick_limits(&self) -> PickLimits {
+        PickLimits { messages_max: self.messages_max, bytes_max: self.bytes_max }
+    }
+}
+
+impl<B> Pulled<B> {
+    fn picked(messages: SmallVec<[Chunk; 2]>, picking: &Picking<'_>) -> Self {
+        let next = picking.next_offset();
+        if messages.is_empty() { Pulled::NothingMatched { next } } else { Pulled::Picked { messages, next } }
     }
 }

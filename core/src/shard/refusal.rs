@@ -131,8 +131,11 @@ impl From<GroupError> for Refusal {
 impl From<FilterError> for Refusal {
     fn from(error: FilterError) -> Self {
         let code = match error {
-            FilterError::Tags(_) => ResponseCode::SUBSCRIPTION_PARSE_FAILED,
-            FilterError::NotTags { .. } => ResponseCode::SYSTEM_ERROR,
+            FilterError::Tags(_) | FilterError::Sql(_) | FilterError::UnknownType { .. } => {
+                ResponseCode::SUBSCRIPTION_PARSE_FAILED
+            }
+            FilterError::Disabled => ResponseCode::SYSTEM_ERROR,
+            FilterError::OfSubscription { .. } => ResponseCode::FILTER_DATA_NOT_EXIST,
         };
         Refusal::new(code, error.to_string())
     }

@@ -54,6 +54,8 @@ pub struct ShardConfig {
     /// Where clients reach this shard. Stands in every message it stores.
     pub address: SocketAddr,
     pub message_bytes_max: usize,
+    /// Whether consumers may filter by expressions over properties (`enablePropertyFilter`).
+    pub enable_property_filter: bool,
 }
 
 /// One RocketMQ broker: its topics, groups, clients and log, as decisions only.
@@ -173,7 +175,7 @@ impl<B: Buffer + 'static> Shard<B> {
         self.continue_long_answers(now_ms);
         self.offsets.sweep(SWEPT_GROUPS_PER_TICK);
         while let Some(pull) = self.parked.poll_deadline(now_ms) {
-            self.resume_pull(pull);
+            self.resume_pull(pull, now_ms);
         }
         if now_ms - self.offsets_logged_at_ms >= OFFSETS_LOGGED_EVERY_MS {
             self.offsets_logged_at_ms = now_ms;

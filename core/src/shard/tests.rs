@@ -1,5 +1,6 @@
 //! What clients notice of a shard, request by request.
 
+mod filtered;
 mod groups;
 mod sealed;
 pub(super) mod world;

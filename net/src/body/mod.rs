@@ -15,6 +15,7 @@ mod lock;
 mod message_queue;
 mod pieces;
 mod progress;
+mod query;
 mod register;
 mod route;
 mod stats;
@@ -46,6 +47,7 @@ pub use progress::{
     QueryConsumeTimeSpanBody, QueryCorrectionOffsetBody, QuerySubscriptionResponseBody, QueueTimeSpan,
     ResetOffsetBody, ResetOffsetBodyForC,
 };
+pub use query::{ConsumeQueueData, QueryConsumeQueueResponseBody};
 pub use register::{INFLATED_BYTES_MAX, RegisterBodyError, RegisterBrokerBody};
 pub use route::{BrokerAddrs, BrokerData, QueueData, TopicQueueMappingInfo, TopicRouteData};
 pub use stats::{ConsumeStats, ConsumeStatsList, OffsetWrapper, TopicOffset, TopicStatsTable};

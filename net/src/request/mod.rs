@@ -13,6 +13,7 @@ mod client;
 mod nameserver;
 mod offset;
 mod pull;
+mod query;
 mod reply;
 mod send;
 #[cfg(test)]
@@ -24,6 +25,7 @@ pub use client::*;
 pub use nameserver::*;
 pub use offset::*;
 pub use pull::*;
+pub use query::*;
 pub use reply::*;
 pub use send::*;
 pub use transaction::*;

@@ -169,9 +169,14 @@ impl ConsumerGroup {
     }
 }
 
+/// Memory of a compiled expression in terms of its text, at most: `a=1OR` makes three nodes.
+const COMPILED_BYTES_PER_BYTE: usize = 32;
+
 /// Memory that a subscription takes in a group, about.
 pub(super) fn bytes_of(data: &SubscriptionData) -> usize {
     let tags: usize = data.tags_set.iter().map(|tag| tag.len() + size_of::<String>()).sum();
     let texts = 2 * data.topic.len() + data.sub_string.len() + data.expression_type.len();
-    size_of::<(Box<str>, Subscription)>() + texts + tags + size_of_val(data.code_set.as_slice())
+    let compiled = if data.is_tag_expression() { 0 } else { data.sub_string.len() * COMPILED_BYTES_PER_BYTE };
+    let codes = size_of_val(data.code_set.as_slice());
+    size_of::<(Box<str>, Subscription)>() + texts + tags + codes + compiled
 }

@@ -8,10 +8,15 @@ use crate::service::{Reply, Request};
 use crate::shard::filter::parse_expression;
 use crate::shard::state::Shard;
 
-pub(super) fn handle<B: Buffer + 'static>(_: &mut Shard<B>, request: &Request<'_>, _now_ms: i64) -> Handled {
+pub(super) fn handle<B: Buffer + 'static>(
+    shard: &mut Shard<B>,
+    request: &Request<'_>,
+    _now_ms: i64,
+) -> Handled {
     let wanted: CheckClientRequestBody = parse(request.body)?;
     if let Some(subscription) = &wanted.subscription_data {
-        parse_expression(Some(&subscription.sub_string), Some(&subscription.expression_type))?;
+        let filter = parse_expression(Some(&subscription.sub_string), Some(&subscription.expression_type))?;
+        filter.check_allowed(shard.config.enable_property_filter)?;
     }
     Ok(Reply::success().into())
 }

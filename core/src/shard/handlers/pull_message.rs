@@ -5,14 +5,13 @@
 use apogee_net::body::MessageModel;
 use apogee_net::code::ResponseCode;
 use apogee_net::flags::PullSysFlag;
-use apogee_net::message::TagExpression;
 use apogee_net::request::{PullMessageRequest, TypedHeader};
 use apogee_storage::{Buffer, QueueOffset};
 
 use super::{Answer, Handled};
 use crate::service::Request;
-use crate::shard::filter::parse_expression;
-use crate::shard::parked::Wait;
+use crate::shard::filter::{Filter, parse_expression};
+use crate::shard::parked::{HOLD_MS_MAX, Wait};
 use crate::shard::pull::{PULL_BYTES_DEFAULT, PULL_BYTES_MAX, PULL_MESSAGES_MAX, ParkedPull, Pull, Pulled};
 use crate::shard::refusal::Refusal;
 use crate::shard::state::Shard;
@@ -41,10 +40,12 @@ pub(super) fn handle<B: Buffer + 'static>(
             filter: pull.filter.clone(),
             hold_ms: wanted.suspend_timeout_ms,
         };
-        shard.parked.park(wait, now_ms, ParkedPull { to, pull }).map_err(|refused| refused.reason)?;
+        let deadline_ms = now_ms + wanted.suspend_timeout_ms.clamp(0, HOLD_MS_MAX);
+        let parked = ParkedPull { to, pull, deadline_ms };
+        shard.parked.park(wait, now_ms, parked).map_err(|refused| refused.reason)?;
         return Ok(Answer::Later);
     }
-    shard.answer_pull(request.reply_to(), &pull, pulled);
+    shard.answer_pull(request.reply_to(), &pull, pulled, now_ms);
     Ok(Answer::Later)
 }
 
@@ -84,10 +85,17 @@ impl<B: Buffer + 'static> Shard<B> {
     }
 
     /// From the request when it brings an expression, otherwise from the group's heartbeats.
-    fn filter_of_pull(&self, wanted: &PullMessageRequest<'_>) -> Result<TagExpression, Refusal> {
-        if wanted.sys_flag.contains(PullSysFlag::SUBSCRIPTION) {
-            return Ok(parse_expression(wanted.subscription, wanted.expression_type)?);
-        }
+    fn filter_of_pull(&self, wanted: &PullMessageRequest<'_>) -> Result<Filter, Refusal> {
+        let filter = if wanted.sys_flag.contains(PullSysFlag::SUBSCRIPTION) {
+            parse_expression(wanted.subscription, wanted.expression_type)?
+        } else {
+            self.subscribed_filter(wanted)?
+        };
+        filter.check_allowed(self.config.enable_property_filter)?;
+        Ok(filter)
+    }
+
+    fn subscribed_filter(&self, wanted: &PullMessageRequest<'_>) -> Result<Filter, Refusal> {
         let (group, topic) = (wanted.consumer_group, wanted.topic);
         let unknown = |what: &str| {
             Refusal::new(ResponseCode::SUBSCRIPTION_NOT_EXIST, format!("the consumer's {what} not exist"))

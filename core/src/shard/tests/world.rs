@@ -112,6 +112,7 @@ pub(in crate::shard) fn open(disk: &SimDisk, log_config: &LogConfig, now_ms: i64
         broker_name: BROKER.into(),
         address: "127.0.0.1:10911".parse().unwrap(),
         message_bytes_max: 4 << 20,
+        enable_property_filter: true,
     };
     let mut replay = Replay::new(policy(), true);
     let recovered = recover(disk, log_config, &mut replay).unwrap();

@@ -287,6 +287,17 @@ impl Archive {
         (use_.reclaims && retention.may_reclaim).then_some(WhyLeft::Space)
     }
 
+    /// The end of the oldest segment, if it may leave.
+    pub(super) fn leaving_below(
+        &self,
+        retention: &Retention,
+        use_: &LogUse,
+        now_ms: i64,
+    ) -> Option<LogOffset> {
+        self.expired(retention, use_, now_ms)?;
+        self.indexes.front().map(|oldest| oldest.summary().end)
+    }
+
     /// Begins to let the oldest segment go, if it is due.
     pub(super) fn poll_leave<B>(
         &mut self,

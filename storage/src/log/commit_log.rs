@@ -272,6 +272,17 @@ impl<B: Buffer, R: Record> CommitLog<B, R> {
         }
     }
 
+    /// Where the records end that leave soon, if any do: those of the oldest segment, if it would leave `ahead_ms` from now,
+    /// or with one more segment made. Whoever still needs one of them should write it anew.
+    #[must_use]
+    pub fn leaving_below(&self, now_ms: i64, ahead_ms: i64) -> Option<LogOffset> {
+        let log_use = LogUse {
+            log_bytes: self.segments.log_bytes().saturating_add(self.segments.new_bytes()),
+            reclaims: self.space_inputs().is_tight(),
+        };
+        self.archive.leaving_below(&self.config.retention, &log_use, now_ms.saturating_add(ahead_ms))
+    }
+
     /// Takes what the file system has left. Asked for every second or so, it lets segments leave before a disk is full.
     pub fn on_space(&mut self, space: Space) {
         self.space = Some(space);

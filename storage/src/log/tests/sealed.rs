@@ -210,6 +210,9 @@ fn old_segments_leave_by_age_oldest_first_and_two_snapshots_stay_behind_them() {
     world.fill(4);
     world.rest();
     assert_eq!(world.log.start(), LogOffset(0), "not old enough");
+    let oldest_end = world.log.sealed_indexes().next().unwrap().summary().end;
+    assert_eq!(world.log.leaving_below(world.now_ms, 0), None);
+    assert_eq!(world.log.leaving_below(world.now_ms, 100), Some(oldest_end));
     world.now_ms += 100;
     world.rest();
     // Segments 0 to 2 are sealed. The newest of them stays, and so does what the older snapshot does not cover.

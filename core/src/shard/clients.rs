@@ -156,6 +156,10 @@ pub struct ClientTable {
     subscribers: FxHashMap<Box<str>, BTreeSet<Arc<str>>>,
     /// In order, so that whoever goes through all of them can pause between two.
     producer_groups: BTreeMap<Box<str>, BTreeMap<ConnectionId, Member>>,
+    /// Connections of the clients in producer groups; of one that has several, the newest.
+    producer_connections: FxHashMap<Box<str>, ConnectionId>,
+    /// The member of a producer group that had its turn last.
+    last_turns: FxHashMap<Box<str>, ConnectionId>,
     connections: FxHashMap<ConnectionId, Memberships>,
     memberships: usize,
     subscription_bytes: usize,
@@ -195,6 +199,24 @@ impl ClientTable {
     pub fn producers(&self, group: &str) -> impl Iterator<Item = (ConnectionId, &Member)> {
         let members = self.producer_groups.get(group).into_iter().flatten();
         members.map(|(connection, member)| (*connection, member))
+    }
+
+    /// Where a client in any producer group is reached (`ProducerManager#findChannel`).
+    pub fn producer_connection(&self, client_id: &str) -> Option<ConnectionId> {
+        self.producer_connections.get(client_id).copied()
+    }
+
+    /// A live member of a producer group; each has its turn (`ProducerManager#getAvailableChannel`).
+    pub fn next_producer(&mut self, group: &str) -> Option<ConnectionId> {
+        let members = self.producer_groups.get(group)?;
+        let behind = |last: &ConnectionId| members.range((Bound::Excluded(*last), Bound::Unbounded)).next();
+        let next = self.last_turns.get(group).and_then(behind).or_else(|| members.first_key_value());
+        let (connection, _) = next.expect("a group has members");
+        match self.last_turns.get_mut(group) {
+            Some(last) => *last = *connection,
+            None => drop(self.last_turns.insert(group.into(), *connection)),
+        }
+        Some(*connection)
     }
 
     /// A heartbeat names `client` as a member of a consumer group (`ConsumerManager#registerConsumer` and
@@ -271,15 +293,23 @@ impl ClientTable {
             return Err(ClientError::NameTooLong { what: "producer group", len: group.len() });
         }
         if let Some(members) = self.producer_groups.get_mut(group)
-            && members.contains_key(&client.connection)
+            && let Some(known) = members.get(&client.connection)
         {
-            heard_from(members, client, now_ms);
+            if *known.client_id != *client.client_id
+                && self.producer_connections.get(&known.client_id) == Some(&client.connection)
+            {
+                self.producer_connections.remove(&known.client_id);
+            }
+            if heard_from(members, client, now_ms) {
+                self.producer_connections.insert(client.client_id.into(), client.connection);
+            }
             return Ok(());
         }
         if self.memberships >= MEMBERSHIPS_MAX {
             return Err(ClientError::TooManyMembers);
         }
         heard_from(self.producer_groups.entry(group.into()).or_default(), client, now_ms);
+        self.producer_connections.insert(client.client_id.into(), client.connection);
         self.memberships += 1;
         self.connections.entry(client.connection).or_default().producer_groups.insert(group.into());
         Ok(())
@@ -365,10 +395,19 @@ impl ClientTable {
 
     fn remove_producer(&mut self, connection: ConnectionId, name: &str) {
         let members = self.producer_groups.get_mut(name).expect("a membership has its group");
-        assert!(members.remove(&connection).is_some(), "{connection} was no member of {name:?}");
+        let Some(Member { client_id, .. }) = members.remove(&connection) else {
+            panic!("{connection} was no member of {name:?}");
+        };
         self.memberships -= 1;
         if members.is_empty() {
             self.producer_groups.remove(name);
+            self.last_turns.remove(name);
+        }
+        let left = self.connections.get(&connection).into_iter().flat_map(|left| &left.producer_groups);
+        let mut members = left.filter_map(|group| self.producer_groups.get(group)?.get(&connection));
+        let produces_still = members.any(|member| member.client_id == client_id);
+        if !produces_still && self.producer_connections.get(&client_id) == Some(&connection) {
+            self.producer_connections.remove(&client_id);
         }
     }
 

@@ -236,6 +236,41 @@ fn silent_members_leave_everywhere() {
 }
 
 #[test]
+fn producers_have_their_turns() {
+    let mut table = ClientTable::default();
+    assert_eq!(table.next_producer("p"), None);
+    for (connection, group) in [(1, "p"), (2, "p"), (3, "p"), (2, "q")] {
+        table.register_producer(client(connection), group, 0).unwrap();
+    }
+    let mut turns = |groups: &[&str]| -> Vec<u64> {
+        groups.iter().map(|group| table.next_producer(group).unwrap().0).collect()
+    };
+    assert_eq!(turns(&["p", "q", "p", "q", "p", "p"]), [1, 2, 2, 2, 3, 1]);
+    table.on_connection_closed(ConnectionId(2));
+    assert_eq!(table.next_producer("p"), Some(ConnectionId(3)), "who left has no turn");
+    assert_eq!(table.next_producer("q"), None);
+}
+
+#[test]
+fn producers_are_found_by_their_newest_connection() {
+    let mut table = ClientTable::default();
+    table.register_producer(client(1), "p", 0).unwrap();
+    table.register_producer(client(5), "p", 0).unwrap();
+    assert_eq!(table.producer_connection("b"), Some(ConnectionId(5)));
+    table.on_connection_closed(ConnectionId(1));
+    assert_eq!(
+        table.producer_connection("b"),
+        Some(ConnectionId(5)),
+        "an old connection's end changes nothing"
+    );
+    table.register_producer(client(5), "q", 0).unwrap();
+    table.unregister_producer(ConnectionId(5), "p");
+    assert_eq!(table.producer_connection("b"), Some(ConnectionId(5)), "it is still a producer of q");
+    table.unregister_producer(ConnectionId(5), "q");
+    assert_eq!(table.producer_connection("b"), None);
+}
+
+#[test]
 fn producers_are_members_until_they_leave() {
     let mut table = ClientTable::default();
     table.register_producer(client(1), "p", 0).unwrap();
@@ -346,7 +381,14 @@ proptest! {
                 let expected = producers.iter().filter(|(of_group, _)| *of_group == group);
                 let members = table.producers(group).map(|(connection, _)| connection);
                 prop_assert!(members.eq(expected.map(|(_, member)| *member)));
+                let next = table.next_producer(group);
+                prop_assert_eq!(next.is_some(), next.is_some_and(|id| producers.contains(&(group, id))));
+                prop_assert_eq!(next.is_none(), table.producers(group).next().is_none());
             }
+            prop_assert!(table.last_turns.keys().all(|group| table.producer_groups.contains_key(group)));
+            let producing: BTreeSet<_> = producers.iter().map(|(_, id)| (client(id.0).client_id, *id)).collect();
+            let found: BTreeSet<_> = table.producer_connections.iter().map(|(id, at)| (&**id, *at)).collect();
+            prop_assert_eq!(found, producing);
             prop_assert_eq!(table.memberships, consumers.len() + producers.len());
             let groups_of = |id: &ConnectionId, memberships: &Memberships| {
                 let consumer_groups = memberships.consumer_groups.iter().all(|group| consumers.contains(&(&**group, *id)));

@@ -12,6 +12,8 @@ use apogee_storage::{Durability as LogDurability, GroupId, LogConfig, NodeId, Re
 use apogee_tuning::CpuList;
 use serde::Deserialize;
 
+use crate::shard::transactions::TransactionSettings;
+
 /// Where RocketMQ's NameServer listens.
 pub const NAMESRV_PORT: u16 = 9876;
 
@@ -135,6 +137,22 @@ pub struct BrokerConfig {
     /// Make the topic that clients send their traces to.
     #[serde(alias = "traceTopicEnable")]
     pub trace_topic: bool,
+    /// Refuse transactional messages.
+    #[serde(alias = "rejectTransactionMessage")]
+    pub reject_transactions: bool,
+    /// How long a half message waits before its producer is asked what became of it, unless it says so itself, in
+    /// milliseconds. Default 6 s.
+    #[serde(alias = "transactionTimeOut")]
+    pub transaction_timeout_ms: u32,
+    /// From one such question to the next, in milliseconds; 100 and more. Default 30 s.
+    #[serde(alias = "transactionCheckInterval")]
+    pub transaction_check_interval_ms: u32,
+    /// Questions after which a half message is given up, 1 to 1,000,000. Default 15.
+    #[serde(alias = "transactionCheckMax")]
+    pub transaction_checks_max: u32,
+    /// Store replies of request-reply as well as hand them over.
+    #[serde(alias = "storeReplyMessageEnable")]
+    pub store_replies: bool,
     /// How long an idle executor keeps polling before it sleeps, in microseconds. Zero sleeps at once; more trades
     /// CPU time for latency on cores that nothing else uses.
     pub spin_us: u64,
@@ -180,6 +198,11 @@ impl Default for BrokerConfig {
             message_bytes_max: 4 * MIB as u32,
             enable_property_filter: true,
             trace_topic: false,
+            reject_transactions: false,
+            transaction_timeout_ms: 6_000,
+            transaction_check_interval_ms: 30_000,
+            transaction_checks_max: 15,
+            store_replies: true,
             spin_us: 0,
         }
     }
@@ -220,6 +243,13 @@ impl BrokerConfig {
         let disk = self.disk();
         between("catch_up_reads_max", disk.catch_up_reads_max.into(), 1, 64)?;
         between("catch_up_bytes_max", disk.catch_up_bytes_max, MIB / 16, 64 * MIB)?;
+        between(
+            "transaction_check_interval_ms",
+            self.transaction_check_interval_ms.into(),
+            100,
+            HOUR_MS * 24,
+        )?;
+        between("transaction_checks_max", self.transaction_checks_max.into(), 1, 1_000_000)?;
         between("message_bytes_max", u64::from(self.message_bytes_max), 1024, 8 * MIB)?;
         if let Some(shards) = self.shards {
             between("shards", u64::from(shards), 1, u64::from(SHARDS_MAX))?;
@@ -228,6 +258,16 @@ impl BrokerConfig {
         between("spin_us", self.spin_us, 0, 10_000)?;
         self.log(GroupId(0), NodeId(0)).validate()?;
         self.advertised_ip().map(|_| ())
+    }
+
+    pub fn transactions(&self) -> TransactionSettings {
+        TransactionSettings {
+            is_rejecting: self.reject_transactions,
+            timeout_ms: self.transaction_timeout_ms.into(),
+            check_interval_ms: self.transaction_check_interval_ms.into(),
+            checks_max: self.transaction_checks_max,
+            ..TransactionSettings::default()
+        }
     }
 
     /// Settings of one shard's log.

@@ -9,6 +9,7 @@ use apogee_net::message::{StoredMessage, property};
 
 use crate::shard::control::ControlRecord;
 use crate::shard::topics::TopicNumber;
+use crate::shard::transactions::TransactionRecord;
 
 /// Bytes of a body that are shown; the rest is counted.
 const BODY_BYTES_SHOWN: usize = 1024;
@@ -159,6 +160,19 @@ fn describe_control(out: &mut String, change: &ControlRecord) -> fmt::Result {
         }
         ControlRecord::GroupTableState { version } => {
             write!(out, "version {} of the groups", version.counter)
+        }
+        ControlRecord::Transaction(TransactionRecord::Begun(pending)) => {
+            write!(out, "transaction {} begins", pending.half)
+        }
+        ControlRecord::Transaction(TransactionRecord::Ended { half }) => {
+            write!(out, "transaction {half} ends")
+        }
+        ControlRecord::Transaction(TransactionRecord::Checked(checked)) => {
+            out.push_str("checks");
+            for pending in checked.iter().take(OFFSETS_SHOWN) {
+                write!(out, "  {} of transaction {}", pending.checks, pending.half)?;
+            }
+            more(out, checked.len().saturating_sub(OFFSETS_SHOWN), "transactions")
         }
     }
 }

@@ -53,6 +53,8 @@ fn shard_config(config: &BrokerConfig, number: u16, address: SocketAddr) -> Shar
         address,
         message_bytes_max: config.message_bytes_max as usize,
         enable_property_filter: config.enable_property_filter,
+        transactions: config.transactions(),
+        stores_replies: config.store_replies,
     }
 }
 

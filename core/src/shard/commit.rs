@@ -146,6 +146,7 @@ impl<B: Buffer + 'static> Shard<B> {
     /// Changes the table of a record that was logged first, as a replay would.
     fn apply_logged(&mut self, change: &ControlRecord) {
         match change {
+            ControlRecord::Transaction(record) => self.transactions.table.apply(record),
             ControlRecord::TopicPut { .. }
             | ControlRecord::TopicDelete { .. }
             | ControlRecord::GroupPut { .. }

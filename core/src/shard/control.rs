@@ -17,10 +17,10 @@
 //! Every record has exactly one encoding. A kind or form that this version does not know is an error, never skipped:
 //! a table rebuilt without it would be wrong.
 //!
-//! The last two kinds are no changes and never in a log: they stand in snapshots only, where they hold what the
+//! `TopicTableState` and `GroupTableState` are no changes and never in a log: they stand in snapshots only, where they hold what the
 //! records before them do not tell (see [`replay`](super::replay)).
 
-mod codec;
+pub(super) mod codec;
 #[cfg(test)]
 mod tests;
 
@@ -34,6 +34,7 @@ use apogee_storage::{QueueKey, QueueOffset};
 
 use self::codec::{Fields, put_flag, put_signed, put_text, put_unsigned};
 use super::topics::TopicNumber;
+use super::transactions::TransactionRecord;
 
 /// The only form of every kind so far.
 const FORM: u8 = 1;
@@ -56,6 +57,8 @@ pub enum ControlRecord {
     TopicTableState { next_number: u32, version: DataVersion },
     /// All groups of a snapshot stand before this: the version of the table.
     GroupTableState { version: DataVersion },
+    /// A transaction began, was checked or ended.
+    Transaction(TransactionRecord),
 }
 
 /// Offsets of one consumer group.
@@ -77,10 +80,11 @@ pub enum ControlKind {
     Offsets = 5,
     TopicTableState = 6,
     GroupTableState = 7,
+    Transaction = 9,
 }
 
 impl ControlKind {
-    pub const ALL: [ControlKind; 7] = [
+    pub const ALL: &[ControlKind] = &[
         Self::TopicPut,
         Self::TopicDelete,
         Self::GroupPut,
@@ -88,6 +92,7 @@ impl ControlKind {
         Self::Offsets,
         Self::TopicTableState,
         Self::GroupTableState,
+        Self::Transaction,
     ];
 }
 
@@ -118,6 +123,7 @@ impl ControlRecord {
             Self::Offsets(_) => ControlKind::Offsets,
             Self::TopicTableState { .. } => ControlKind::TopicTableState,
             Self::GroupTableState { .. } => ControlKind::GroupTableState,
+            Self::Transaction(_) => ControlKind::Transaction,
         }
     }
 
@@ -153,6 +159,7 @@ impl ControlRecord {
                 put_version(&mut out, version);
             }
             Self::GroupTableState { version } => put_version(&mut out, version),
+            Self::Transaction(record) => record.encode(&mut out),
         }
         out
     }
@@ -160,7 +167,8 @@ impl ControlRecord {
     pub fn decode(bytes: &[u8]) -> Result<Self, ControlError> {
         let &[kind, form, ref fields @ ..] = bytes else { return Err(ControlError::NoHead) };
         let kind = ControlKind::ALL
-            .into_iter()
+            .iter()
+            .copied()
             .find(|known| *known as u8 == kind)
             .ok_or(ControlError::UnknownKind { kind })?;
         if form != FORM {
@@ -194,6 +202,7 @@ impl ControlRecord {
                 version: version(&mut fields)?,
             },
             ControlKind::GroupTableState => Self::GroupTableState { version: version(&mut fields)? },
+            ControlKind::Transaction => Self::Transaction(TransactionRecord::decode(&mut fields)?),
         };
         fields.end()?;
         Ok(record)

@@ -203,7 +203,8 @@ impl GroupTable {
             ControlRecord::TopicPut { .. }
             | ControlRecord::TopicDelete { .. }
             | ControlRecord::TopicTableState { .. }
-            | ControlRecord::Offsets(_) => {}
+            | ControlRecord::Offsets(_)
+            | ControlRecord::Transaction(_) => {}
         }
     }
 

@@ -13,6 +13,7 @@ pub mod locks;
 pub mod offsets;
 pub mod parked;
 pub mod topics;
+pub mod transactions;
 
 mod action;
 mod call;

@@ -272,7 +272,8 @@ impl OffsetTable {
             | ControlRecord::TopicPut { .. }
             | ControlRecord::TopicTableState { .. }
             | ControlRecord::GroupPut { .. }
-            | ControlRecord::GroupTableState { .. } => {}
+            | ControlRecord::GroupTableState { .. }
+            | ControlRecord::Transaction(_) => {}
         }
     }
 

@@ -44,6 +44,24 @@ impl Refusal {
             format!("subscription group [{group}] does not exist"),
         )
     }
+
+    /// What was staged did not get into the log, or nobody knows.
+    pub fn not_stored(reason: &str) -> Self {
+        Self::new(ResponseCode::SERVICE_NOT_AVAILABLE, format!("service not available now: {reason}"))
+    }
+
+    /// In RocketMQ's words. Also for a transaction that has ended: what became of it is not kept.
+    pub fn half_not_found() -> Self {
+        Self::new(ResponseCode::SYSTEM_ERROR, "Find prepared transaction message failed")
+    }
+
+    /// In RocketMQ's words, whatever the reason.
+    pub fn not_resumed() -> Self {
+        Self::new(
+            ResponseCode::SYSTEM_ERROR,
+            "Exception was thrown when putting message back to RMQ_SYS_TRANS_HALF_TOPIC.",
+        )
+    }
 }
 
 impl From<Refusal> for Reply {

@@ -36,6 +36,7 @@ use super::control::{ControlError, ControlKind, ControlRecord};
 use super::groups::GroupTable;
 use super::offsets::OffsetTable;
 use super::topics::{TopicPolicy, TopicReplayError, TopicTable};
+use super::transactions::TransactionTable;
 
 const LEN_BYTES: usize = 4;
 
@@ -45,6 +46,7 @@ pub struct Replay {
     pub(super) topics: TopicTable,
     pub(super) groups: GroupTable,
     pub(super) offsets: OffsetTable,
+    pub(super) transactions: TransactionTable,
 }
 
 /// A control record that does not fit those before it: written by a newer version, or not by a shard.
@@ -79,6 +81,7 @@ fn rank(kind: ControlKind) -> Option<u8> {
         ControlKind::GroupPut => Some(2),
         ControlKind::GroupTableState => Some(3),
         ControlKind::Offsets => Some(4),
+        ControlKind::Transaction => Some(6),
         ControlKind::TopicDelete | ControlKind::GroupDelete => None,
     }
 }
@@ -99,6 +102,7 @@ impl Replay {
             topics: TopicTable::new(policy),
             groups: GroupTable::new(auto_create_group),
             offsets: OffsetTable::default(),
+            transactions: TransactionTable::default(),
         }
     }
 
@@ -118,7 +122,8 @@ impl Replay {
             | ControlKind::TopicDelete
             | ControlKind::GroupPut
             | ControlKind::GroupDelete
-            | ControlKind::Offsets => self.apply_decoded(&change),
+            | ControlKind::Offsets
+            | ControlKind::Transaction => self.apply_decoded(&change),
         }
     }
 
@@ -126,13 +131,18 @@ impl Replay {
         self.topics.apply(record)?;
         self.groups.apply(record);
         self.offsets.apply(record);
+        if let ControlRecord::Transaction(record) = record {
+            self.transactions.apply(record);
+        }
         Ok(())
     }
 
     /// The snapshot of these tables.
     pub fn encode(&self) -> Vec<u8> {
         let mut body = Vec::new();
-        for record in self.topics.snapshot().chain(self.groups.snapshot()).chain(self.offsets.snapshot()) {
+        let older = self.topics.snapshot().chain(self.groups.snapshot()).chain(self.offsets.snapshot());
+        let transactions = self.transactions.snapshot().map(ControlRecord::Transaction);
+        for record in older.chain(transactions) {
             let record = record.encode();
             let len = u32::try_from(record.len()).expect("limits of the tables keep records far below 4 GiB");
             body.extend_from_slice(&len.to_le_bytes());
@@ -147,6 +157,7 @@ impl Replay {
             topics: self.topics.emptied(),
             groups: self.groups.emptied(),
             offsets: OffsetTable::default(),
+            transactions: TransactionTable::default(),
         };
         let mut after = None;
         let mut left = snapshot;

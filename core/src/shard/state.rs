@@ -32,6 +32,7 @@ use super::record::ShardRecord;
 use super::refusal::Refusal;
 use super::replay::Replay;
 use super::topics::{TopicError, TopicTable};
+use super::transactions::{TransactionSettings, Transactions};
 use crate::service::{Reply, ReplyTo, Request};
 
 /// Consumer offsets are logged together, this often: a crash rewinds consumers by no more.
@@ -56,6 +57,9 @@ pub struct ShardConfig {
     pub message_bytes_max: usize,
     /// Whether consumers may filter by expressions over properties (`enablePropertyFilter`).
     pub enable_property_filter: bool,
+    pub transactions: TransactionSettings,
+    /// Replies of request-reply are also stored (`storeReplyMessageEnable`).
+    pub stores_replies: bool,
 }
 
 /// One RocketMQ broker: its topics, groups, clients and log, as decisions only.
@@ -82,6 +86,7 @@ pub struct Shard<B> {
     pub(super) loads: Loads<B>,
     pub(super) calls: Calls<B>,
     pub(super) long_answers: LongAnswers<B>,
+    pub(super) transactions: Transactions,
     pub(super) unique_keys: UniqueKeys,
     /// Where sends that leave the queue to the broker go next.
     pub(super) next_queue: u32,
@@ -103,10 +108,11 @@ impl<B: Buffer + 'static> Shard<B> {
     ) -> Result<Self, OpenError> {
         let term = recovered.next_term();
         let log = CommitLog::open(log_config, recovered, term)?;
-        let Replay { topics, groups, offsets } = replay;
+        let Replay { topics, groups, offsets, transactions } = replay;
         // Two lives of one shard differ in their start, two shards of one process in their port.
         let salt = (now_ms as u32).rotate_left(16) ^ u32::from(config.address.port());
         let mut shard = Shard {
+            transactions: Transactions::new(transactions, &config.transactions, now_ms),
             unique_keys: UniqueKeys::new(config.address.ip(), std::process::id(), salt),
             config,
             topics,
@@ -190,13 +196,15 @@ impl<B: Buffer + 'static> Shard<B> {
             }
             self.notify(expired.notify);
         }
+        self.transactions_tick(now_ms);
         self.stage_unlogged(now_ms);
     }
 
     /// When something falls due that does not wait for the next tick.
     pub fn wake_at_ms(&self) -> Option<i64> {
         let long_answers = self.long_answers.has_work().then_some(0);
-        [self.calls.next_deadline_ms(), long_answers].into_iter().flatten().min()
+        let due = [self.calls.next_deadline_ms(), long_answers, self.transactions_wake_at_ms()];
+        due.into_iter().flatten().min()
     }
 
     /// The disk has answered.
@@ -233,6 +241,7 @@ impl<B: Buffer + 'static> Shard<B> {
     /// Puts what is only in memory into the log; the shard has stopped well once [`is_idle`](Shard::is_idle).
     pub fn prepare_stop(&mut self, now_ms: i64) {
         self.log_offsets(now_ms);
+        self.log_checks(now_ms);
         self.stage_unlogged(now_ms);
         self.log.ask_sync();
     }

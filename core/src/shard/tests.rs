@@ -329,7 +329,6 @@ fn what_is_not_built_yet_is_refused_by_name() {
     for (properties, code) in [
         ("DELAY\u{1}3\u{2}", ResponseCode::MESSAGE_ILLEGAL),
         ("TIMER_DELAY_SEC\u{1}3\u{2}", ResponseCode::MESSAGE_ILLEGAL),
-        ("TRAN_MSG\u{1}true\u{2}", ResponseCode::NO_PERMISSION),
     ] {
         let send = SendMessageRequest { properties, ..send_to("T") };
         let reply = world.asked(PRODUCER, RequestCode::SEND_MESSAGE_V2, &send, b"x");

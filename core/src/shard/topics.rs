@@ -319,6 +319,12 @@ impl TopicTable {
         self.ensure(&dead_letter_topic(group), 1, READ_WRITE, 0, now_ms)
     }
 
+    /// Makes the topic of half messages that were given up unless it exists
+    /// (`TopicConfigManager#createTopicOfTranCheckMaxTime`).
+    pub fn ensure_checked_too_often(&mut self, now_ms: i64) -> Result<Option<ControlRecord>, TopicError> {
+        self.ensure(CHECKED_TOO_OFTEN, 1, READ_WRITE, 0, now_ms)
+    }
+
     /// Makes or changes a topic on request (`TopicConfigManager#updateTopicConfig`). The attributes of `wanted` are
     /// changes, with signs before their names.
     pub fn update(&mut self, wanted: TopicConfig, now_ms: i64) -> Result<Option<ControlRecord>, TopicError> {
@@ -377,7 +383,8 @@ impl TopicTable {
             ControlRecord::GroupPut { .. }
             | ControlRecord::GroupDelete { .. }
             | ControlRecord::GroupTableState { .. }
-            | ControlRecord::Offsets(_) => Ok(()),
+            | ControlRecord::Offsets(_)
+            | ControlRecord::Transaction(_) => Ok(()),
         }
     }
 

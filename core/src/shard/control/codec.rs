@@ -11,7 +11,7 @@ use super::{ControlError, ControlKind};
 /// A `u64` in groups of seven bits.
 const VARINT_BYTES_MAX: usize = 10;
 
-pub(super) fn put_unsigned(out: &mut Vec<u8>, mut value: u64) {
+pub(in crate::shard) fn put_unsigned(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         out.push(value as u8 | 0x80);
         value >>= 7;
@@ -19,31 +19,31 @@ pub(super) fn put_unsigned(out: &mut Vec<u8>, mut value: u64) {
     out.push(value as u8);
 }
 
-pub(super) fn put_signed(out: &mut Vec<u8>, value: i64) {
+pub(in crate::shard) fn put_signed(out: &mut Vec<u8>, value: i64) {
     put_unsigned(out, (value << 1 ^ value >> 63) as u64);
 }
 
-pub(super) fn put_flag(out: &mut Vec<u8>, value: bool) {
+pub(in crate::shard) fn put_flag(out: &mut Vec<u8>, value: bool) {
     out.push(u8::from(value));
 }
 
-pub(super) fn put_text(out: &mut Vec<u8>, value: &str) {
+pub(in crate::shard) fn put_text(out: &mut Vec<u8>, value: &str) {
     put_unsigned(out, value.len() as u64);
     out.extend_from_slice(value.as_bytes());
 }
 
 /// Reads fields one after the other. Lengths meet what is left before anything is allocated from them.
-pub(super) struct Fields<'a> {
+pub(in crate::shard) struct Fields<'a> {
     kind: ControlKind,
     left: &'a [u8],
 }
 
 impl<'a> Fields<'a> {
-    pub(super) fn new(kind: ControlKind, bytes: &'a [u8]) -> Self {
+    pub(in crate::shard) fn new(kind: ControlKind, bytes: &'a [u8]) -> Self {
         Self { kind, left: bytes }
     }
 
-    pub(super) fn unsigned(&mut self, field: &'static str) -> Result<u64, ControlError> {
+    pub(in crate::shard) fn unsigned(&mut self, field: &'static str) -> Result<u64, ControlError> {
         let mut value = 0;
         for index in 0..VARINT_BYTES_MAX {
             let byte = self.byte(field)?;
@@ -63,22 +63,22 @@ impl<'a> Fields<'a> {
         Err(self.bad(field, "number above 64 bits"))
     }
 
-    pub(super) fn signed(&mut self, field: &'static str) -> Result<i64, ControlError> {
+    pub(in crate::shard) fn signed(&mut self, field: &'static str) -> Result<i64, ControlError> {
         let value = self.unsigned(field)?;
         Ok((value >> 1) as i64 ^ -((value & 1) as i64))
     }
 
-    pub(super) fn u32(&mut self, field: &'static str) -> Result<u32, ControlError> {
+    pub(in crate::shard) fn u32(&mut self, field: &'static str) -> Result<u32, ControlError> {
         let value = self.unsigned(field)?;
         u32::try_from(value).map_err(|_| self.bad(field, "number above 32 bits"))
     }
 
-    pub(super) fn i32(&mut self, field: &'static str) -> Result<i32, ControlError> {
+    pub(in crate::shard) fn i32(&mut self, field: &'static str) -> Result<i32, ControlError> {
         let value = self.signed(field)?;
         i32::try_from(value).map_err(|_| self.bad(field, "number above 32 bits"))
     }
 
-    pub(super) fn flag(&mut self, field: &'static str) -> Result<bool, ControlError> {
+    pub(in crate::shard) fn flag(&mut self, field: &'static str) -> Result<bool, ControlError> {
         match self.byte(field)? {
             0 => Ok(false),
             1 => Ok(true),
@@ -86,7 +86,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    pub(super) fn text(&mut self, field: &'static str) -> Result<&'a str, ControlError> {
+    pub(in crate::shard) fn text(&mut self, field: &'static str) -> Result<&'a str, ControlError> {
         let len = self.unsigned(field)?;
         let bytes = usize::try_from(len).ok().and_then(|len| self.left.split_at_checked(len));
         let Some((text, left)) = bytes else { return Err(self.cut_short(field)) };
@@ -94,20 +94,20 @@ impl<'a> Fields<'a> {
         std::str::from_utf8(text).map_err(|_| self.bad(field, "text not UTF-8"))
     }
 
-    pub(super) fn byte(&mut self, field: &'static str) -> Result<u8, ControlError> {
+    pub(in crate::shard) fn byte(&mut self, field: &'static str) -> Result<u8, ControlError> {
         let Some((&byte, left)) = self.left.split_first() else { return Err(self.cut_short(field)) };
         self.left = left;
         Ok(byte)
     }
 
-    pub(super) fn end(&self) -> Result<(), ControlError> {
+    pub(in crate::shard) fn end(&self) -> Result<(), ControlError> {
         match self.left.len() {
             0 => Ok(()),
             count => Err(ControlError::TrailingBytes { kind: self.kind, count }),
         }
     }
 
-    pub(super) fn bad(&self, field: &'static str, problem: &'static str) -> ControlError {
+    pub(in crate::shard) fn bad(&self, field: &'static str, problem: &'static str) -> ControlError {
         ControlError::BadField { kind: self.kind, field, problem }
     }
 

@@ -2,6 +2,7 @@ use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
 
 use super::*;
+use crate::shard::transactions::Pending;
 
 fn any_version() -> impl Strategy<Value = DataVersion> {
     any::<(i64, i64, i64)>().prop_map(|(counter, state_version, timestamp)| DataVersion {
@@ -92,6 +93,22 @@ fn any_group_offsets() -> impl Strategy<Value = GroupOffsets> {
     })
 }
 
+fn any_transaction() -> impl Strategy<Value = TransactionRecord> {
+    let one = (any::<u64>(), any::<u32>(), any::<i64>()).prop_map(|(half, checks, check_at_ms)| Pending {
+        half: QueueOffset(half),
+        checks,
+        check_at_ms,
+    });
+    let checked = btree_map(any::<u64>(), one.clone(), 0..4).prop_map(|some| {
+        some.into_iter().map(|(half, pending)| Pending { half: QueueOffset(half), ..pending }).collect()
+    });
+    prop_oneof![
+        one.prop_map(TransactionRecord::Begun),
+        any::<u64>().prop_map(|half| TransactionRecord::Ended { half: QueueOffset(half) }),
+        checked.prop_map(TransactionRecord::Checked),
+    ]
+}
+
 fn any_record() -> impl Strategy<Value = ControlRecord> {
     prop_oneof![
         (any_number(), any_version(), any_topic_config())
@@ -107,6 +124,7 @@ fn any_record() -> impl Strategy<Value = ControlRecord> {
         (any::<u32>(), any_version())
             .prop_map(|(next_number, version)| ControlRecord::TopicTableState { next_number, version }),
         any_version().prop_map(|version| ControlRecord::GroupTableState { version }),
+        any_transaction().prop_map(ControlRecord::Transaction),
     ]
 }
 
@@ -139,7 +157,7 @@ proptest! {
 
     #[test]
     fn arbitrary_bytes_are_refused_or_are_what_they_decode_to(
-        kind in 0..=8u8,
+        kind in 0..=14u8,
         form in 0..=2u8,
         fields in vec(prop_oneof![3 => 0..4u8, 1 => any::<u8>()], 0..48),
     ) {
@@ -229,6 +247,17 @@ fn offsets_records_keep_their_bytes() {
     };
     let record = ControlRecord::Offsets(vec![of_group]);
     assert_eq!(record.encode(), [5, 1, 1, 1, b'g', 2, 2, 0xac, 0x02, 1, 0]);
+}
+
+#[test]
+fn transaction_records_keep_their_bytes() {
+    let pending = Pending { half: QueueOffset(300), checks: 2, check_at_ms: 1 };
+    let begun = ControlRecord::Transaction(TransactionRecord::Begun(pending));
+    assert_eq!(begun.encode(), [9, 1, 0, 0xac, 0x02, 2, 2]);
+    let ended = ControlRecord::Transaction(TransactionRecord::Ended { half: QueueOffset(300) });
+    assert_eq!(ended.encode(), [9, 1, 1, 0xac, 0x02]);
+    let checked = ControlRecord::Transaction(TransactionRecord::Checked(vec![pending]));
+    assert_eq!(checked.encode(), [9, 1, 2, 1, 0xac, 0x02, 2, 2]);
 }
 
 #[test]

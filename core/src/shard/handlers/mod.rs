@@ -7,12 +7,14 @@ mod connections;
 mod consume_stats;
 mod consumer_list;
 mod consumer_offset;
+mod end_transaction;
 mod group_admin;
 mod heartbeat;
 mod progress;
 mod pull_message;
 mod queue_bounds;
 mod queue_locks;
+mod reply_message;
 mod send_message;
 mod topic_admin;
 mod unregister_client;
@@ -81,6 +83,10 @@ handlers! {
     SEND_MESSAGE => send_message::handle,
     SEND_MESSAGE_V2 => send_message::handle,
     SEND_BATCH_MESSAGE => send_message::handle,
+    END_TRANSACTION => end_transaction::end,
+    RESUME_CHECK_HALF_MESSAGE => end_transaction::resume,
+    SEND_REPLY_MESSAGE => reply_message::handle,
+    SEND_REPLY_MESSAGE_V2 => reply_message::handle,
     PULL_MESSAGE => pull_message::handle,
     LITE_PULL_MESSAGE => pull_message::handle,
     HEART_BEAT => heartbeat::handle,

@@ -113,6 +113,8 @@ pub(in crate::shard) fn open(disk: &SimDisk, log_config: &LogConfig, now_ms: i64
         address: "127.0.0.1:10911".parse().unwrap(),
         message_bytes_max: 4 << 20,
         enable_property_filter: true,
+        transactions: Default::default(),
+        stores_replies: true,
     };
     let mut replay = Replay::new(policy(), true);
     let recovered = recover(disk, log_config, &mut replay).unwrap();

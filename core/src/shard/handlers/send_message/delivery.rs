@@ -28,10 +28,10 @@ impl<'a> Delivery<'a> {
             property::TIMER_DELAY_MS.as_bytes(),
             property::TIMER_DELIVER_MS.as_bytes(),
         ];
-        let mut delivery = Delivery::Now;
+        let (mut delivery, mut is_half) = (Delivery::Now, false);
         for (name, value) in Properties(send.properties.as_bytes()).iter() {
-            if name == TRANSACTION && value == b"true" {
-                return Delivery::Half;
+            if name == TRANSACTION {
+                is_half = value.eq_ignore_ascii_case(b"true");
             }
             // A level wins over timers.
             if name == DELAY && value != b"0" {
@@ -40,21 +40,21 @@ impl<'a> Delivery<'a> {
                 delivery = Delivery::Timer(name, value);
             }
         }
-        delivery
+        // Clients before 4.6.1 send a message that they could not consume with all the properties it came with
+        // (`SendMessageProcessor#sendMessage`).
+        let is_redelivery =
+            send.reconsume_times > 0 && matches!(delivery, Delivery::Level(level) if is_above_zero(level));
+        if is_half && !is_redelivery { Delivery::Half } else { delivery }
     }
 
     /// Refuses what is not built yet, rather than storing it as something else.
     pub(super) fn check_supported(self, topic: &str) -> Result<(), Refusal> {
         match self {
-            Delivery::Now => Ok(()),
+            Delivery::Now | Delivery::Half => Ok(()),
             // A consumer that asks for a later redelivery gets one at once: late is a wish, losing it would not be.
             Delivery::Level(_) if topic.starts_with(RETRY_PREFIX) => Ok(()),
             Delivery::Level(_) => Err(Self::not_taken(property::DELAY.as_bytes())),
             Delivery::Timer(name, _) => Err(Self::not_taken(name)),
-            Delivery::Half => Err(Refusal::new(
-                ResponseCode::NO_PERMISSION,
-                "this broker does not take transactional messages",
-            )),
         }
     }
 
@@ -63,4 +63,8 @@ impl<'a> Delivery<'a> {
         let remark = format!("this broker does not take delayed messages (property {name})");
         Refusal::new(ResponseCode::MESSAGE_ILLEGAL, remark)
     }
+}
+
+fn is_above_zero(level: &[u8]) -> bool {
+    std::str::from_utf8(level).is_ok_and(|level| level.parse::<i32>().is_ok_and(|level| level > 0))
 }

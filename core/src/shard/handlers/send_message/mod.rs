@@ -4,6 +4,7 @@
 //! Whether the body is a batch is said by the header, not by the code.
 
 mod delivery;
+mod half;
 
 use apogee_net::code::ResponseCode;
 use apogee_net::message::{
@@ -32,16 +33,9 @@ pub(super) fn handle<B: Buffer + 'static>(
     now_ms: i64,
 ) -> Handled {
     let send = SendMessageRequest::decode(&request.header.ext)?;
-    shard.check_changes_flow()?;
-    check_topic(send.topic).map_err(|error| {
-        Refusal::new(ResponseCode::INVALID_PARAMETER, format!("topic {:?}: {error}", send.topic))
-    })?;
-    if !topics::may_clients_send(send.topic) {
-        let remark = format!("Sending message to topic[{}] is forbidden.", send.topic);
-        return Err(Refusal::new(ResponseCode::NO_PERMISSION, remark).into());
-    }
-    shard.ensure_topic(&send, now_ms)?;
-    Delivery::of(&send).check_supported(send.topic)?;
+    shard.check_topic(&send, now_ms)?;
+    let delivery = Delivery::of(&send);
+    delivery.check_supported(send.topic)?;
     if request.body.is_empty() {
         return Err(Refusal::new(ResponseCode::MESSAGE_ILLEGAL, "the message has no body").into());
     }
@@ -53,6 +47,8 @@ pub(super) fn handle<B: Buffer + 'static>(
     let target = shard.choose_queue(&send, now_ms)?;
     if send.batch {
         shard.stage_batch(request, &send, &target, now_ms)?;
+    } else if delivery == Delivery::Half {
+        shard.stage_half(request, &send, &target, now_ms)?;
     } else {
         shard.stage_one(request, &send, &target, now_ms)?;
     }
@@ -60,13 +56,26 @@ pub(super) fn handle<B: Buffer + 'static>(
 }
 
 /// Where a message goes: its topic, or the dead letters of its group.
-struct Target {
-    topic: String,
-    queue_id: i32,
-    queue: QueueKey,
+pub(super) struct Target {
+    pub topic: String,
+    pub queue_id: i32,
+    pub queue: QueueKey,
 }
 
 impl<B: Buffer + 'static> Shard<B> {
+    /// The checks of every send, up to the topic's own (`AbstractSendMessageProcessor#msgCheck`).
+    pub(super) fn check_topic(&mut self, send: &SendMessageRequest<'_>, now_ms: i64) -> Result<(), Refusal> {
+        self.check_changes_flow()?;
+        check_topic(send.topic).map_err(|error| {
+            Refusal::new(ResponseCode::INVALID_PARAMETER, format!("topic {:?}: {error}", send.topic))
+        })?;
+        if !topics::may_clients_send(send.topic) {
+            let remark = format!("Sending message to topic[{}] is forbidden.", send.topic);
+            return Err(Refusal::new(ResponseCode::NO_PERMISSION, remark));
+        }
+        self.ensure_topic(send, now_ms)
+    }
+
     fn ensure_topic(&mut self, send: &SendMessageRequest<'_>, now_ms: i64) -> Result<(), Refusal> {
         let wanted = AutoCreate {
             topic: send.topic,
@@ -80,7 +89,11 @@ impl<B: Buffer + 'static> Shard<B> {
         Ok(())
     }
 
-    fn choose_queue(&mut self, send: &SendMessageRequest<'_>, now_ms: i64) -> Result<Target, Refusal> {
+    pub(super) fn choose_queue(
+        &mut self,
+        send: &SendMessageRequest<'_>,
+        now_ms: i64,
+    ) -> Result<Target, Refusal> {
         if let Some(group) = topics::group_of_retry_topic(send.topic) {
             let config = self.groups.get(group).ok_or_else(|| Refusal::group_unknown(group))?;
             let max = send.max_reconsume_times.unwrap_or(config.retry_max_times);

@@ -44,8 +44,8 @@ pub use recovery::{
     RefusedSnapshot, ReplacedBy, ReplacedIndex, SealedDamage, SnapshotFlaw, recover,
 };
 pub use sealed::{
-    Access, Difference, IndexError, IndexFault, IndexSummary, IndexView, QueueSpan, SealJob, SealedIndex,
-    build_index, open_index, read_ends, seal_segment,
+    Access, Difference, IndexError, IndexFault, IndexSummary, IndexView, KeySearch, QueueSpan, SealJob,
+    SealedIndex, build_index, open_index, read_ends, seal_segment,
 };
 pub use snapshot::{
     DerivedState, NewState, Snapshot, SnapshotError, SnapshotJob, SnapshotTaken, read_snapshot, take_snapshot,

@@ -14,7 +14,7 @@ use apogee_net::io::{
     Chunk, Connection, ConnectionId, Driver, DriverConfig, Listener, Server, ServerLimits, Service, Signal,
 };
 use apogee_storage::driver::{Disk, DmaBuffer, LoadIndexError, ShardDirectory};
-use apogee_storage::{DiskError, DiskOp, FileRun};
+use apogee_storage::{DiskError, DiskOp, FileRun, KeySearch};
 use bytes::Bytes;
 use futures_lite::future;
 use glommio::sync::Semaphore;
@@ -29,7 +29,7 @@ use super::segment_source::{self, SENDFILE_BYTES_MIN};
 use super::stop::StopSignal;
 use crate::config::BrokerConfig;
 use crate::service::{Reply, ReplyTo, Request};
-use crate::shard::{Action, ColdPages, Fetch, LoadId, Need, Push, Shard, ShardConfig};
+use crate::shard::{Action, ColdPages, Fetch, LoadId, Need, Push, SearchError, SearchId, Shard, ShardConfig};
 
 /// How often a shard looks at what falls due by time alone.
 const TICK: Duration = Duration::from_millis(100);
@@ -344,6 +344,7 @@ impl ShardDriver {
             Action::Push { to, push } => self.push(to, push),
             Action::Read { to, reply, runs } => self.start_read(to, reply, runs),
             Action::Load { id, need } => self.start_load(id, need),
+            Action::FindKey { id, search } => self.start_search(id, search),
             Action::Close { connection, reason } => {
                 if let Some(connection) = self.server.connection(connection) {
                     connection.close(reason);
@@ -427,6 +428,20 @@ impl ShardDriver {
         let work = async move {
             let result = this.load(need).await;
             this.shard.borrow_mut().on_loaded(id, result, now_ms());
+            this.pump();
+        };
+        self.spawn_into(work, self.groups.catch_up);
+    }
+
+    /// Looks for a key in index files. The shard bounds how many searches there are.
+    fn start_search(&self, id: SearchId, search: KeySearch) {
+        let Some(this) = self.this.upgrade() else { return };
+        let work = async move {
+            let result = this.disk.find_key(search).await.map_err(|error| match error {
+                LoadIndexError::Disk(error) => SearchError::Disk(error),
+                LoadIndexError::Fault(fault) => SearchError::Fault(fault),
+            });
+            this.shard.borrow_mut().on_keys_found(id, result, now_ms());
             this.pump();
         };
         self.spawn_into(work, self.groups.catch_up);

@@ -3,10 +3,11 @@ use std::fmt;
 use apogee_net::code::RequestCode;
 use apogee_net::header::WriteExt;
 use apogee_net::io::{Chunk, ConnectionId};
-use apogee_storage::{Buffer, FileRun, MemoryRun, Run};
+use apogee_storage::{Buffer, FileRun, KeySearch, MemoryRun, Run};
 use smallvec::SmallVec;
 
 use super::load::{LoadId, Need};
+use super::query::SearchId;
 use crate::service::{Reply, ReplyTo};
 
 /// What a shard wants done. The order matters only among the replies and pushes of one connection.
@@ -27,6 +28,12 @@ pub enum Action {
     Load {
         id: LoadId,
         need: Need,
+    },
+    /// Look for a key in index files; to be answered by [`Shard::on_keys_found`](super::Shard::on_keys_found), also
+    /// when it fails.
+    FindKey {
+        id: SearchId,
+        search: KeySearch,
     },
     /// Send a request to a client, if it is still connected.
     Push {

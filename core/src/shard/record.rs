@@ -179,6 +179,6 @@ fn key_hashes(topic: &str, properties: Properties<'_>) -> SmallVec<[u32; 4]> {
 }
 
 /// CRC-32C of `topic#key`. Stored in batch directories: not to be changed without a new batch format.
-fn key_hash(topic: &str, key: &str) -> u32 {
+pub(super) fn key_hash(topic: &str, key: &str) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c_append(crc32c::crc32c(topic.as_bytes()), b"#"), key.as_bytes())
 }

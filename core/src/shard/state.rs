@@ -28,6 +28,7 @@ use super::long_answer::LongAnswers;
 use super::offsets::OffsetTable;
 use super::parked::ParkedPulls;
 use super::pull::ParkedPull;
+use super::query::Searches;
 use super::record::ShardRecord;
 use super::refusal::Refusal;
 use super::replay::Replay;
@@ -87,6 +88,7 @@ pub struct Shard<B> {
     pub(super) calls: Calls<B>,
     pub(super) long_answers: LongAnswers<B>,
     pub(super) transactions: Transactions,
+    pub(super) searches: Searches,
     pub(super) unique_keys: UniqueKeys,
     /// Where sends that leave the queue to the broker go next.
     pub(super) next_queue: u32,
@@ -126,6 +128,7 @@ impl<B: Buffer + 'static> Shard<B> {
             loads: Loads::default(),
             calls: Calls::default(),
             long_answers: LongAnswers::default(),
+            searches: Searches::default(),
             next_queue: 0,
             unlogged: VecDeque::new(),
             actions: VecDeque::new(),
@@ -180,6 +183,7 @@ impl<B: Buffer + 'static> Shard<B> {
         self.fail_late_calls(now_ms);
         self.continue_long_answers(now_ms);
         self.offsets.sweep(SWEPT_GROUPS_PER_TICK);
+        self.search_tick(now_ms);
         while let Some(pull) = self.parked.poll_deadline(now_ms) {
             self.resume_pull(pull, now_ms);
         }
@@ -203,7 +207,8 @@ impl<B: Buffer + 'static> Shard<B> {
     /// When something falls due that does not wait for the next tick.
     pub fn wake_at_ms(&self) -> Option<i64> {
         let long_answers = self.long_answers.has_work().then_some(0);
-        let due = [self.calls.next_deadline_ms(), long_answers, self.transactions_wake_at_ms()];
+        let search = self.searches.has_work().then_some(0);
+        let due = [self.calls.next_deadline_ms(), long_answers, search, self.transactions_wake_at_ms()];
         due.into_iter().flatten().min()
     }
 

@@ -2,6 +2,7 @@
 
 mod filtered;
 mod groups;
+mod queries;
 mod sealed;
 pub(super) mod world;
 

@@ -21,8 +21,9 @@ use super::segment_file::{SegmentFile, read_to_nowhere};
 use super::usage::{Usage, Use};
 use crate::disk::{Buffer, Completion, DiskError, DiskOp, FileRun, SegmentInfo, Space};
 use crate::format::BLOCK_LEN;
+use crate::index::IndexEntry;
 use crate::job_error::JobError;
-use crate::sealed::{IndexFault, SealedIndex, read_ends, seal_segment};
+use crate::sealed::{IndexFault, KeySearch, SealedIndex, read_ends, seal_segment};
 use crate::snapshot::{NewState, take_snapshot};
 use crate::source::LogFile;
 use crate::types::LogOffset;
@@ -83,6 +84,27 @@ pub struct Disk {
     catch_up: Rc<Budget>,
     background: Background,
     fill: Fill,
+}
+
+/// What a search for a key counts for in the budget: it reads pages one by one.
+const KEY_SEARCH_BYTES: u64 = 64 * 1024;
+
+/// Why a search ended.
+enum LookError {
+    Fault(IndexFault),
+    Io(io::Error),
+}
+
+impl From<IndexFault> for LookError {
+    fn from(fault: IndexFault) -> Self {
+        LookError::Fault(fault)
+    }
+}
+
+impl From<io::Error> for LookError {
+    fn from(error: io::Error) -> Self {
+        LookError::Io(error)
+    }
 }
 
 /// Why pages of an index could not be brought in.
@@ -222,6 +244,30 @@ impl Disk {
             },
         );
         Ok(loaded.await??)
+    }
+
+    /// Looks for a key in indexes, on the blocking pool and within the catch-up budget.
+    pub async fn find_key(&self, search: KeySearch) -> Result<Vec<IndexEntry>, LoadIndexError> {
+        let _permit = self.catch_up.acquire(KEY_SEARCH_BYTES).await;
+        let files = self.files.clone();
+        let found = blocking_or(
+            || format!("look for a key in the indexes of {}", self.directory().display()),
+            move || {
+                Ok(search.run(|index, range| {
+                    let path = files.path(LogFile::Index(index.summary().segment.base));
+                    read_to_nowhere(&File::open(path)?, range.clone())?;
+                    index.load(range).map_err(LookError::Fault)
+                }))
+            },
+        );
+        match found.await? {
+            Ok(entries) => Ok(entries),
+            Err(LookError::Fault(fault)) => Err(fault.into()),
+            Err(LookError::Io(error)) => {
+                let action = format!("read an index in {}", self.directory().display());
+                Err(DiskError::io(action, &error).into())
+            }
+        }
     }
 
     async fn write(

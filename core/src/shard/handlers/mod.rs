@@ -12,12 +12,15 @@ mod group_admin;
 mod heartbeat;
 mod progress;
 mod pull_message;
+mod query_consume_queue;
+mod query_message;
 mod queue_bounds;
 mod queue_locks;
 mod reply_message;
 mod send_message;
 mod topic_admin;
 mod unregister_client;
+mod view_message;
 
 use apogee_net::code::RequestCode;
 use apogee_storage::{Buffer, IndexFault};
@@ -89,6 +92,9 @@ handlers! {
     SEND_REPLY_MESSAGE_V2 => reply_message::handle,
     PULL_MESSAGE => pull_message::handle,
     LITE_PULL_MESSAGE => pull_message::handle,
+    QUERY_MESSAGE => query_message::handle,
+    VIEW_MESSAGE_BY_ID => view_message::handle,
+    QUERY_CONSUME_QUEUE => query_consume_queue::handle,
     HEART_BEAT => heartbeat::handle,
     UNREGISTER_CLIENT => unregister_client::handle,
     GET_CONSUMER_LIST_BY_GROUP => consumer_list::handle,

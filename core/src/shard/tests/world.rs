@@ -22,7 +22,7 @@ use bytes::BytesMut;
 
 use crate::service::{Reply, ReplyTo, Request};
 use crate::shard::topics::TopicPolicy;
-use crate::shard::{Action, Fetch, Need, Push, Replay, Shard, ShardConfig};
+use crate::shard::{Action, Fetch, Need, Push, Replay, SearchError, Shard, ShardConfig};
 
 pub(in crate::shard) const START_MS: i64 = 1_700_000_000_000;
 pub(in crate::shard) const PRODUCER: ConnectionId = ConnectionId(1);
@@ -242,6 +242,14 @@ impl World {
                 };
                 self.loads += 1;
                 self.shard.on_loaded(id, Ok(loaded), self.now_ms);
+            }
+            Action::FindKey { id, search } => {
+                let loads = &mut self.loads;
+                let found = search.run(|index, range| {
+                    *loads += 1;
+                    index.load(range).map_err(SearchError::Fault)
+                });
+                self.shard.on_keys_found(id, found, self.now_ms);
             }
             Action::Push { to, push } => self.pushed.push(Pushed::of(to, &push)),
             Action::Close { .. } => {}

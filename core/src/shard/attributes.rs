@@ -71,6 +71,9 @@ pub enum AttributeError {
     NotSet(String),
     #[error("attribute {0:?} cannot be changed any more")]
     NotChangeable(&'static str),
+    /// Answered with INVALID_PARAMETER (29).
+    #[error("MIXED message type is not supported.")]
+    MixedType,
     #[error("attribute {name:?} cannot be {value:?}")]
     BadValue { name: &'static str, value: String },
 }
@@ -110,6 +113,9 @@ pub fn change(
             return Err(AttributeError::NotChangeable(rule.name));
         }
         if adds {
+            if name == "message.type" && value == "MIXED" {
+                return Err(AttributeError::MixedType);
+            }
             rule.check(value)?;
             changed.insert(name.to_owned(), value.clone());
         } else if changed.remove(name).is_none() {

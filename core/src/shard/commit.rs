@@ -56,8 +56,10 @@ impl<B> fmt::Debug for Then<B> {
 pub(super) struct Sent {
     pub to: ReplyTo,
     pub queue_id: i32,
-    /// The message's own id; of a batch, none.
+    /// The message's own id, or that of the batch.
     pub unique_key: Option<String>,
+    /// The producer takes its batch for one message, as in a topic with a queue of batches (`queue.type=BatchCQ`).
+    pub is_inner_batch: bool,
 }
 
 /// In the order of tickets, which is that of staging and of commit.
@@ -197,8 +199,10 @@ impl<B: Buffer + 'static> Shard<B> {
     }
 
     fn acknowledge(&self, sent: Sent, places: &[Placed]) -> Reply {
+        // An inner batch has the id of its first message, and no others.
+        let named = if sent.is_inner_batch { &places[..1] } else { places };
         let mut message_ids = String::new();
-        for place in places {
+        for place in named {
             if !message_ids.is_empty() {
                 message_ids.push(',');
             }
@@ -210,8 +214,8 @@ impl<B: Buffer + 'static> Shard<B> {
             msg_id: message_ids.into(),
             queue_id: sent.queue_id,
             queue_offset: places[0].queue_offset.0 as i64,
+            batch_uniq_id: sent.unique_key.clone().filter(|_| sent.is_inner_batch).map(Cow::Owned),
             transaction_id: sent.unique_key.map(Cow::Owned),
-            batch_uniq_id: None,
             recall_handle: None,
             region: Some(REGION.into()),
             trace_on: Some(true),

@@ -123,7 +123,8 @@ impl From<TopicError> for Refusal {
             TopicError::Name { .. }
             | TopicError::System(_)
             | TopicError::Queues(_)
-            | TopicError::Permission(_) => ResponseCode::INVALID_PARAMETER,
+            | TopicError::Permission(_)
+            | TopicError::Attribute(AttributeError::MixedType) => ResponseCode::INVALID_PARAMETER,
             TopicError::Attribute(_) | TopicError::TableFull | TopicError::NumbersUsedUp => {
                 ResponseCode::SYSTEM_ERROR
             }

@@ -4,6 +4,7 @@ mod filtered;
 mod groups;
 mod queries;
 mod sealed;
+mod sends;
 pub(super) mod world;
 
 use std::collections::BTreeMap;

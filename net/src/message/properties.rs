@@ -42,6 +42,8 @@ pub mod property {
     pub const CLUSTER: &str = "CLUSTER";
     /// Receipt handle of a popped message; never stored.
     pub const POP_CHECK_POINT: &str = "POP_CK";
+    /// How many messages an inner batch wraps; only brokers set it.
+    pub const INNER_NUM: &str = "INNER_NUM";
     pub const SHARDING_KEY: &str = "__SHARDINGKEY";
     pub const TIMER_DELAY_SEC: &str = "TIMER_DELAY_SEC";
     pub const TIMER_DELAY_MS: &str = "TIMER_DELAY_MS";

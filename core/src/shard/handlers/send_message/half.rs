@@ -51,7 +51,7 @@ impl<B: Buffer + 'static> Shard<B> {
         let message = NewMessage {
             topic: topics::HALF,
             queue_id: 0,
-            sys_flag: send.sys_flag.without(MessageSysFlag::TRANSACTION_ROLLBACK),
+            sys_flag: send.sys_flag.with(target.sys_flag).without(MessageSysFlag::TRANSACTION_ROLLBACK),
             ..self.message(request, send, target, send.flag, request.body.clone(), properties)
         };
         let queue = self.half_queue();

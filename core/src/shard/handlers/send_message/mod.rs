@@ -5,8 +5,11 @@
 
 mod delivery;
 mod half;
+mod limits;
 
+use apogee_net::body::TopicFilterType;
 use apogee_net::code::ResponseCode;
+use apogee_net::flags::MessageSysFlag;
 use apogee_net::message::{
     BatchMessages, HexId, Properties, PropertyEdit, RETRY_PREFIX, check_topic, property,
 };
@@ -36,15 +39,8 @@ pub(super) fn handle<B: Buffer + 'static>(
     shard.check_topic(&send, now_ms)?;
     let delivery = Delivery::of(&send);
     delivery.check_supported(send.topic)?;
-    if request.body.is_empty() {
-        return Err(Refusal::new(ResponseCode::MESSAGE_ILLEGAL, "the message has no body").into());
-    }
-    if request.body.len() > shard.config.message_bytes_max {
-        let (found, max) = (request.body.len(), shard.config.message_bytes_max);
-        let remark = format!("the message is illegal, its body has {found} bytes, expected at most {max}");
-        return Err(Refusal::new(ResponseCode::MESSAGE_ILLEGAL, remark).into());
-    }
     let target = shard.choose_queue(&send, now_ms)?;
+    limits::check(&send, request.body.len(), &target, shard.config.message_bytes_max)?;
     if send.batch {
         shard.stage_batch(request, &send, &target, now_ms)?;
     } else if delivery == Delivery::Half {
@@ -60,6 +56,12 @@ pub(super) struct Target {
     pub topic: String,
     pub queue_id: i32,
     pub queue: QueueKey,
+    /// Set in every message, as its topic wants it.
+    sys_flag: MessageSysFlag,
+    /// `queue.type=BatchCQ`: batches with an id of their own are one message to their producers.
+    has_inner_batches: bool,
+    /// `cleanup.policy=COMPACTION`.
+    needs_keys: bool,
 }
 
 impl<B: Buffer + 'static> Shard<B> {
@@ -120,7 +122,20 @@ impl<B: Buffer + 'static> Shard<B> {
                 ),
             )
         })?;
-        Ok(Target { topic: topic.to_owned(), queue_id, queue })
+        let config = known.config();
+        let has = |name, value| config.attributes.get(name).is_some_and(|found| found == value);
+        let sys_flag = match config.topic_filter_type {
+            TopicFilterType::SingleTag => MessageSysFlag(0),
+            TopicFilterType::MultiTag => MessageSysFlag::MULTI_TAGS,
+        };
+        Ok(Target {
+            topic: topic.to_owned(),
+            queue_id,
+            queue,
+            sys_flag,
+            has_inner_batches: has("queue.type", "BatchCQ"),
+            needs_keys: has("cleanup.policy", "COMPACTION"),
+        })
     }
 
     /// Java takes a random one; taking turns spreads better.
@@ -160,6 +175,9 @@ impl<B: Buffer + 'static> Shard<B> {
     }
 
     /// A batch is stored as its messages, next to each other; each keeps its own unique key.
+    ///
+    /// Also in a topic with a queue of batches, where RocketMQ stores it as one message that takes as many offsets and
+    /// that clients unwrap: what they see is the same. The producer is told what it would be told there.
     fn stage_batch(
         &mut self,
         request: &Request<'_>,
@@ -186,7 +204,13 @@ impl<B: Buffer + 'static> Shard<B> {
         if appends.is_empty() {
             return Err(Refusal::new(ResponseCode::MESSAGE_ILLEGAL, "the batch is empty"));
         }
-        self.stage(appends, sent(request, target, None), now_ms)
+        let unique_key = Properties(send.properties.as_bytes()).get(property::UNIQUE_KEY).map(str::to_owned);
+        let is_inner_batch = target.has_inner_batches && unique_key.is_some();
+        let mut then = sent(request, target, unique_key);
+        if let Then::Sent(sent) = &mut then {
+            sent.is_inner_batch = is_inner_batch;
+        }
+        self.stage(appends, then, now_ms)
     }
 
     /// What every stored message says of its broker.
@@ -211,7 +235,7 @@ impl<B: Buffer + 'static> Shard<B> {
             topic: &target.topic,
             queue_id: target.queue_id,
             flag,
-            sys_flag: send.sys_flag,
+            sys_flag: send.sys_flag.with(target.sys_flag),
             born_timestamp: send.born_timestamp,
             born_host: request.peer,
             store_host: self.config.address,
@@ -225,7 +249,7 @@ impl<B: Buffer + 'static> Shard<B> {
 
 fn sent<B>(request: &Request<'_>, target: &Target, unique_key: Option<String>) -> Then<B> {
     match request.reply_to() {
-        Some(to) => Then::Sent(Sent { to, queue_id: target.queue_id, unique_key }),
+        Some(to) => Then::Sent(Sent { to, queue_id: target.queue_id, unique_key, is_inner_batch: false }),
         None => Then::Nothing,
     }
 }

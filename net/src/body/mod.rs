@@ -3,6 +3,7 @@
 //! Each body can be read ([`parse`]) and written ([`to_fastjson`], for routes also [`to_standard_json`]). What
 //! fastjson does differently from JSON is in [`fastjson`] alone; see the README of this folder.
 
+mod assignment;
 mod client;
 mod cluster;
 mod connection;
@@ -14,6 +15,7 @@ mod list;
 mod lock;
 mod message_queue;
 mod pieces;
+mod pop;
 mod progress;
 mod query;
 mod register;
@@ -25,6 +27,10 @@ mod tests;
 mod timer;
 mod topic_config;
 
+pub use assignment::{
+    MessageQueueAssignment, MessageRequestMode, MessageRequestModeSerializeWrapper,
+    QueryAssignmentRequestBody, QueryAssignmentResponseBody, SetMessageRequestModeRequestBody,
+};
 pub use client::CheckClientRequestBody;
 pub use cluster::{BrokerMemberGroup, ClusterInfo, GetBrokerMemberGroupResponseBody};
 pub use connection::{Connection, ConsumerConnection, ProducerConnection, ProducerInfo, ProducerTableInfo};
@@ -42,6 +48,7 @@ pub use lock::{
 };
 pub use message_queue::MessageQueue;
 pub use pieces::{BodyInPieces, PIECE_BYTES};
+pub use pop::{AckedBits, BatchAck, BatchAckMessageRequestBody};
 pub use progress::{
     ConsumerOffsetSerializeWrapper, DelayOffsetSerializeWrapper, GetConsumerStatusBody, MessageQueueForC,
     QueryConsumeTimeSpanBody, QueryCorrectionOffsetBody, QuerySubscriptionResponseBody, QueueTimeSpan,

@@ -59,6 +59,22 @@ fn goldens() -> Vec<Golden> {
             r#"{"clientId":"c","group":"CG","subscriptionData":{"classFilterMode":false,"codeSet":[2598919,2598920],"expressionType":"TAG","subString":"TagA || TagB","subVersion":1700000000000,"tagsSet":["TagA","TagB"],"topic":"TopicTest"}}"#,
         ),
         golden::<SubscriptionData>(SUBSCRIPTION),
+        golden::<QueryAssignmentRequestBody>(
+            r#"{"clientId":"10.0.0.1@1#2","consumerGroup":"CG","messageModel":"CLUSTERING","strategyName":"AVG","topic":"TopicTest"}"#,
+        ),
+        golden::<QueryAssignmentResponseBody>(
+            r#"{"messageQueueAssignments":[{"messageQueue":{"brokerName":"broker-a","queueId":0,"topic":"TopicTest"},"mode":"PULL"}]}"#,
+        ),
+        golden::<QueryAssignmentResponseBody>("{}"),
+        golden::<SetMessageRequestModeRequestBody>(
+            r#"{"consumerGroup":"CG","mode":"POP","popShareQueueNum":8,"topic":"TopicTest"}"#,
+        ),
+        golden::<MessageRequestModeSerializeWrapper>(
+            r#"{"messageRequestModeMap":{"TopicTest":{"CG":{"consumerGroup":"CG","mode":"POP","popShareQueueNum":8,"topic":"TopicTest"}}}}"#,
+        ),
+        golden::<BatchAckMessageRequestBody>(
+            r#"{"acks":[{"b":"BQ==","c":"CG","it":60000,"pt":1700000000000,"q":0,"r":"0","rq":3,"so":100,"t":"TopicTest"}],"brokerName":"broker-a"}"#,
+        ),
         golden::<SubscriptionGroupConfig>(
             r#"{"attributes":{},"brokerId":0,"consumeBroadcastEnable":true,"consumeEnable":true,"consumeFromMinEnable":true,"consumeMessageOrderly":false,"consumeTimeoutMinute":15,"groupName":"CG","groupRetryPolicy":{"type":"CUSTOMIZED"},"groupSysFlag":0,"notifyConsumerIdsChangedEnable":true,"retryMaxTimes":16,"retryQueueNums":1,"whichBrokerWhenConsumeSlowly":1}"#,
         ),

@@ -9,6 +9,7 @@ mod layout;
 mod names;
 mod properties;
 mod recall_handle;
+mod receipt;
 mod record;
 mod stored;
 mod tags;
@@ -24,6 +25,7 @@ pub use names::{
 };
 pub use properties::{PROPERTIES_BYTES_MAX, Properties, PropertyEdit, append_property, property};
 pub use recall_handle::{BadRecallHandle, RecallHandle};
+pub use receipt::{ORDER_REVIVE_QUEUE_ID, ReceiptHandle, ReceiptHandleError, RetryKind};
 pub use record::{MessageRecord, Place, RecordError};
 pub use stored::{MessageError, StoredMessage, StoredMessages};
 pub use tags::{TAGS_MAX, TagExpression, TagExpressionError, tag_hash};

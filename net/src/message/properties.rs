@@ -44,6 +44,8 @@ pub mod property {
     pub const POP_CHECK_POINT: &str = "POP_CK";
     /// How many messages an inner batch wraps; only brokers set it.
     pub const INNER_NUM: &str = "INNER_NUM";
+    /// When a message that is redelivered was popped first, in ms.
+    pub const FIRST_POP_TIME: &str = "1ST_POP_TIME";
     pub const SHARDING_KEY: &str = "__SHARDINGKEY";
     pub const TIMER_DELAY_SEC: &str = "TIMER_DELAY_SEC";
     pub const TIMER_DELAY_MS: &str = "TIMER_DELAY_MS";

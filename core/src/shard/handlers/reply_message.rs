@@ -1,6 +1,9 @@
 //! SEND_REPLY_MESSAGE (324), SEND_REPLY_MESSAGE_V2 (325): the reply to a request-reply message, handed to the client that
 //! waits for it (`ReplyMessageProcessor`).
 
+#[cfg(test)]
+mod tests;
+
 use std::borrow::Cow;
 use std::net::SocketAddr;
 
@@ -42,7 +45,9 @@ pub(super) fn handle<B: Buffer + 'static>(
         properties: PropertyEdit::unchanged(send.properties.as_bytes()),
     };
     // As in RocketMQ, a reply that cannot be stored is handed over all the same.
-    let stored = shard.config.stores_replies.then(|| message.into_append(target.queue).ok()).flatten();
+    let can_be_stored = (1..=shard.config.message_bytes_max).contains(&request.body.len());
+    let is_stored = can_be_stored && shard.config.stores_replies;
+    let stored = is_stored.then(|| message.into_append(target.queue).ok()).flatten();
     let answering = Answering { to: request.reply_to(), queue_id: target.queue_id, stored };
 
     let requester = Properties(send.properties.as_bytes()).get(property::REPLY_TO_CLIENT);

@@ -252,6 +252,22 @@ fn a_half_message_may_ask_for_more_time() {
 }
 
 #[test]
+fn what_old_clients_send_back_is_no_half_message() {
+    let mut world = World::new();
+    world.heartbeat(CONSUMER, "consumer", "CG", "T", "*");
+    let properties = "TRAN_MSG\u{1}true\u{2}PGROUP\u{1}PG\u{2}DELAY\u{1}3\u{2}";
+    let again = SendMessageRequest { properties, reconsume_times: 1, ..send_to("%RETRY%CG") };
+    let sent = world.asked(CONSUMER, RequestCode::SEND_MESSAGE_V2, &again, b"again");
+    assert_eq!(sent.code, ResponseCode::SUCCESS, "{}", sent.remark);
+    assert!(world.shard.transactions.table.is_empty());
+    let first = SendMessageRequest { reconsume_times: 0, ..again };
+    world.asked(CONSUMER, RequestCode::SEND_MESSAGE_V2, &first, b"first");
+    let upper_case = SendMessageRequest { properties: "TRAN_MSG\u{1}TRUE\u{2}", ..send_to("T") };
+    world.asked(PRODUCER, RequestCode::SEND_MESSAGE_V2, &upper_case, b"half");
+    assert_eq!(world.shard.transactions.table.len(), 2);
+}
+
+#[test]
 fn producers_of_the_group_are_asked_in_turn() {
     let mut world = World::new();
     for body in ["a", "b", "c"] {

@@ -3,6 +3,7 @@
 //! Unknown keys and values out of bounds are refused by name. RocketMQ's own property names are accepted as
 //! aliases where the meaning is the same, so that a `broker.conf` reads familiar.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
@@ -10,7 +11,9 @@ use anyhow::{Context, bail, ensure};
 use apogee_storage::driver::DiskConfig;
 use apogee_storage::{Durability as LogDurability, GroupId, LogConfig, NodeId, Retention};
 use apogee_tuning::CpuList;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
+
+use crate::shard::settings::Settings;
 
 use crate::shard::transactions::TransactionSettings;
 
@@ -63,7 +66,7 @@ impl NamesrvConfig {
 }
 
 /// A node of brokers: one per shard.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields, rename_all = "snake_case")]
 pub struct BrokerConfig {
     /// Cluster the node belongs to.
@@ -86,7 +89,7 @@ pub struct BrokerConfig {
     #[serde(alias = "storePathRootDir")]
     pub data_dir: PathBuf,
     /// CPUs that run shards, one executor pinned to each. Empty: every CPU this process may use.
-    #[serde(deserialize_with = "cpus")]
+    #[serde(deserialize_with = "cpus", serialize_with = "cpus_as_text")]
     pub cpus: CpuList,
     /// Shards of a new data directory; an existing one keeps its number. Default: one per CPU.
     pub shards: Option<u16>,
@@ -127,6 +130,12 @@ pub struct BrokerConfig {
     /// Create consumer groups when a consumer names an unknown one.
     #[serde(alias = "autoCreateSubscriptionGroup")]
     pub auto_create_group: bool,
+    /// What clients may do at this broker: 4 read, 2 write, 6 both. Topics are registered with no more than this.
+    #[serde(alias = "brokerPermission")]
+    pub permission: i32,
+    /// Tell clients that trace their messages to do so.
+    #[serde(alias = "traceOn")]
+    pub trace_on: bool,
     /// Largest message body. Up to 8 MiB; RocketMQ's clients refuse more than 4 MiB by default.
     #[serde(alias = "maxMessageSize")]
     pub message_bytes_max: u32,
@@ -159,7 +168,7 @@ pub struct BrokerConfig {
 }
 
 /// RocketMQ's `flushDiskType`, with stronger promises.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Durability {
     /// Acknowledged after the sync: survives loss of power.
@@ -195,6 +204,8 @@ impl Default for BrokerConfig {
             catch_up_bytes_max: None,
             auto_create_topic: true,
             auto_create_group: true,
+            permission: 6,
+            trace_on: true,
             message_bytes_max: 4 * MIB as u32,
             enable_property_filter: true,
             trace_topic: false,
@@ -250,6 +261,7 @@ impl BrokerConfig {
             HOUR_MS * 24,
         )?;
         between("transaction_checks_max", self.transaction_checks_max.into(), 1, 1_000_000)?;
+        between("permission", self.permission.try_into().unwrap_or(u64::MAX), 0, 7)?;
         between("message_bytes_max", u64::from(self.message_bytes_max), 1024, 8 * MIB)?;
         if let Some(shards) = self.shards {
             between("shards", u64::from(shards), 1, u64::from(SHARDS_MAX))?;
@@ -296,6 +308,57 @@ impl BrokerConfig {
         }
     }
 
+    /// What can be changed while the broker runs.
+    pub fn settings(&self) -> Settings {
+        Settings {
+            broker_perm: self.permission,
+            auto_create_topic: self.auto_create_topic,
+            auto_create_group: self.auto_create_group,
+            trace_on: self.trace_on,
+            file_reserved_hours: self.retention_hours,
+            reclaim_early: self.reclaim_early,
+        }
+    }
+
+    /// All that cannot, as GET_BROKER_CONFIG (26) shows it: under our own names, and where RocketMQ's tools look for it
+    /// or a property means the same, under RocketMQ's.
+    pub fn properties(&self) -> BTreeMap<String, String> {
+        let own = serde_json::to_value(self).expect("the keys are names");
+        let serde_json::Value::Object(own) = own else { unreachable!("a struct is an object") };
+        let mut properties: BTreeMap<_, _> = own.into_iter().map(|(key, value)| (key, text(value))).collect();
+        for key in SHOWN_AS_SETTINGS {
+            properties.remove(*key);
+        }
+        let namesrv = properties["namesrv"].clone();
+        for (name, value) in [
+            ("namesrvAddr", namesrv),
+            ("storePathRootDir", self.data_dir.display().to_string()),
+            ("mappedFileSizeCommitLog", self.segment_bytes.to_string()),
+            (
+                "flushDiskType",
+                match self.durability {
+                    Durability::Sync => "SYNC_FLUSH".into(),
+                    Durability::Async => "ASYNC_FLUSH".into(),
+                },
+            ),
+            ("messageDelayLevel", "1s 5s 10s 30s 1m 2m 3m 4m 5m 6m 7m 8m 9m 10m 20m 30m 1h 2h".into()),
+            ("msgTraceTopicName", "RMQ_SYS_TRACE_TOPIC".into()),
+            ("traceTopicEnable", "false".into()),
+            ("filterServerNums", "0".into()),
+            ("slaveReadEnable", "false".into()),
+            ("useTLS", "false".into()),
+            ("longPollingEnable", "true".into()),
+            ("enableControllerMode", "false".into()),
+            ("authenticationEnabled", "false".into()),
+            ("authorizationEnabled", "false".into()),
+            ("enableMixedMessageType", "false".into()),
+            ("enableQueueStat", "false".into()),
+        ] {
+            properties.insert(name.into(), value);
+        }
+        properties
+    }
+
     /// Settings of the disk under one shard's log.
     pub fn disk(&self) -> DiskConfig {
         let defaults = DiskConfig::DEFAULT;
@@ -327,6 +390,21 @@ impl BrokerConfig {
             // The port above it is replication's.
             .filter(|&port| port < u16::MAX)
             .with_context(|| format!("base_port = {}: no port left for shard {shard}", self.base_port))
+    }
+}
+
+/// Keys whose values may be others than the file's: shown under RocketMQ's names with what is in force.
+const SHOWN_AS_SETTINGS: &[&str] =
+    &["permission", "auto_create_topic", "auto_create_group", "trace_on", "retention_hours", "reclaim_early"];
+
+/// A configuration value in one line.
+fn text(value: serde_json::Value) -> String {
+    use serde_json::Value;
+    match value {
+        Value::Null => String::new(),
+        Value::String(text) => text,
+        Value::Array(parts) => parts.into_iter().map(text).collect::<Vec<_>>().join(";"),
+        other @ (Value::Bool(_) | Value::Number(_) | Value::Object(_)) => other.to_string(),
     }
 }
 
@@ -393,6 +471,10 @@ fn cpus<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<CpuList, D:
     }
 }
 
+fn cpus_as_text<S: serde::Serializer>(cpus: &CpuList, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(cpus)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -425,6 +507,25 @@ mod tests {
         assert_eq!(retention, Retention { age_ms: two_days, bytes: None, may_reclaim: false });
         assert_eq!(config.port(3).unwrap(), 20941);
         config.validate().unwrap();
+    }
+
+    #[test]
+    fn the_configuration_is_shown_under_our_names_and_rocketmq_s() {
+        let properties =
+            BrokerConfig { cpus: "0-2,5".parse().unwrap(), ..BrokerConfig::default() }.properties();
+        for (key, value) in [
+            ("namesrvAddr", "127.0.0.1:9876"),
+            ("namesrv", "127.0.0.1:9876"),
+            ("flushDiskType", "SYNC_FLUSH"),
+            ("durability", "sync"),
+            ("cpus", "0-2,5"),
+            ("segment_bytes", "1073741824"),
+            ("retention_bytes", ""),
+            ("data_dir", "apogee-data"),
+        ] {
+            assert_eq!(properties.get(key).map(String::as_str), Some(value), "{key}");
+        }
+        assert!(SHOWN_AS_SETTINGS.iter().all(|key| !properties.contains_key(*key)));
     }
 
     #[test]

@@ -8,6 +8,7 @@ pub mod config;
 mod log_tool;
 pub mod nameserver;
 pub mod node;
+mod properties;
 #[cfg(test)]
 mod request_codes;
 pub mod service;

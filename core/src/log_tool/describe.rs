@@ -8,6 +8,7 @@ use apogee_net::flags::MessageSysFlag;
 use apogee_net::message::{StoredMessage, property};
 
 use crate::shard::control::ControlRecord;
+use crate::shard::settings::SettingsRecord;
 use crate::shard::topics::TopicNumber;
 use crate::shard::transactions::TransactionRecord;
 
@@ -173,6 +174,13 @@ fn describe_control(out: &mut String, change: &ControlRecord) -> fmt::Result {
                 write!(out, "  {} of transaction {}", pending.checks, pending.half)?;
             }
             more(out, checked.len().saturating_sub(OFFSETS_SHOWN), "transactions")
+        }
+        ControlRecord::BrokerSettings(SettingsRecord { version, changed }) => {
+            out.push_str("settings that differ from the file:");
+            for (name, value) in changed {
+                write!(out, " {}={}", plain(name), plain(value))?;
+            }
+            write!(out, "; version {} of the settings", version.counter)
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Opens a shard: its directory, its disk, its log and what the log says of topics, groups and offsets.
 
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use apogee_storage::driver::{Disk, DmaBuffer, Identity, ShardDirectory};
@@ -55,6 +56,8 @@ fn shard_config(config: &BrokerConfig, number: u16, address: SocketAddr) -> Shar
         enable_property_filter: config.enable_property_filter,
         transactions: config.transactions(),
         stores_replies: config.store_replies,
+        settings: config.settings(),
+        properties: Rc::new(config.properties()),
     }
 }
 

@@ -12,13 +12,15 @@ use std::fmt;
 use apogee_net::code::ResponseCode;
 use apogee_net::message::OffsetMessageId;
 use apogee_net::request::SendMessageReply;
-use apogee_storage::{Buffer, FailedAppends, FailureCause, Placed, Staged, Ticket};
+use apogee_storage::{Buffer, FailedAppends, FailureCause, Grown, Placed, QueueKey, Staged, Ticket};
 
 use super::action::Action;
 use super::control::ControlRecord;
 use super::record::REGION;
 use super::refusal::Refusal;
 use super::state::Shard;
+use super::stats::Totals;
+use super::topics::TopicNumber;
 use crate::service::{Reply, ReplyTo};
 
 /// What follows when an append is durable.
@@ -70,6 +72,7 @@ pub(super) struct Waiters<B>(VecDeque<Waiter<B>>);
 struct Waiter<B> {
     first_ticket: Ticket,
     count: u32,
+    staged_ms: i64,
     changes: Changes,
     then: Then<B>,
 }
@@ -101,13 +104,22 @@ impl<B> Default for Waiters<B> {
 }
 
 impl<B> Waiters<B> {
-    pub(super) fn push(&mut self, staged: Staged, changes: Changes, then: Then<B>) {
+    pub(super) fn push(&mut self, staged: Staged, changes: Changes, then: Then<B>, staged_ms: i64) {
         let Staged { first_ticket, count, .. } = staged;
         if let Some(last) = self.0.back() {
             let end = last.first_ticket.0 + u64::from(last.count);
             assert!(end <= first_ticket.0, "ticket {first_ticket} behind {end}");
         }
-        self.0.push_back(Waiter { first_ticket, count, changes, then });
+        self.0.push_back(Waiter { first_ticket, count, staged_ms, changes, then });
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// When the one was staged that waits longest.
+    pub(super) fn oldest_ms(&self) -> Option<i64> {
+        self.0.front().map(|waiter| waiter.staged_ms)
     }
 
     /// The newest, if its tickets lie at or above `first`.
@@ -134,15 +146,31 @@ impl<B: Buffer + 'static> Shard<B> {
                 if let Changes::ToApply(changes) = waiter.changes {
                     changes.iter().for_each(|change| self.apply_logged(change));
                 }
+                if let Then::Sent(_) = waiter.then {
+                    self.stats.put_latency.add(now_ms.saturating_sub(waiter.staged_ms).unsigned_abs());
+                }
                 self.follow(waiter.then, &committed.places[at..][..messages], now_ms);
             }
             for grown in &committed.queues {
+                self.count_puts(grown);
                 self.wake_pulls(grown.queue, grown.from, now_ms);
             }
         }
         while let Some(failed) = self.log.take_failed() {
             self.on_failed(&failed, now_ms);
         }
+    }
+
+    fn count_puts(&mut self, grown: &Grown) {
+        if grown.queue == QueueKey::CONTROL {
+            return;
+        }
+        let (topic, _) = TopicNumber::of(grown.queue);
+        let put = Totals { messages: grown.records.into(), bytes: grown.bytes };
+        let topics = &self.topics;
+        let is_system =
+            || topics.by_number(topic).is_some_and(|topic| topics.is_system(&topic.config().topic_name));
+        self.stats.on_put(topic, put, is_system);
     }
 
     /// Changes the table of a record that was logged first, as a replay would.
@@ -155,7 +183,8 @@ impl<B: Buffer + 'static> Shard<B> {
             | ControlRecord::GroupDelete { .. }
             | ControlRecord::Offsets(_)
             | ControlRecord::TopicTableState { .. }
-            | ControlRecord::GroupTableState { .. } => {
+            | ControlRecord::GroupTableState { .. }
+            | ControlRecord::BrokerSettings(_) => {
                 unreachable!("{:?} changes its table first", change.kind())
             }
         }
@@ -218,7 +247,7 @@ impl<B: Buffer + 'static> Shard<B> {
             transaction_id: sent.unique_key.map(Cow::Owned),
             recall_handle: None,
             region: Some(REGION.into()),
-            trace_on: Some(true),
+            trace_on: Some(self.settings.trace_on),
         })
     }
 
@@ -226,7 +255,10 @@ impl<B: Buffer + 'static> Shard<B> {
     pub(super) fn fail(&mut self, then: Then<B>, reason: &str, now_ms: i64) {
         let to = match then {
             Then::Nothing => None,
-            Then::Sent(sent) => Some(sent.to),
+            Then::Sent(sent) => {
+                self.stats.on_put_failed();
+                Some(sent.to)
+            }
             Then::Register(to) | Then::Succeed(to) | Then::Reply(to, _) => to,
             Then::Do(settled) => return settled(self, Err(reason), now_ms),
         };

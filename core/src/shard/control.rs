@@ -33,6 +33,7 @@ use apogee_net::body::{
 use apogee_storage::{QueueKey, QueueOffset};
 
 use self::codec::{Fields, put_flag, put_signed, put_text, put_unsigned};
+use super::settings::SettingsRecord;
 use super::topics::TopicNumber;
 use super::transactions::TransactionRecord;
 
@@ -59,6 +60,8 @@ pub enum ControlRecord {
     GroupTableState { version: DataVersion },
     /// A transaction began, was checked or ended.
     Transaction(TransactionRecord),
+    /// Settings of the broker were changed by request.
+    BrokerSettings(SettingsRecord),
 }
 
 /// Offsets of one consumer group.
@@ -81,6 +84,7 @@ pub enum ControlKind {
     TopicTableState = 6,
     GroupTableState = 7,
     Transaction = 9,
+    BrokerSettings = 14,
 }
 
 impl ControlKind {
@@ -93,6 +97,7 @@ impl ControlKind {
         Self::TopicTableState,
         Self::GroupTableState,
         Self::Transaction,
+        Self::BrokerSettings,
     ];
 }
 
@@ -124,6 +129,7 @@ impl ControlRecord {
             Self::TopicTableState { .. } => ControlKind::TopicTableState,
             Self::GroupTableState { .. } => ControlKind::GroupTableState,
             Self::Transaction(_) => ControlKind::Transaction,
+            Self::BrokerSettings(_) => ControlKind::BrokerSettings,
         }
     }
 
@@ -160,6 +166,7 @@ impl ControlRecord {
             }
             Self::GroupTableState { version } => put_version(&mut out, version),
             Self::Transaction(record) => record.encode(&mut out),
+            Self::BrokerSettings(record) => record.encode(&mut out),
         }
         out
     }
@@ -203,6 +210,7 @@ impl ControlRecord {
             },
             ControlKind::GroupTableState => Self::GroupTableState { version: version(&mut fields)? },
             ControlKind::Transaction => Self::Transaction(TransactionRecord::decode(&mut fields)?),
+            ControlKind::BrokerSettings => Self::BrokerSettings(SettingsRecord::decode(&mut fields)?),
         };
         fields.end()?;
         Ok(record)

@@ -115,6 +115,11 @@ impl GroupTable {
         self.groups.is_empty()
     }
 
+    /// Consuming as a group that does not exist makes it from now on, or does not.
+    pub fn set_auto_create(&mut self, auto_create: bool) {
+        self.auto_create = auto_create;
+    }
+
     /// Advances with every change.
     pub fn version(&self) -> DataVersion {
         self.version
@@ -203,6 +208,7 @@ impl GroupTable {
             ControlRecord::TopicPut { .. }
             | ControlRecord::TopicDelete { .. }
             | ControlRecord::TopicTableState { .. }
+            | ControlRecord::BrokerSettings(_)
             | ControlRecord::Offsets(_)
             | ControlRecord::Transaction(_) => {}
         }

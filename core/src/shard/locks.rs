@@ -7,8 +7,10 @@
 //!
 //! Times must not go backwards from call to call: give milliseconds of a monotonic clock.
 
+use std::collections::BTreeMap;
+use std::ops::Bound;
+
 use apogee_storage::QueueKey;
-use rustc_hash::FxHashMap;
 
 /// Life of a lock that is not renewed (`rocketmq.broker.rebalance.lockMaxLiveTime`). Longer than the 30 s after
 /// which its client stops consuming by itself, so that two clients never consume at once.
@@ -17,6 +19,9 @@ pub const LOCK_MS_MAX: i64 = 60_000;
 /// Locks of one shard, expired ones included until [`LockTable::expire`]. At the limit a queue that is not yet in the
 /// table is not locked, which its client takes as "somebody else has it" and asks again.
 pub const LOCKS_MAX: usize = 262_144;
+
+/// Locks that one [`LockTable::expire`] looks at: some 50 µs.
+const EXAMINED_PER_CALL: usize = 1024;
 
 #[derive(Debug)]
 struct Lock {
@@ -30,11 +35,13 @@ impl Lock {
     }
 }
 
-/// A group without locks has no entry.
+/// A group without locks has no entry. In order, so that expired ones can be looked for little by little.
 #[derive(Debug, Default)]
 pub struct LockTable {
-    groups: FxHashMap<Box<str>, FxHashMap<QueueKey, Lock>>,
+    groups: BTreeMap<Box<str>, BTreeMap<QueueKey, Lock>>,
     len: usize,
+    /// Where the next look for expired locks begins; none at the first one.
+    next: Option<(Box<str>, Bound<QueueKey>)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,13 +95,49 @@ impl LockTable {
         self.groups.get(group).is_some_and(|locks| locks.values().any(|lock| !lock.is_expired(now_ms)))
     }
 
-    /// Forgets expired locks; to be called every minute or so. They bind nobody: this only frees memory.
+    /// Forgets expired locks, looking at some more of them at each call; to be called at every tick. They bind nobody:
+    /// this only frees memory.
     pub fn expire(&mut self, now_ms: i64) {
-        self.groups.retain(|_, locks| {
-            locks.retain(|_, lock| !lock.is_expired(now_ms));
-            !locks.is_empty()
-        });
-        self.len = self.groups.values().map(FxHashMap::len).sum();
+        let first = || self.groups.keys().next().map(|group| (group.clone(), Bound::Unbounded));
+        let Some((mut group, mut from)) = self.next.take().or_else(first) else { return };
+        let mut left = EXAMINED_PER_CALL;
+        loop {
+            from = self.expire_in(&group, from, &mut left, now_ms);
+            if left == 0 {
+                self.next = Some((group, from));
+                return;
+            }
+            match self.groups.range::<str, _>((Bound::Excluded(&*group), Bound::Unbounded)).next() {
+                Some((next, _)) => (group, from) = (next.clone(), Bound::Unbounded),
+                None => return,
+            }
+        }
+    }
+
+    /// Looks at locks of one group while any are left to be looked at, and says behind which it stopped.
+    fn expire_in(
+        &mut self,
+        group: &str,
+        from: Bound<QueueKey>,
+        left: &mut usize,
+        now_ms: i64,
+    ) -> Bound<QueueKey> {
+        let Some(locks) = self.groups.get_mut(group) else { return from };
+        let mut stopped = from;
+        let mut expired = Vec::new();
+        for (queue, lock) in locks.range((from, Bound::Unbounded)).take(*left) {
+            *left -= 1;
+            stopped = Bound::Excluded(*queue);
+            expired.extend(lock.is_expired(now_ms).then_some(*queue));
+        }
+        self.len -= expired.len();
+        for queue in expired {
+            locks.remove(&queue);
+        }
+        if locks.is_empty() {
+            self.groups.remove(group);
+        }
+        stopped
     }
 
     /// Locks in the table, expired ones included.
@@ -164,6 +207,29 @@ mod tests {
         locks.expire(LOCK_MS_MAX + 1);
         assert_eq!(locks.len(), 1);
         assert_eq!(locks.lock("g", QueueKey(2), "b", LOCK_MS_MAX + 1), LockAnswer::Taken);
+    }
+
+    #[test]
+    fn many_locks_are_looked_at_little_by_little() {
+        let mut locks = LockTable::default();
+        let (groups, queues) = (3, 2 * EXAMINED_PER_CALL as u64);
+        for queue in 0..queues {
+            for group in 0..groups {
+                let renewed_ms = if queue % 2 == 0 { 0 } else { LOCK_MS_MAX };
+                locks.lock(&format!("g{group}"), QueueKey(queue), "a", renewed_ms);
+            }
+        }
+        let all = locks.len();
+        for call in 1..=6 {
+            locks.expire(LOCK_MS_MAX + 1);
+            assert_eq!(locks.len(), all - call * EXAMINED_PER_CALL / 2);
+        }
+        locks.expire(LOCK_MS_MAX + 1);
+        assert_eq!(locks.len(), all / 2, "a new round finds nothing");
+        for _ in 0..10 {
+            locks.expire(2 * LOCK_MS_MAX + 1);
+        }
+        assert!(locks.is_empty() && locks.groups.is_empty());
     }
 
     #[test]

@@ -12,6 +12,8 @@ pub mod handlers;
 pub mod locks;
 pub mod offsets;
 pub mod parked;
+pub mod settings;
+pub mod stats;
 pub mod topics;
 pub mod transactions;
 

@@ -273,6 +273,7 @@ impl OffsetTable {
             | ControlRecord::TopicTableState { .. }
             | ControlRecord::GroupPut { .. }
             | ControlRecord::GroupTableState { .. }
+            | ControlRecord::BrokerSettings(_)
             | ControlRecord::Transaction(_) => {}
         }
     }

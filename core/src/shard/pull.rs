@@ -17,6 +17,7 @@ use super::filter::sql::SqlExpression;
 use super::load::LoadError;
 use super::parked::{ParkRefused, Wait};
 use super::state::Shard;
+use super::stats::{MeterId, Totals};
 use crate::service::{Reply, ReplyTo};
 
 /// Messages and bytes of one reply; the bytes are RocketMQ's own, for requests that name none.
@@ -44,6 +45,8 @@ pub(super) struct Pull {
     pub filter: Filter,
     pub topic_sys_flag: i32,
     pub group_sys_flag: i32,
+    /// Where what is given is counted.
+    pub meter: Option<MeterId>,
 }
 
 /// A pull that waits for a message, and where its answer goes.
@@ -159,8 +162,25 @@ impl<B: Buffer + 'static> Shard<B> {
         Ok(Pulled::picked(messages, &picking))
     }
 
+    /// What is still to be picked is counted when it was.
+    fn count_pull(&mut self, meter: Option<MeterId>, pulled: &Pulled<B>) {
+        let got = match pulled {
+            Pulled::Found(plan) => Totals { messages: plan.messages.into(), bytes: plan.bytes },
+            Pulled::Picked { messages, .. } => Totals {
+                messages: messages.len() as u64,
+                bytes: messages.iter().map(|message| message.len() as u64).sum(),
+            },
+            Pulled::ToPick(_) => return,
+            Pulled::NothingMatched { .. } | Pulled::NothingNew { .. } | Pulled::OffsetMoved { .. } => {
+                return self.stats.on_missed();
+            }
+        };
+        self.stats.on_found(meter, got);
+    }
+
     /// Answers a pull with what it came to.
     pub(super) fn answer_pull(&mut self, to: Option<ReplyTo>, pull: &Pull, pulled: Pulled<B>, now_ms: i64) {
+        self.count_pull(pull.meter, &pulled);
         let Some(to) = to else { return };
         let (code, remark, next, messages) = match pulled {
             Pulled::Found(plan) => {

@@ -1,10 +1,14 @@
 //! What a shard tells NameServers about itself.
 
-use apogee_net::body::{DataVersion, RegisterBrokerBody, TopicConfigAndMappingSerializeWrapper};
+use apogee_net::body::{
+    DataVersion, RegisterBrokerBody, TopicConfig, TopicConfigAndMappingSerializeWrapper, perm,
+};
 use apogee_storage::Buffer;
 
 use super::state::Shard;
 use super::topics::Topic;
+
+const READ_WRITE: i32 = perm::READ | perm::WRITE;
 
 /// Topics of one registration: with the longest names and attributes still a fraction of a frame.
 const TOPICS_PER_PART: usize = 4096;
@@ -23,8 +27,10 @@ impl<B: Buffer + 'static> Shard<B> {
     /// exactly one topic (`RouteInfoManager#registerBroker`); every shard has a dozen of its own.
     pub fn registration(&self, known: Option<DataVersion>) -> Vec<RegisterBrokerBody> {
         let topics: Vec<&Topic> = match known {
-            Some(version) => self.topics.changed_since(version).collect(),
-            None => self.topics.iter().collect(),
+            Some(version) if version.counter >= self.broker_perm_changed_at => {
+                self.topics.changed_since(version).collect()
+            }
+            Some(_) | None => self.topics.iter().collect(),
         };
         let part = |topics: &[&Topic]| RegisterBrokerBody {
             filter_server_list: Vec::new(),
@@ -32,7 +38,7 @@ impl<B: Buffer + 'static> Shard<B> {
                 data_version: self.topics.version(),
                 topic_config_table: topics
                     .iter()
-                    .map(|topic| (topic.config().topic_name.clone(), topic.config().clone()))
+                    .map(|topic| (topic.config().topic_name.clone(), self.as_registered(topic)))
                     .collect(),
                 ..Default::default()
             },
@@ -41,5 +47,15 @@ impl<B: Buffer + 'static> Shard<B> {
             true => vec![part(&[])],
             false => topics.chunks(TOPICS_PER_PART).map(part).collect(),
         }
+    }
+
+    /// A topic allows no more than its broker (`BrokerController#registerBrokerAll`).
+    fn as_registered(&self, topic: &Topic) -> TopicConfig {
+        let config = topic.config();
+        let perm = match self.settings.broker_perm {
+            all if all & READ_WRITE == READ_WRITE => config.perm,
+            some => config.perm & some,
+        };
+        TopicConfig { perm, ..config.clone() }
     }
 }

@@ -35,6 +35,7 @@ use apogee_storage::{DerivedState, LogOffset, NewState};
 use super::control::{ControlError, ControlKind, ControlRecord};
 use super::groups::GroupTable;
 use super::offsets::OffsetTable;
+use super::settings::SettingsTable;
 use super::topics::{TopicPolicy, TopicReplayError, TopicTable};
 use super::transactions::TransactionTable;
 
@@ -47,6 +48,7 @@ pub struct Replay {
     pub(super) groups: GroupTable,
     pub(super) offsets: OffsetTable,
     pub(super) transactions: TransactionTable,
+    pub(super) settings: SettingsTable,
 }
 
 /// A control record that does not fit those before it: written by a newer version, or not by a shard.
@@ -82,6 +84,7 @@ fn rank(kind: ControlKind) -> Option<u8> {
         ControlKind::GroupTableState => Some(3),
         ControlKind::Offsets => Some(4),
         ControlKind::Transaction => Some(6),
+        ControlKind::BrokerSettings => Some(14),
         ControlKind::TopicDelete | ControlKind::GroupDelete => None,
     }
 }
@@ -103,6 +106,7 @@ impl Replay {
             groups: GroupTable::new(auto_create_group),
             offsets: OffsetTable::default(),
             transactions: TransactionTable::default(),
+            settings: SettingsTable::default(),
         }
     }
 
@@ -123,7 +127,8 @@ impl Replay {
             | ControlKind::GroupPut
             | ControlKind::GroupDelete
             | ControlKind::Offsets
-            | ControlKind::Transaction => self.apply_decoded(&change),
+            | ControlKind::Transaction
+            | ControlKind::BrokerSettings => self.apply_decoded(&change),
         }
     }
 
@@ -134,6 +139,7 @@ impl Replay {
         if let ControlRecord::Transaction(record) = record {
             self.transactions.apply(record);
         }
+        self.settings.apply(record);
         Ok(())
     }
 
@@ -142,7 +148,7 @@ impl Replay {
         let mut body = Vec::new();
         let older = self.topics.snapshot().chain(self.groups.snapshot()).chain(self.offsets.snapshot());
         let transactions = self.transactions.snapshot().map(ControlRecord::Transaction);
-        for record in older.chain(transactions) {
+        for record in older.chain(transactions).chain(self.settings.snapshot()) {
             let record = record.encode();
             let len = u32::try_from(record.len()).expect("limits of the tables keep records far below 4 GiB");
             body.extend_from_slice(&len.to_le_bytes());
@@ -158,6 +164,7 @@ impl Replay {
             groups: self.groups.emptied(),
             offsets: OffsetTable::default(),
             transactions: TransactionTable::default(),
+            settings: SettingsTable::default(),
         };
         let mut after = None;
         let mut left = snapshot;

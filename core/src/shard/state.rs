@@ -1,4 +1,4 @@
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use apogee_net::message::UniqueKeys;
 use apogee_net::request::NotifyConsumerIdsChangedRequest;
 use apogee_storage::{
     Append, AppendRefused, Buffer, CommitLog, Completion, ConfigError, DiskOp, IndexFault, LogConfig,
-    LogEvent, Recovered, Space,
+    LogEvent, Recovered, Retention, Space,
 };
 use smallvec::SmallVec;
 
@@ -32,6 +32,8 @@ use super::query::Searches;
 use super::record::ShardRecord;
 use super::refusal::Refusal;
 use super::replay::Replay;
+use super::settings::{Settings, SettingsTable};
+use super::stats::Stats;
 use super::topics::{TopicError, TopicTable};
 use super::transactions::{TransactionSettings, Transactions};
 use crate::service::{Reply, ReplyTo, Request};
@@ -44,6 +46,7 @@ const HOUSEKEEPING_EVERY_MS: i64 = 10_000;
 
 /// Groups that forget a deleted topic at each tick.
 const SWEPT_GROUPS_PER_TICK: usize = 256;
+const HOUR_MS: u64 = 3_600_000;
 
 /// Control records that may wait for room in the log; more changes are refused until it has some.
 const UNLOGGED_MAX: usize = 1024;
@@ -61,6 +64,10 @@ pub struct ShardConfig {
     pub transactions: TransactionSettings,
     /// Replies of request-reply are also stored (`storeReplyMessageEnable`).
     pub stores_replies: bool,
+    /// What the configuration file says and a request can change.
+    pub settings: Settings,
+    /// All else of the configuration, by RocketMQ's names and ours: only to be shown.
+    pub properties: Rc<BTreeMap<String, String>>,
 }
 
 /// One RocketMQ broker: its topics, groups, clients and log, as decisions only.
@@ -90,6 +97,13 @@ pub struct Shard<B> {
     pub(super) transactions: Transactions,
     pub(super) searches: Searches,
     pub(super) unique_keys: UniqueKeys,
+    /// In force: those of the configuration file, and what was changed since.
+    pub(super) settings: Settings,
+    pub(super) settings_changed: SettingsTable,
+    retention_of_file: Retention,
+    /// Counter of the topics' version when the broker's permission changed last: who knows less knows nothing.
+    pub(super) broker_perm_changed_at: i64,
+    pub(super) stats: Stats,
     /// Where sends that leave the queue to the broker go next.
     pub(super) next_queue: u32,
     /// Changes that are made and not yet staged, since the log was full. Nothing else is staged before them.
@@ -109,13 +123,19 @@ impl<B: Buffer + 'static> Shard<B> {
         now_ms: i64,
     ) -> Result<Self, OpenError> {
         let term = recovered.next_term();
+        let retention_of_file = log_config.retention;
         let log = CommitLog::open(log_config, recovered, term)?;
-        let Replay { topics, groups, offsets, transactions } = replay;
+        let Replay { topics, groups, offsets, transactions, settings: settings_changed } = replay;
         // Two lives of one shard differ in their start, two shards of one process in their port.
         let salt = (now_ms as u32).rotate_left(16) ^ u32::from(config.address.port());
         let mut shard = Shard {
             transactions: Transactions::new(transactions, &config.transactions, now_ms),
             unique_keys: UniqueKeys::new(config.address.ip(), std::process::id(), salt),
+            settings: settings_changed.in_force(&config.settings),
+            settings_changed,
+            retention_of_file,
+            broker_perm_changed_at: 0,
+            stats: Stats::new(now_ms),
             config,
             topics,
             groups,
@@ -135,6 +155,7 @@ impl<B: Buffer + 'static> Shard<B> {
             offsets_logged_at_ms: now_ms,
             housekeeping_at_ms: now_ms,
         };
+        shard.enforce_settings();
         let records = shard.topics.ensure_system_topics(now_ms).map_err(OpenError::SystemTopics)?;
         let groups = shard.groups.ensure_system_groups(now_ms).map_err(OpenError::SystemGroups)?;
         for record in records.into_iter().chain(groups) {
@@ -184,6 +205,7 @@ impl<B: Buffer + 'static> Shard<B> {
         self.continue_long_answers(now_ms);
         self.offsets.sweep(SWEPT_GROUPS_PER_TICK);
         self.search_tick(now_ms);
+        self.stats.on_tick(now_ms);
         while let Some(pull) = self.parked.poll_deadline(now_ms) {
             self.resume_pull(pull, now_ms);
         }
@@ -254,6 +276,21 @@ impl<B: Buffer + 'static> Shard<B> {
     /// Everything taken is durable, or never will be.
     pub fn is_idle(&self) -> bool {
         self.log.poisoned().is_some() || self.unlogged.is_empty() && self.log.is_idle()
+    }
+
+    /// Hands the settings in force to those that go by them.
+    pub(super) fn enforce_settings(&mut self) {
+        self.topics.set_auto_create(self.settings.auto_create_topic);
+        self.groups.set_auto_create(self.settings.auto_create_group);
+        let mut retention = self.retention_of_file;
+        let of_file = &self.config.settings;
+        if self.settings.file_reserved_hours != of_file.file_reserved_hours {
+            retention.age_ms = Some(u64::from(self.settings.file_reserved_hours) * HOUR_MS);
+        }
+        if self.settings.reclaim_early != of_file.reclaim_early {
+            retention.may_reclaim = self.settings.reclaim_early;
+        }
+        self.log.set_retention(retention).expect("the settings' own limits are narrower");
     }
 
     pub(super) fn reply(&mut self, to: Option<ReplyTo>, reply: Reply) {
@@ -345,7 +382,7 @@ impl<B: Buffer + 'static> Shard<B> {
         }
         let staged = self.log.stage(appends.into_iter().chain(changes.iter().map(ShardRecord::control)))?;
         let changes = if changes.is_empty() { Changes::None } else { Changes::ToApply(changes) };
-        self.waiters.push(staged, changes, then);
+        self.waiters.push(staged, changes, then, now_ms);
         Ok(())
     }
 
@@ -354,7 +391,7 @@ impl<B: Buffer + 'static> Shard<B> {
             match self.log.stage([ShardRecord::control(record)]) {
                 Ok(staged) => {
                     let (change, then) = self.unlogged.pop_front().expect("looked at just now");
-                    self.waiters.push(staged, Changes::Made(change), then);
+                    self.waiters.push(staged, Changes::Made(change), then, now_ms);
                 }
                 Err(AppendRefused::Poisoned(poison)) => {
                     self.fail_unlogged(&poison.to_string(), now_ms);

@@ -1,5 +1,6 @@
 //! What clients notice of a shard, request by request.
 
+mod broker_admin;
 mod filtered;
 mod groups;
 mod queries;

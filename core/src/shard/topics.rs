@@ -215,6 +215,17 @@ impl TopicTable {
         self.topics.is_empty()
     }
 
+    /// Sending to a topic that does not exist makes it from now on, or does not.
+    pub fn set_auto_create(&mut self, auto_create: bool) {
+        self.policy.auto_create = auto_create;
+    }
+
+    /// What NameServers must be told of every topic has changed, and no topic has. Not logged: they compare more than
+    /// the counter, so after a crash they still see that something changed.
+    pub fn touch(&mut self, now_ms: i64) {
+        self.version = self.version.next(now_ms);
+    }
+
     /// Advances with every change; what NameServers compare.
     pub fn version(&self) -> DataVersion {
         self.version
@@ -226,6 +237,12 @@ impl TopicTable {
     pub fn changed_since(&self, version: DataVersion) -> impl Iterator<Item = &Topic> {
         let changes = self.by_change.range((Bound::Excluded(version.counter), Bound::Unbounded));
         changes.map(|(_, number)| self.by_number(*number).expect("by_change holds existing topics"))
+    }
+
+    /// Names that are reserved on this broker, whether their topics exist or not (`TopicValidator#getSystemTopicSet`).
+    pub fn system_names(&self) -> impl Iterator<Item = &str> {
+        let own = [&self.policy.cluster_name, &self.policy.broker_name, &self.reply_topic];
+        names::SYSTEM_NAMES.iter().copied().chain(own.into_iter().map(String::as_str))
     }
 
     /// Reserved names: not to be made, changed or deleted by request.
@@ -343,6 +360,39 @@ impl TopicTable {
         }
     }
 
+    /// Makes or changes topics on request, all or none; no name stands there twice.
+    pub fn update_all(
+        &mut self,
+        wanted: Vec<TopicConfig>,
+        now_ms: i64,
+    ) -> Result<Vec<ControlRecord>, TopicError> {
+        let mut new = 0;
+        for wanted in &wanted {
+            if self.is_system(&wanted.topic_name) {
+                return Err(TopicError::System(wanted.topic_name.clone()));
+            }
+            let known = self.get(&wanted.topic_name);
+            attributes::change(
+                TOPIC_ATTRIBUTES,
+                known.map(|topic| &topic.config.attributes),
+                &wanted.attributes,
+            )?;
+            check_config(wanted)?;
+            new += usize::from(known.is_none());
+        }
+        if self.len() + new > TOPICS_MAX {
+            return Err(TopicError::TableFull);
+        }
+        if self.next_number as usize + new > TopicNumber::MAX.0 as usize {
+            return Err(TopicError::NumbersUsedUp);
+        }
+        let mut records = Vec::new();
+        for wanted in wanted {
+            records.extend(self.update(wanted, now_ms).expect("checked above"));
+        }
+        Ok(records)
+    }
+
     /// Deletes a topic on request; one that does not exist is deleted already.
     pub fn delete(&mut self, name: &str, now_ms: i64) -> Result<Option<ControlRecord>, TopicError> {
         if self.is_system(name) {
@@ -383,6 +433,7 @@ impl TopicTable {
             ControlRecord::GroupPut { .. }
             | ControlRecord::GroupDelete { .. }
             | ControlRecord::GroupTableState { .. }
+            | ControlRecord::BrokerSettings(_)
             | ControlRecord::Offsets(_)
             | ControlRecord::Transaction(_) => Ok(()),
         }

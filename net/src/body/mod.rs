@@ -4,6 +4,7 @@
 //! fastjson does differently from JSON is in [`fastjson`] alone; see the README of this folder.
 
 mod assignment;
+mod broker;
 mod client;
 mod cluster;
 mod connection;
@@ -30,6 +31,9 @@ mod topic_config;
 pub use assignment::{
     MessageQueueAssignment, MessageRequestMode, MessageRequestModeSerializeWrapper,
     QueryAssignmentRequestBody, QueryAssignmentResponseBody, SetMessageRequestModeRequestBody,
+};
+pub use broker::{
+    BrokerStatsData, BrokerStatsItem, HaClientRuntimeInfo, HaConnectionRuntimeInfo, HaRuntimeInfo,
 };
 pub use client::CheckClientRequestBody;
 pub use cluster::{BrokerMemberGroup, ClusterInfo, GetBrokerMemberGroupResponseBody};

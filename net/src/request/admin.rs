@@ -169,6 +169,25 @@ headers! {
         offset: i64 = "offset",
     }
 
+    /// VIEW_BROKER_STATS_DATA (315).
+    ViewBrokerStatsDataRequest<'a> {
+        /// Such as `TOPIC_PUT_NUMS`.
+        stats_name: &'a str = "statsName",
+        /// A topic, `topic@group`, or the cluster.
+        stats_key: &'a str = "statsKey",
+    }
+
+    /// RESET_MASTER_FLUSH_OFFSET (908).
+    ResetMasterFlushOffsetRequest {
+        master_flush_offset: i64 = "masterFlushOffset",
+    }
+
+    /// SET_COMMITLOG_READ_MODE (2004).
+    SetCommitLogReadModeRequest {
+        /// Of `madvise`: 0 normal, 1 random.
+        read_ahead_mode: i32 = "READ_AHEAD_MODE",
+    }
+
     /// Reply to GET_BROKER_CONFIG (26); the configuration is the body.
     GetBrokerConfigReply<'a> {
         /// A `DataVersion` as JSON.

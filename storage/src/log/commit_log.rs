@@ -13,7 +13,7 @@ use super::pipeline::{Committed, FailedAppends, FailureCause, Pipeline, Placed, 
 use super::seal::Filling;
 use super::space::{SpaceInputs, SpaceState};
 use super::staging::{AppendRefused, Staged, StagedRecord, Staging};
-use crate::config::{ConfigError, Durability, LogConfig};
+use crate::config::{ConfigError, Durability, LogConfig, Retention};
 use crate::disk::{Buffer, Completion, DiskError, DiskOp, OpId, SegmentInfo, Space};
 use crate::format::{BatchLayout, KEY_HASHES_MAX};
 use crate::index::Queues;
@@ -287,6 +287,20 @@ impl<B: Buffer, R: Record> CommitLog<B, R> {
     pub fn on_space(&mut self, space: Space) {
         self.space = Some(space);
         self.update_space();
+    }
+
+    /// What the file system has left, as heard last.
+    #[must_use]
+    pub fn space(&self) -> Option<Space> {
+        self.space
+    }
+
+    /// Keeps records as `retention` says from now on.
+    pub fn set_retention(&mut self, retention: Retention) -> Result<(), ConfigError> {
+        let config = LogConfig { retention, ..self.config.clone() };
+        config.validate()?;
+        self.config = config;
+        Ok(())
     }
 
     /// What the log does about the disk's space just now.
@@ -589,6 +603,13 @@ impl<B: Buffer, R: Record> CommitLog<B, R> {
     #[must_use]
     pub fn start(&self) -> LogOffset {
         self.segments.start()
+    }
+
+    /// When the oldest record that is still there was stored; none in an empty log.
+    #[must_use]
+    pub fn oldest_time_ms(&self) -> Option<i64> {
+        let sealed = self.sealed_indexes().next().map(|index| index.summary().first_time_ms);
+        sealed.or_else(|| self.unsealed.front().map(|segment| segment.first_time_ms))
     }
 
     /// Index entries in memory, over all queues.

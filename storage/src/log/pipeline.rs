@@ -27,6 +27,9 @@ pub struct Grown {
     pub queue: QueueKey,
     /// Offset of the first of them.
     pub from: QueueOffset,
+    /// How many there are, and what they take up together.
+    pub records: u32,
+    pub bytes: u64,
 }
 
 /// A batch became visible: its appends may be acknowledged and its queues' readers woken.

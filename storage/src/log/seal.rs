@@ -184,21 +184,21 @@ fn group_by_queue<R>(
     index: BatchIndex,
     records: &[StagedRecord<R>],
 ) -> (Vec<u32>, Vec<Grown>) {
-    let mut grown = Vec::new();
-    let mut counts: Vec<u32> = Vec::new();
+    let mut grown: Vec<Grown> = Vec::new();
     let mut group_of = Vec::with_capacity(records.len());
     for staged in records {
         let state = queues.at(staged.slot);
         if state.group_of_batch.0 != index.0 {
             state.group_of_batch = (index.0, grown.len() as u32);
-            grown.push(Grown { queue: state.key, from: staged.queue_offset });
-            counts.push(0);
+            grown.push(Grown { queue: state.key, from: staged.queue_offset, records: 0, bytes: 0 });
         }
         let group = state.group_of_batch.1;
-        counts[group as usize] += 1;
+        let grown = &mut grown[group as usize];
+        grown.records += 1;
+        grown.bytes += u64::from(staged.size);
         group_of.push(group);
     }
-    let mut next_of_group = counts;
+    let mut next_of_group: Vec<u32> = grown.iter().map(|grown| grown.records).collect();
     let mut begin = 0;
     for count in &mut next_of_group {
         begin += std::mem::replace(count, begin);

@@ -125,6 +125,9 @@ fn any_record() -> impl Strategy<Value = ControlRecord> {
             .prop_map(|(next_number, version)| ControlRecord::TopicTableState { next_number, version }),
         any_version().prop_map(|version| ControlRecord::GroupTableState { version }),
         any_transaction().prop_map(ControlRecord::Transaction),
+        (any_version(), any_attributes()).prop_map(|(version, changed)| {
+            ControlRecord::BrokerSettings(SettingsRecord { version, changed })
+        }),
     ]
 }
 
@@ -157,7 +160,7 @@ proptest! {
 
     #[test]
     fn arbitrary_bytes_are_refused_or_are_what_they_decode_to(
-        kind in 0..=14u8,
+        kind in 0..=16u8,
         form in 0..=2u8,
         fields in vec(prop_oneof![3 => 0..4u8, 1 => any::<u8>()], 0..48),
     ) {
@@ -266,6 +269,13 @@ fn records_of_snapshots_keep_their_bytes() {
     assert_eq!(topics.encode(), [6, 1, 0xac, 0x02, 6, 0, 0xc8, 0x01]);
     let groups = ControlRecord::GroupTableState { version: version() };
     assert_eq!(groups.encode(), [7, 1, 6, 0, 0xc8, 0x01]);
+}
+
+#[test]
+fn settings_records_keep_their_bytes() {
+    let changed = BTreeMap::from([("k".into(), "v".into())]);
+    let record = ControlRecord::BrokerSettings(SettingsRecord { version: version(), changed });
+    assert_eq!(record.encode(), [14, 1, 6, 0, 0xc8, 0x01, 1, 1, b'k', 1, b'v']);
 }
 
 #[test]

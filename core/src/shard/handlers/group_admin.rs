@@ -109,6 +109,7 @@ pub(super) fn delete<B: Buffer + 'static>(
     shard.check_changes_flow()?;
     let change = shard.groups.delete(wanted.group_name, wanted.clean_offset, now_ms);
     change.iter().for_each(|record| shard.offsets.apply(record));
+    shard.stats.meters.on_group_deleted(wanted.group_name);
     Ok(shard.answer_change(change, Then::Succeed(request.reply_to()), now_ms))
 }
 

@@ -2,7 +2,13 @@
 //!
 //! Dispatch and the list of supported codes follow from one list, below.
 
+mod auth_admin;
+mod broker_config;
+mod broker_stats;
+mod broker_status;
 mod check_client_config;
+mod clean_up;
+mod cold_data;
 mod connections;
 mod consume_stats;
 mod consumer_list;
@@ -112,6 +118,31 @@ handlers! {
     GET_TOPIC_CONFIG => topic_admin::get,
     GET_ALL_TOPIC_CONFIG => topic_admin::get_all,
     GET_TOPIC_STATS_INFO => topic_admin::stats,
+    UPDATE_AND_CREATE_TOPIC_LIST => topic_admin::update_list,
+    GET_SYSTEM_TOPIC_LIST_FROM_BROKER => topic_admin::system,
+    UPDATE_BROKER_CONFIG => broker_config::update,
+    GET_BROKER_CONFIG => broker_config::get,
+    GET_BROKER_RUNTIME_INFO => broker_status::runtime_info,
+    GET_BROKER_HA_STATUS => broker_status::ha_status,
+    RESET_MASTER_FLUSH_OFFSET => broker_status::reset_master_flush_offset,
+    VIEW_BROKER_STATS_DATA => broker_stats::view,
+    CLEAN_EXPIRED_CONSUMEQUEUE => clean_up::handle,
+    CLEAN_UNUSED_TOPIC => clean_up::handle,
+    DELETE_EXPIRED_COMMITLOG => clean_up::handle,
+    UPDATE_COLD_DATA_FLOW_CTR_CONFIG => cold_data::update,
+    REMOVE_COLD_DATA_FLOW_CTR_CONFIG => cold_data::remove,
+    GET_COLD_DATA_FLOW_CTR_INFO => cold_data::info,
+    SET_COMMITLOG_READ_MODE => cold_data::set_read_mode,
+    AUTH_CREATE_USER => auth_admin::handle,
+    AUTH_UPDATE_USER => auth_admin::handle,
+    AUTH_DELETE_USER => auth_admin::handle,
+    AUTH_GET_USER => auth_admin::handle,
+    AUTH_LIST_USER => auth_admin::handle,
+    AUTH_CREATE_ACL => auth_admin::handle,
+    AUTH_UPDATE_ACL => auth_admin::handle,
+    AUTH_DELETE_ACL => auth_admin::handle,
+    AUTH_GET_ACL => auth_admin::handle,
+    AUTH_LIST_ACL => auth_admin::handle,
     UPDATE_AND_CREATE_SUBSCRIPTIONGROUP => group_admin::update,
     DELETE_SUBSCRIPTIONGROUP => group_admin::delete,
     UPDATE_AND_CREATE_SUBSCRIPTIONGROUP_LIST => group_admin::update_list,

@@ -2,7 +2,7 @@
 //!
 //! The checks and their order are those of `PullMessageProcessor`.
 
-use apogee_net::body::MessageModel;
+use apogee_net::body::{MessageModel, perm};
 use apogee_net::code::ResponseCode;
 use apogee_net::flags::PullSysFlag;
 use apogee_net::request::{PullMessageRequest, TypedHeader};
@@ -15,6 +15,7 @@ use crate::shard::parked::{HOLD_MS_MAX, Wait};
 use crate::shard::pull::{PULL_BYTES_DEFAULT, PULL_BYTES_MAX, PULL_MESSAGES_MAX, ParkedPull, Pull, Pulled};
 use crate::shard::refusal::Refusal;
 use crate::shard::state::Shard;
+use crate::shard::stats::GroupMeasure;
 
 pub(super) fn handle<B: Buffer + 'static>(
     shard: &mut Shard<B>,
@@ -51,6 +52,10 @@ pub(super) fn handle<B: Buffer + 'static>(
 
 impl<B: Buffer + 'static> Shard<B> {
     fn check_pull(&mut self, wanted: &PullMessageRequest<'_>, now_ms: i64) -> Result<Pull, Refusal> {
+        if self.settings.broker_perm & perm::READ == 0 {
+            let remark = format!("the broker[{}] pulling message is forbidden", self.config.address.ip());
+            return Err(Refusal::new(ResponseCode::NO_PERMISSION, remark));
+        }
         let group = self.ensure_group(wanted.consumer_group, now_ms)?;
         if !group.consume_enable {
             let remark = format!("subscription group no permission, {}", wanted.consumer_group);
@@ -71,6 +76,11 @@ impl<B: Buffer + 'static> Shard<B> {
             Refusal::new(ResponseCode::INVALID_PARAMETER, remark)
         })?;
         let topic_sys_flag = topic.config().topic_sys_flag;
+        let topics = &self.topics;
+        let meter =
+            self.stats.meters.of_group(wanted.consumer_group, topic.number(), GroupMeasure::Got, || {
+                topics.is_system(wanted.topic)
+            });
         let bytes_max = wanted.message_bytes_max.and_then(|bytes| u64::try_from(bytes).ok());
         Ok(Pull {
             queue,
@@ -81,6 +91,7 @@ impl<B: Buffer + 'static> Shard<B> {
             filter: self.filter_of_pull(wanted)?,
             topic_sys_flag,
             group_sys_flag,
+            meter,
         })
     }
 

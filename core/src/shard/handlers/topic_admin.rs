@@ -1,9 +1,12 @@
 //! Topics by request: UPDATE_AND_CREATE_TOPIC (17), DELETE_TOPIC_IN_BROKER (215), GET_TOPIC_CONFIG (351),
-//! GET_ALL_TOPIC_CONFIG (21), GET_TOPIC_STATS_INFO (202).
+//! GET_ALL_TOPIC_CONFIG (21), GET_TOPIC_STATS_INFO (202), UPDATE_AND_CREATE_TOPIC_LIST (18),
+//! GET_SYSTEM_TOPIC_LIST_FROM_BROKER (305).
+
+use std::collections::BTreeSet;
 
 use apogee_net::body::{
-    MessageQueue, TopicConfig, TopicConfigAndMappingSerializeWrapper, TopicFilterType, TopicOffset,
-    TopicStatsTable, to_fastjson,
+    CreateTopicListRequestBody, MessageQueue, TopicConfig, TopicConfigAndMappingSerializeWrapper,
+    TopicFilterType, TopicList, TopicOffset, TopicStatsTable, parse, to_fastjson,
 };
 use apogee_net::code::ResponseCode;
 use apogee_net::request::{
@@ -18,6 +21,10 @@ use crate::shard::commit::Then;
 use crate::shard::control::ControlRecord;
 use crate::shard::refusal::Refusal;
 use crate::shard::state::Shard;
+
+/// Topics of UPDATE_AND_CREATE_TOPIC_LIST: more would keep the shard from other work for too long, and this many may
+/// wait for room in the log.
+const TOPICS_PER_REQUEST_MAX: usize = 256;
 
 /// Answered when the change is durable and the NameServers know it: tools read the route right after.
 pub(super) fn update<B: Buffer + 'static>(
@@ -45,6 +52,38 @@ pub(super) fn update<B: Buffer + 'static>(
     Ok(shard.answer_change(change, Then::Register(request.reply_to()), now_ms))
 }
 
+/// All of them or none. Answered as a single one is.
+pub(super) fn update_list<B: Buffer + 'static>(
+    shard: &mut Shard<B>,
+    request: &Request<'_>,
+    now_ms: i64,
+) -> Handled {
+    let CreateTopicListRequestBody { topic_config_list: wanted } = parse(request.body)?;
+    shard.check_changes_flow()?;
+    if wanted.len() > TOPICS_PER_REQUEST_MAX {
+        let remark =
+            format!("{} topics in one request, at most {TOPICS_PER_REQUEST_MAX} are taken", wanted.len());
+        return Err(Refusal::new(ResponseCode::INVALID_PARAMETER, remark).into());
+    }
+    let mut names = BTreeSet::new();
+    if let Some(twice) = wanted.iter().find(|config| !names.insert(&config.topic_name)) {
+        let remark = format!("topic[{}] stands in the request twice", twice.topic_name);
+        return Err(Refusal::new(ResponseCode::INVALID_PARAMETER, remark).into());
+    }
+    let mut changes = shard.topics.update_all(wanted, now_ms)?;
+    let last = changes.pop();
+    for change in changes {
+        shard.journal(change, Then::Nothing, now_ms);
+    }
+    Ok(shard.answer_change(last, Then::Register(request.reply_to()), now_ms))
+}
+
+pub(super) fn system<B: Buffer + 'static>(shard: &mut Shard<B>, _: &Request<'_>, _: i64) -> Handled {
+    let topic_list = shard.topics.system_names().map(str::to_owned).collect();
+    let body = TopicList { topic_list, broker_addr: None };
+    Ok(Reply::success().with_body(to_fastjson(&body)).into())
+}
+
 /// NameServers are told by the tool that deletes (216); a registration never takes a topic away.
 pub(super) fn delete<B: Buffer + 'static>(
     shard: &mut Shard<B>,
@@ -56,6 +95,7 @@ pub(super) fn delete<B: Buffer + 'static>(
     let change = shard.topics.delete(wanted.topic, now_ms)?;
     if let Some(ControlRecord::TopicDelete { number, .. }) = &change {
         shard.offsets.remove_topic(*number);
+        shard.stats.meters.on_topic_deleted(*number);
     }
     Ok(shard.answer_change(change, Then::Succeed(request.reply_to()), now_ms))
 }

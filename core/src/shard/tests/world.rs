@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::rc::Rc;
 
 use apogee_net::body::{
     ConsumeType, ConsumerData, HeartbeatData, MessageModel, SubscriptionData, to_fastjson,
@@ -21,6 +22,7 @@ use apogee_storage::{AlignedBuffer, GroupId, LogConfig, NodeId, recover};
 use bytes::BytesMut;
 
 use crate::service::{Reply, ReplyTo, Request};
+use crate::shard::settings::Settings;
 use crate::shard::topics::TopicPolicy;
 use crate::shard::{Action, Fetch, Need, Push, Replay, SearchError, Shard, ShardConfig};
 
@@ -115,6 +117,8 @@ pub(in crate::shard) fn open(disk: &SimDisk, log_config: &LogConfig, now_ms: i64
         enable_property_filter: true,
         transactions: Default::default(),
         stores_replies: true,
+        settings: Settings::default(),
+        properties: Rc::default(),
     };
     let mut replay = Replay::new(policy(), true);
     let recovered = recover(disk, log_config, &mut replay).unwrap();

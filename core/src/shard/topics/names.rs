@@ -18,21 +18,21 @@ const SYSTEM_PREFIX: &str = "rmq_sys_";
 
 /// Reserved on every broker (`TopicValidator.SYSTEM_TOPIC_SET`); a broker adds names of its own, see
 /// [`TopicTable::is_system`](super::TopicTable::is_system).
+pub(super) const SYSTEM_NAMES: &[&str] = &[
+    AUTO_CREATE_TEMPLATE,
+    SCHEDULE,
+    TRACE,
+    HALF,
+    HALF_DONE,
+    CHECKED_TOO_OFTEN,
+    SELF_TEST,
+    BENCHMARK,
+    OFFSET_MOVED_EVENT,
+    CHECKPOINT,
+];
+
 pub(super) fn is_system_everywhere(name: &str) -> bool {
-    name.starts_with(SYSTEM_PREFIX)
-        || matches!(
-            name,
-            AUTO_CREATE_TEMPLATE
-                | SCHEDULE
-                | TRACE
-                | HALF
-                | HALF_DONE
-                | CHECKED_TOO_OFTEN
-                | SELF_TEST
-                | BENCHMARK
-                | OFFSET_MOVED_EVENT
-                | CHECKPOINT
-        )
+    name.starts_with(SYSTEM_PREFIX) || SYSTEM_NAMES.contains(&name)
 }
 
 /// False for topics that only the broker itself writes to (`TopicValidator.NOT_ALLOWED_SEND_TOPIC_SET`).

@@ -152,7 +152,7 @@ fn staged_record_is_visible_once_synced() {
     assert_eq!(world.log.max_offset(QueueKey(3)), QueueOffset(1));
     let [committed] = &world.committed()[..] else { panic!("one batch") };
     assert_eq!((committed.first_ticket, committed.places.len()), (Ticket(0), 2));
-    let grown = |queue| Grown { queue: QueueKey(queue), from: QueueOffset(0) };
+    let grown = |queue| Grown { queue: QueueKey(queue), from: QueueOffset(0), records: 1, bytes: 3 };
     assert_eq!(committed.queues, [grown(3), grown(4)]);
     let marks = world.log.marks();
     assert!(marks.durable == marks.appended && marks.committed == marks.appended);

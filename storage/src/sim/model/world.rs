@@ -229,8 +229,10 @@ impl World {
                     let wanted = record.bytes(place.log_offset, place.queue_offset);
                     assert_eq!(bytes, wanted, "acknowledged and not durable");
                 }
-                if grown.iter().all(|grown| grown.queue != queue) {
-                    grown.push(Grown { queue, from: place.queue_offset });
+                let bytes = u64::from(record.len);
+                match grown.iter_mut().find(|grown| grown.queue == queue) {
+                    Some(grown) => (grown.records, grown.bytes) = (grown.records + 1, grown.bytes + bytes),
+                    None => grown.push(Grown { queue, from: place.queue_offset, records: 1, bytes }),
                 }
                 self.tally.count("record committed");
             }

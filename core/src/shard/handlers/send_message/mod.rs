@@ -7,7 +7,7 @@ mod delivery;
 mod half;
 mod limits;
 
-use apogee_net::body::TopicFilterType;
+use apogee_net::body::{TopicFilterType, perm};
 use apogee_net::code::ResponseCode;
 use apogee_net::flags::MessageSysFlag;
 use apogee_net::message::{
@@ -71,6 +71,12 @@ impl<B: Buffer + 'static> Shard<B> {
         check_topic(send.topic).map_err(|error| {
             Refusal::new(ResponseCode::INVALID_PARAMETER, format!("topic {:?}: {error}", send.topic))
         })?;
+        if self.settings.broker_perm & perm::WRITE == 0
+            && self.topics.get(send.topic).is_some_and(|topic| topic.config().order)
+        {
+            let remark = format!("the broker[{}] sending message is forbidden", self.config.address.ip());
+            return Err(Refusal::new(ResponseCode::NO_PERMISSION, remark));
+        }
         if !topics::may_clients_send(send.topic) {
             let remark = format!("Sending message to topic[{}] is forbidden.", send.topic);
             return Err(Refusal::new(ResponseCode::NO_PERMISSION, remark));
@@ -217,7 +223,7 @@ impl<B: Buffer + 'static> Shard<B> {
     fn added_properties<'a>(&self, cluster: &'a str) -> SmallVec<[(&'a str, &'a str); 6]> {
         SmallVec::from_slice(&[
             (property::REGION, REGION),
-            (property::TRACE_ON, "true"),
+            (property::TRACE_ON, if self.settings.trace_on { "true" } else { "false" }),
             (property::CLUSTER, cluster),
         ])
     }

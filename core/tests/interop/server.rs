@@ -30,23 +30,51 @@ pub(crate) struct Server {
     log: PathBuf,
 }
 
+/// Where a server listens, all of it on loopback.
+#[derive(Clone, Copy)]
+pub(crate) struct Ports {
+    pub(crate) namesrv: SocketAddr,
+    /// Of the first broker.
+    pub(crate) broker: SocketAddr,
+}
+
+impl Ports {
+    /// Ports that are free now, enough for so many brokers.
+    pub(crate) fn free(brokers: u16) -> Ports {
+        let at = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        let namesrv = free_ports(1);
+        let base = free_ports(SHARD_PORT_STRIDE * brokers);
+        // The VIP port of the first shard is base + 2 - 2: inside the run of free ports.
+        Ports { namesrv: at(namesrv), broker: at(base + 2) }
+    }
+}
+
 impl Server {
     /// Returns when the server has said that it is ready. `APOGEE_INTEROP_SERVER` names another program to test, one
     /// that takes the same arguments.
     pub(crate) fn start(work: &Path) -> Server {
+        Server::start_shards(work, SHARDS, Ports::free(SHARDS))
+    }
+
+    pub(crate) fn start_shards(work: &Path, shards: u16, ports: Ports) -> Server {
         let program = std::env::var_os("APOGEE_INTEROP_SERVER")
             .unwrap_or_else(|| OsString::from(env!("CARGO_BIN_EXE_apogee")));
-        let namesrv = SocketAddr::from(([127, 0, 0, 1], free_ports(1)));
-        let base = free_ports(SHARD_PORT_STRIDE * SHARDS);
-        // The VIP port of the first shard is base + 2 - 2: inside the run of free ports.
-        let base = base + 2;
         let args = ["standalone".into(), "--data".into(), work.join("data").into_os_string()]
             .into_iter()
-            .chain(["--shards", &SHARDS.to_string(), "--listen", "127.0.0.1"].map(OsString::from))
-            .chain(["--namesrv-port", &namesrv.port().to_string()].map(OsString::from))
-            .chain(["--base-port", &base.to_string()].map(OsString::from))
+            .chain(["--shards", &shards.to_string(), "--listen", "127.0.0.1"].map(OsString::from))
+            .chain(["--namesrv-port", &ports.namesrv.port().to_string()].map(OsString::from))
+            .chain(["--base-port", &ports.broker.port().to_string()].map(OsString::from))
             .collect::<Vec<_>>();
-        let log = work.join("server.log");
+        Server::start_program(program, args, ports.namesrv, work.join("server.log"))
+    }
+
+    /// Any program that prints `ready`.
+    pub(crate) fn start_program(
+        program: OsString,
+        args: Vec<OsString>,
+        namesrv: SocketAddr,
+        log: PathBuf,
+    ) -> Server {
         let child = spawn_and_wait_until_ready(&program, &args, &log);
         Server { child, program, args, namesrv, log }
     }

@@ -16,7 +16,7 @@ use crate::requests::{Receiver, Request};
 use crate::side::Side;
 
 /// An answer that has not come by then will not come.
-const ANSWER_TIME_MAX: Duration = Duration::from_secs(3);
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(10);
 /// Fields whose values are compared too: they mean the same on both sides.
 const VALUES: &[&str] = &[
     "nextBeginOffset",

@@ -14,7 +14,14 @@ pub(crate) enum Detail {
 }
 
 /// Positions in a log and memory addresses: small numbers that mean nothing to anybody else.
-const PLACES: &[&str] = &["commitLogOffset=", "CommitLog Offset:", "storeSize="];
+const PLACES: &[&str] = &[
+    "commitLogOffset=",
+    "CommitLog Offset:",
+    "storeSize=",
+    "physicOffset=",
+    "physicSize=",
+    "spentTimeMills=",
+];
 /// Whole numbers of so many digits are times or positions.
 const LONG_NUMBER_DIGITS: usize = 9;
 /// Runs of so many hexadecimal digits are ids of messages.

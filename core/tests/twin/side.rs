@@ -35,7 +35,7 @@ impl Side {
                  brokerName={BROKER}\nbrokerIP1=127.0.0.1\nbrokerIP2=127.0.0.1\nlistenPort={}\n\
                  namesrvAddr={}\nmappedFileSizeCommitLog=67108864\nmappedFileSizeConsumeQueue=60000\n\
                  maxIndexNum=40000\nmaxHashSlotNum=10000\nflushDiskType=SYNC_FLUSH\n\
-                 enablePropertyFilter=true\ntraceTopicEnable=true\n",
+                 enablePropertyFilter=true\n",
                 ports.broker.port(),
                 ports.namesrv
             ),

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::shard::settings::Settings;
 
+use crate::shard::timers::{DEFAULT_DELAY_LEVELS, DelayLevels, TimerSettings};
 use crate::shard::transactions::TransactionSettings;
 
 /// Where RocketMQ's NameServer listens.
@@ -139,6 +140,18 @@ pub struct BrokerConfig {
     /// Largest message body. Up to 8 MiB; RocketMQ's clients refuse more than 4 MiB by default.
     #[serde(alias = "maxMessageSize")]
     pub message_bytes_max: u32,
+    /// Delays of the delay levels, up to 18, each a number and a unit (s, m, h, d).
+    #[serde(alias = "messageDelayLevel")]
+    pub delay_levels: String,
+    /// Whether messages may ask for a time of their own; those that wait already are delivered in either case.
+    #[serde(alias = "timerWheelEnable")]
+    pub timer_enable: bool,
+    /// The longest that a message may ask to wait, in seconds. 1 to 31,622,400 (a year). Default 259,200, three days.
+    #[serde(alias = "timerMaxDelaySec")]
+    pub timer_delay_max_sec: u64,
+    /// Whether producers may take back a message that waits for its time.
+    #[serde(alias = "recallMessageEnable")]
+    pub recall_enable: bool,
     /// Let consumers filter by SQL92 expressions over properties. On, unlike RocketMQ: nothing is paid for it by who
     /// does not use it.
     #[serde(alias = "enablePropertyFilter")]
@@ -207,6 +220,10 @@ impl Default for BrokerConfig {
             permission: 6,
             trace_on: true,
             message_bytes_max: 4 * MIB as u32,
+            delay_levels: DEFAULT_DELAY_LEVELS.into(),
+            timer_enable: true,
+            timer_delay_max_sec: 3 * 86_400,
+            recall_enable: false,
             enable_property_filter: true,
             trace_topic: false,
             reject_transactions: false,
@@ -268,6 +285,10 @@ impl BrokerConfig {
         }
         between("base_port", u64::from(self.base_port), 1024, 65_000)?;
         between("spin_us", self.spin_us, 0, 10_000)?;
+        self.delay_levels
+            .parse::<DelayLevels>()
+            .with_context(|| format!("delay_levels = {:?}", self.delay_levels))?;
+        between("timer_delay_max_sec", self.timer_delay_max_sec, 1, TIMER_DELAY_SEC_MAX)?;
         self.log(GroupId(0), NodeId(0)).validate()?;
         self.advertised_ip().map(|_| ())
     }
@@ -369,6 +390,21 @@ impl BrokerConfig {
         }
     }
 
+    /// What shards are told about delayed messages.
+    ///
+    /// # Panics
+    /// If the settings are not [valid](Self::validate).
+    pub fn timers(&self) -> TimerSettings {
+        let half_retention_ms = u64::from(self.retention_hours) * HOUR_MS / 2;
+        TimerSettings {
+            levels: self.delay_levels.parse().expect("validated"),
+            is_enabled: self.timer_enable,
+            delay_max_ms: self.timer_delay_max_sec as i64 * 1_000,
+            roll_window_ms: half_retention_ms.min(TIMER_ROLL_WINDOW_MS_MAX) as i64,
+            may_recall: self.recall_enable,
+        }
+    }
+
     /// The address clients are sent to; it also stands in every stored message.
     pub fn advertised_ip(&self) -> anyhow::Result<IpAddr> {
         match self.advertise {
@@ -409,6 +445,13 @@ fn text(value: serde_json::Value) -> String {
 }
 
 const NAME_BYTES_MAX: usize = 100;
+
+/// A message that waits for its time is put into the log anew after so long (`timerRollWindowSlot`), or after half the
+/// time that messages are kept, so that it never expires.
+const TIMER_ROLL_WINDOW_MS_MAX: u64 = 48 * HOUR_MS;
+
+/// A leap year.
+const TIMER_DELAY_SEC_MAX: u64 = 366 * 86_400;
 
 /// A hundred years.
 const RETENTION_HOURS_MAX: u64 = 876_000;

@@ -9,6 +9,7 @@ use apogee_net::message::{StoredMessage, property};
 
 use crate::shard::control::ControlRecord;
 use crate::shard::settings::SettingsRecord;
+use crate::shard::timers::{TimerPut, TimerRecord};
 use crate::shard::topics::TopicNumber;
 use crate::shard::transactions::TransactionRecord;
 
@@ -17,6 +18,9 @@ const BODY_BYTES_SHOWN: usize = 1024;
 
 /// Offsets of one control record that are shown; the rest is counted.
 const OFFSETS_SHOWN: usize = 16;
+
+/// The same of timers.
+const TIMERS_SHOWN: usize = 16;
 
 /// Where four digits of a year end.
 const YEAR_10000_MS: u64 = 253_402_300_800_000;
@@ -161,6 +165,23 @@ fn describe_control(out: &mut String, change: &ControlRecord) -> fmt::Result {
         }
         ControlRecord::GroupTableState { version } => {
             write!(out, "version {} of the groups", version.counter)
+        }
+        ControlRecord::Timer(TimerRecord::Put(timers)) => {
+            out.push_str("timers put");
+            for TimerPut { id, topic, .. } in timers.iter().take(TIMERS_SHOWN) {
+                write!(out, "  {} for #{} due at {}", id.offset, topic.0, id.due_ms)?;
+            }
+            more(out, timers.len().saturating_sub(TIMERS_SHOWN), "timers")
+        }
+        ControlRecord::Timer(TimerRecord::Done(timers)) => {
+            out.push_str("timers done");
+            for id in timers.iter().take(TIMERS_SHOWN) {
+                write!(out, "  {} due at {}", id.offset, id.due_ms)?;
+            }
+            more(out, timers.len().saturating_sub(TIMERS_SHOWN), "timers")
+        }
+        ControlRecord::Timer(TimerRecord::Level { level, next }) => {
+            write!(out, "delay level {} is delivered up to {next}", level.number())
         }
         ControlRecord::Transaction(TransactionRecord::Begun(pending)) => {
             write!(out, "transaction {} begins", pending.half)

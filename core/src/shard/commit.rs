@@ -62,6 +62,8 @@ pub(super) struct Sent {
     pub unique_key: Option<String>,
     /// The producer takes its batch for one message, as in a topic with a queue of batches (`queue.type=BatchCQ`).
     pub is_inner_batch: bool,
+    /// By which a message that waits for its time can be recalled.
+    pub recall_handle: Option<String>,
 }
 
 /// In the order of tickets, which is that of staging and of commit.
@@ -176,6 +178,7 @@ impl<B: Buffer + 'static> Shard<B> {
     /// Changes the table of a record that was logged first, as a replay would.
     fn apply_logged(&mut self, change: &ControlRecord) {
         match change {
+            ControlRecord::Timer(record) => self.timers.apply(record),
             ControlRecord::Transaction(record) => self.transactions.table.apply(record),
             ControlRecord::TopicPut { .. }
             | ControlRecord::TopicDelete { .. }
@@ -245,7 +248,7 @@ impl<B: Buffer + 'static> Shard<B> {
             queue_offset: places[0].queue_offset.0 as i64,
             batch_uniq_id: sent.unique_key.clone().filter(|_| sent.is_inner_batch).map(Cow::Owned),
             transaction_id: sent.unique_key.map(Cow::Owned),
-            recall_handle: None,
+            recall_handle: sent.recall_handle.map(Cow::Owned),
             region: Some(REGION.into()),
             trace_on: Some(self.settings.trace_on),
         })

@@ -34,6 +34,7 @@ use apogee_storage::{QueueKey, QueueOffset};
 
 use self::codec::{Fields, put_flag, put_signed, put_text, put_unsigned};
 use super::settings::SettingsRecord;
+use super::timers::TimerRecord;
 use super::topics::TopicNumber;
 use super::transactions::TransactionRecord;
 
@@ -58,6 +59,8 @@ pub enum ControlRecord {
     TopicTableState { next_number: u32, version: DataVersion },
     /// All groups of a snapshot stand before this: the version of the table.
     GroupTableState { version: DataVersion },
+    /// Delayed messages: which wait, and which no more.
+    Timer(TimerRecord),
     /// A transaction began, was checked or ended.
     Transaction(TransactionRecord),
     /// Settings of the broker were changed by request.
@@ -83,6 +86,7 @@ pub enum ControlKind {
     Offsets = 5,
     TopicTableState = 6,
     GroupTableState = 7,
+    Timer = 8,
     Transaction = 9,
     BrokerSettings = 14,
 }
@@ -96,6 +100,7 @@ impl ControlKind {
         Self::Offsets,
         Self::TopicTableState,
         Self::GroupTableState,
+        Self::Timer,
         Self::Transaction,
         Self::BrokerSettings,
     ];
@@ -128,6 +133,7 @@ impl ControlRecord {
             Self::Offsets(_) => ControlKind::Offsets,
             Self::TopicTableState { .. } => ControlKind::TopicTableState,
             Self::GroupTableState { .. } => ControlKind::GroupTableState,
+            Self::Timer(_) => ControlKind::Timer,
             Self::Transaction(_) => ControlKind::Transaction,
             Self::BrokerSettings(_) => ControlKind::BrokerSettings,
         }
@@ -165,6 +171,7 @@ impl ControlRecord {
                 put_version(&mut out, version);
             }
             Self::GroupTableState { version } => put_version(&mut out, version),
+            Self::Timer(record) => record.encode(&mut out),
             Self::Transaction(record) => record.encode(&mut out),
             Self::BrokerSettings(record) => record.encode(&mut out),
         }
@@ -209,6 +216,7 @@ impl ControlRecord {
                 version: version(&mut fields)?,
             },
             ControlKind::GroupTableState => Self::GroupTableState { version: version(&mut fields)? },
+            ControlKind::Timer => Self::Timer(TimerRecord::decode(&mut fields)?),
             ControlKind::Transaction => Self::Transaction(TransactionRecord::decode(&mut fields)?),
             ControlKind::BrokerSettings => Self::BrokerSettings(SettingsRecord::decode(&mut fields)?),
         };

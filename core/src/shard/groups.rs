@@ -210,6 +210,7 @@ impl GroupTable {
             | ControlRecord::TopicTableState { .. }
             | ControlRecord::BrokerSettings(_)
             | ControlRecord::Offsets(_)
+            | ControlRecord::Timer(_)
             | ControlRecord::Transaction(_) => {}
         }
     }

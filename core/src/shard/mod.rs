@@ -14,6 +14,7 @@ pub mod offsets;
 pub mod parked;
 pub mod settings;
 pub mod stats;
+pub mod timers;
 pub mod topics;
 pub mod transactions;
 

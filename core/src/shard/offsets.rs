@@ -274,6 +274,7 @@ impl OffsetTable {
             | ControlRecord::GroupPut { .. }
             | ControlRecord::GroupTableState { .. }
             | ControlRecord::BrokerSettings(_)
+            | ControlRecord::Timer(_)
             | ControlRecord::Transaction(_) => {}
         }
     }

@@ -137,6 +137,14 @@ impl StagedMessage {
 }
 
 impl ShardRecord {
+    /// A message's own id.
+    pub(super) fn unique_key(&self) -> Option<&str> {
+        match self {
+            ShardRecord::Message(message) => message.unique_key(),
+            ShardRecord::Control(_) => None,
+        }
+    }
+
     pub(super) fn control(record: &ControlRecord) -> Append<ShardRecord> {
         Append {
             queue: QueueKey::CONTROL,

@@ -36,6 +36,7 @@ use super::control::{ControlError, ControlKind, ControlRecord};
 use super::groups::GroupTable;
 use super::offsets::OffsetTable;
 use super::settings::SettingsTable;
+use super::timers::TimerTable;
 use super::topics::{TopicPolicy, TopicReplayError, TopicTable};
 use super::transactions::TransactionTable;
 
@@ -47,6 +48,7 @@ pub struct Replay {
     pub(super) topics: TopicTable,
     pub(super) groups: GroupTable,
     pub(super) offsets: OffsetTable,
+    pub(super) timers: TimerTable,
     pub(super) transactions: TransactionTable,
     pub(super) settings: SettingsTable,
 }
@@ -83,6 +85,7 @@ fn rank(kind: ControlKind) -> Option<u8> {
         ControlKind::GroupPut => Some(2),
         ControlKind::GroupTableState => Some(3),
         ControlKind::Offsets => Some(4),
+        ControlKind::Timer => Some(5),
         ControlKind::Transaction => Some(6),
         ControlKind::BrokerSettings => Some(14),
         ControlKind::TopicDelete | ControlKind::GroupDelete => None,
@@ -105,6 +108,7 @@ impl Replay {
             topics: TopicTable::new(policy),
             groups: GroupTable::new(auto_create_group),
             offsets: OffsetTable::default(),
+            timers: TimerTable::default(),
             transactions: TransactionTable::default(),
             settings: SettingsTable::default(),
         }
@@ -127,6 +131,7 @@ impl Replay {
             | ControlKind::GroupPut
             | ControlKind::GroupDelete
             | ControlKind::Offsets
+            | ControlKind::Timer
             | ControlKind::Transaction
             | ControlKind::BrokerSettings => self.apply_decoded(&change),
         }
@@ -136,6 +141,9 @@ impl Replay {
         self.topics.apply(record)?;
         self.groups.apply(record);
         self.offsets.apply(record);
+        if let ControlRecord::Timer(record) = record {
+            self.timers.apply(record);
+        }
         if let ControlRecord::Transaction(record) = record {
             self.transactions.apply(record);
         }
@@ -148,7 +156,8 @@ impl Replay {
         let mut body = Vec::new();
         let older = self.topics.snapshot().chain(self.groups.snapshot()).chain(self.offsets.snapshot());
         let transactions = self.transactions.snapshot().map(ControlRecord::Transaction);
-        for record in older.chain(transactions).chain(self.settings.snapshot()) {
+        let newer = self.timers.snapshot().chain(transactions).chain(self.settings.snapshot());
+        for record in older.chain(newer) {
             let record = record.encode();
             let len = u32::try_from(record.len()).expect("limits of the tables keep records far below 4 GiB");
             body.extend_from_slice(&len.to_le_bytes());
@@ -163,6 +172,7 @@ impl Replay {
             topics: self.topics.emptied(),
             groups: self.groups.emptied(),
             offsets: OffsetTable::default(),
+            timers: TimerTable::default(),
             transactions: TransactionTable::default(),
             settings: SettingsTable::default(),
         };

@@ -34,6 +34,7 @@ use super::refusal::Refusal;
 use super::replay::Replay;
 use super::settings::{Settings, SettingsTable};
 use super::stats::Stats;
+use super::timers::{TimerSettings, Timers};
 use super::topics::{TopicError, TopicTable};
 use super::transactions::{TransactionSettings, Transactions};
 use crate::service::{Reply, ReplyTo, Request};
@@ -59,6 +60,7 @@ pub struct ShardConfig {
     /// Where clients reach this shard. Stands in every message it stores.
     pub address: SocketAddr,
     pub message_bytes_max: usize,
+    pub timers: TimerSettings,
     /// Whether consumers may filter by expressions over properties (`enablePropertyFilter`).
     pub enable_property_filter: bool,
     pub transactions: TransactionSettings,
@@ -88,6 +90,7 @@ pub struct Shard<B> {
     pub(super) clients: ClientTable,
     pub(super) offsets: OffsetTable,
     pub(super) locks: LockTable,
+    pub(super) timers: Timers,
     pub(super) parked: ParkedPulls<ParkedPull>,
     pub(super) log: CommitLog<B, ShardRecord>,
     pub(super) waiters: Waiters<B>,
@@ -125,7 +128,8 @@ impl<B: Buffer + 'static> Shard<B> {
         let term = recovered.next_term();
         let retention_of_file = log_config.retention;
         let log = CommitLog::open(log_config, recovered, term)?;
-        let Replay { topics, groups, offsets, transactions, settings: settings_changed } = replay;
+        let Replay { mut topics, groups, offsets, timers, transactions, settings: settings_changed } = replay;
+        let system_topics = topics.ensure_system_topics(now_ms).map_err(OpenError::SystemTopics)?;
         // Two lives of one shard differ in their start, two shards of one process in their port.
         let salt = (now_ms as u32).rotate_left(16) ^ u32::from(config.address.port());
         let mut shard = Shard {
@@ -137,6 +141,7 @@ impl<B: Buffer + 'static> Shard<B> {
             broker_perm_changed_at: 0,
             stats: Stats::new(now_ms),
             config,
+            timers: Timers::new(timers, &topics, now_ms),
             topics,
             groups,
             clients: ClientTable::default(),
@@ -156,9 +161,8 @@ impl<B: Buffer + 'static> Shard<B> {
             housekeeping_at_ms: now_ms,
         };
         shard.enforce_settings();
-        let records = shard.topics.ensure_system_topics(now_ms).map_err(OpenError::SystemTopics)?;
         let groups = shard.groups.ensure_system_groups(now_ms).map_err(OpenError::SystemGroups)?;
-        for record in records.into_iter().chain(groups) {
+        for record in system_topics.into_iter().chain(groups) {
             shard.journal(record, Then::Nothing, now_ms);
         }
         Ok(shard)
@@ -222,6 +226,7 @@ impl<B: Buffer + 'static> Shard<B> {
             }
             self.notify(expired.notify);
         }
+        self.advance_timers(now_ms);
         self.transactions_tick(now_ms);
         self.stage_unlogged(now_ms);
     }
@@ -230,7 +235,13 @@ impl<B: Buffer + 'static> Shard<B> {
     pub fn wake_at_ms(&self) -> Option<i64> {
         let long_answers = self.long_answers.has_work().then_some(0);
         let search = self.searches.has_work().then_some(0);
-        let due = [self.calls.next_deadline_ms(), long_answers, search, self.transactions_wake_at_ms()];
+        let due = [
+            self.calls.next_deadline_ms(),
+            long_answers,
+            search,
+            self.timers.wake_at_ms(),
+            self.transactions_wake_at_ms(),
+        ];
         due.into_iter().flatten().min()
     }
 
@@ -267,6 +278,7 @@ impl<B: Buffer + 'static> Shard<B> {
 
     /// Puts what is only in memory into the log; the shard has stopped well once [`is_idle`](Shard::is_idle).
     pub fn prepare_stop(&mut self, now_ms: i64) {
+        self.timers.stop();
         self.log_offsets(now_ms);
         self.log_checks(now_ms);
         self.stage_unlogged(now_ms);

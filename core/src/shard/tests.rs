@@ -6,6 +6,7 @@ mod groups;
 mod queries;
 mod sealed;
 mod sends;
+mod timers;
 pub(super) mod world;
 
 use std::collections::BTreeMap;
@@ -329,14 +330,6 @@ fn what_is_not_built_yet_is_refused_by_name() {
     let reply = world.asked(PRODUCER, RequestCode(999), &NoExt, b"");
     assert_eq!(reply.code, ResponseCode::REQUEST_CODE_NOT_SUPPORTED);
     assert_eq!(reply.remark, " request type 999 not supported");
-    for (properties, code) in [
-        ("DELAY\u{1}3\u{2}", ResponseCode::MESSAGE_ILLEGAL),
-        ("TIMER_DELAY_SEC\u{1}3\u{2}", ResponseCode::MESSAGE_ILLEGAL),
-    ] {
-        let send = SendMessageRequest { properties, ..send_to("T") };
-        let reply = world.asked(PRODUCER, RequestCode::SEND_MESSAGE_V2, &send, b"x");
-        assert_eq!(reply.code, code, "{properties:?}");
-    }
 }
 
 #[test]
@@ -378,6 +371,9 @@ fn a_message_retried_too_often_is_a_dead_letter() {
     assert_eq!(world.pull(&pull_from("%DLQ%CG", 0)).bodies(), ["dead"]);
     let alive = SendMessageRequest { reconsume_times: 3, ..retry };
     world.asked(PRODUCER, RequestCode::SEND_MESSAGE_V2, &alive, b"alive");
+    world.tick(9_000);
+    assert_eq!(world.pull(&pull_from("%RETRY%CG", 0)).code, ResponseCode::PULL_NOT_FOUND, "level 3 is 10 s");
+    world.tick(1_000);
     assert_eq!(world.pull(&pull_from("%RETRY%CG", 0)).bodies(), ["alive"]);
 }
 

@@ -265,6 +265,7 @@ impl TopicTable {
             (true, BENCHMARK, 1024, READ_WRITE),
             (true, OFFSET_MOVED_EVENT, 1, READ_WRITE),
             (true, SCHEDULE, 18, READ_WRITE),
+            (true, TIMER, 1, READ_WRITE),
             (true, HALF, 1, READ_WRITE),
             (true, HALF_DONE, 1, READ_WRITE),
             (true, &reply_topic, 1, READ_WRITE),
@@ -435,6 +436,7 @@ impl TopicTable {
             | ControlRecord::GroupTableState { .. }
             | ControlRecord::BrokerSettings(_)
             | ControlRecord::Offsets(_)
+            | ControlRecord::Timer(_)
             | ControlRecord::Transaction(_) => Ok(()),
         }
     }

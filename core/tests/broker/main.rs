@@ -2,6 +2,7 @@
 
 mod client;
 mod server;
+mod timers;
 
 use std::fs::File;
 use std::os::fd::AsRawFd;

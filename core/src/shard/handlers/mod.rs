@@ -22,8 +22,11 @@ mod query_consume_queue;
 mod query_message;
 mod queue_bounds;
 mod queue_locks;
+mod recall_message;
 mod reply_message;
+mod send_back;
 mod send_message;
+mod timer_metrics;
 mod topic_admin;
 mod unregister_client;
 mod view_message;
@@ -92,6 +95,10 @@ handlers! {
     SEND_MESSAGE => send_message::handle,
     SEND_MESSAGE_V2 => send_message::handle,
     SEND_BATCH_MESSAGE => send_message::handle,
+    CONSUMER_SEND_MSG_BACK => send_back::handle,
+    RECALL_MESSAGE => recall_message::handle,
+    GET_TIMER_CHECK_POINT => timer_metrics::check_point,
+    GET_TIMER_METRICS => timer_metrics::metrics,
     END_TRANSACTION => end_transaction::end,
     RESUME_CHECK_HALF_MESSAGE => end_transaction::resume,
     SEND_REPLY_MESSAGE => reply_message::handle,

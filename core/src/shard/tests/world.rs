@@ -23,6 +23,7 @@ use bytes::BytesMut;
 
 use crate::service::{Reply, ReplyTo, Request};
 use crate::shard::settings::Settings;
+use crate::shard::timers::TimerSettings;
 use crate::shard::topics::TopicPolicy;
 use crate::shard::{Action, Fetch, Need, Push, Replay, SearchError, Shard, ShardConfig};
 
@@ -114,6 +115,7 @@ pub(in crate::shard) fn open(disk: &SimDisk, log_config: &LogConfig, now_ms: i64
         broker_name: BROKER.into(),
         address: "127.0.0.1:10911".parse().unwrap(),
         message_bytes_max: 4 << 20,
+        timers: TimerSettings { may_recall: true, ..TimerSettings::default() },
         enable_property_filter: true,
         transactions: Default::default(),
         stores_replies: true,

@@ -6,6 +6,8 @@ use apogee_net::message::{DLQ_PREFIX, RETRY_PREFIX};
 pub const AUTO_CREATE_TEMPLATE: &str = "TBW102";
 /// Holds delayed messages, one queue per delay level.
 pub const SCHEDULE: &str = "SCHEDULE_TOPIC_XXXX";
+/// Holds messages that wait for a time of their own.
+pub const TIMER: &str = "rmq_sys_wheel_timer";
 pub const TRACE: &str = "RMQ_SYS_TRACE_TOPIC";
 pub const HALF: &str = "RMQ_SYS_TRANS_HALF_TOPIC";
 pub const HALF_DONE: &str = "RMQ_SYS_TRANS_OP_HALF_TOPIC";
@@ -35,9 +37,10 @@ pub(super) fn is_system_everywhere(name: &str) -> bool {
     name.starts_with(SYSTEM_PREFIX) || SYSTEM_NAMES.contains(&name)
 }
 
-/// False for topics that only the broker itself writes to (`TopicValidator.NOT_ALLOWED_SEND_TOPIC_SET`).
+/// False for topics that only the broker itself writes to (`TopicValidator.NOT_ALLOWED_SEND_TOPIC_SET`, and the timer
+/// topic, for a message that lies there without a timer would never be delivered).
 pub fn may_clients_send(name: &str) -> bool {
-    !matches!(name, SCHEDULE | HALF | HALF_DONE | CHECKED_TOO_OFTEN | SELF_TEST | OFFSET_MOVED_EVENT)
+    !matches!(name, SCHEDULE | TIMER | HALF | HALF_DONE | CHECKED_TOO_OFTEN | SELF_TEST | OFFSET_MOVED_EVENT)
 }
 
 /// Where messages go that a client of the group could not consume.

@@ -60,7 +60,7 @@ fn queue_keys_hold_number_and_queue_id() {
 fn system_topics_are_made_once() {
     let mut table = TopicTable::new(policy());
     let records = table.ensure_system_topics(NOW).unwrap();
-    assert_eq!(records.len(), 10);
+    assert_eq!(records.len(), 11);
     let expected = [
         ("TBW102", (8, 8, 7)),
         ("Cluster", (16, 16, 7)),
@@ -69,6 +69,7 @@ fn system_topics_are_made_once() {
         ("BenchmarkTest", (1024, 1024, 6)),
         ("OFFSET_MOVED_EVENT", (1, 1, 6)),
         ("SCHEDULE_TOPIC_XXXX", (18, 18, 6)),
+        ("rmq_sys_wheel_timer", (1, 1, 6)),
         ("RMQ_SYS_TRANS_HALF_TOPIC", (1, 1, 6)),
         ("RMQ_SYS_TRANS_OP_HALF_TOPIC", (1, 1, 6)),
         ("Cluster_REPLY_TOPIC", (1, 1, 6)),
@@ -78,7 +79,7 @@ fn system_topics_are_made_once() {
         assert!(table.is_system(name), "{name}");
     }
     assert_eq!(table.ensure_system_topics(NOW).unwrap(), []);
-    assert_eq!(table.version(), DataVersion { counter: 10, state_version: 0, timestamp: NOW });
+    assert_eq!(table.version(), DataVersion { counter: 11, state_version: 0, timestamp: NOW });
 }
 
 #[test]

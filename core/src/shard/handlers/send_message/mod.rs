@@ -3,6 +3,7 @@
 //! The checks and their order are those of `AbstractSendMessageProcessor#msgCheck` and `SendMessageProcessor`.
 //! Whether the body is a batch is said by the header, not by the code.
 
+mod delayed;
 mod delivery;
 mod half;
 mod limits;
@@ -22,7 +23,7 @@ use self::delivery::Delivery;
 use super::{Answer, Handled};
 use crate::service::Request;
 use crate::shard::commit::{Sent, Then};
-use crate::shard::record::{NewMessage, REGION, ShardRecord};
+use crate::shard::record::{NewMessage, REGION};
 use crate::shard::refusal::Refusal;
 use crate::shard::state::Shard;
 use crate::shard::topics::{self, AutoCreate};
@@ -38,15 +39,18 @@ pub(super) fn handle<B: Buffer + 'static>(
     let send = SendMessageRequest::decode(&request.header.ext)?;
     shard.check_topic(&send, now_ms)?;
     let delivery = Delivery::of(&send);
-    delivery.check_supported(send.topic)?;
     let target = shard.choose_queue(&send, now_ms)?;
     limits::check(&send, request.body.len(), &target, shard.config.message_bytes_max)?;
     if send.batch {
+        if delivery == Delivery::Later {
+            let remark = "messages of a batch cannot be delayed";
+            return Err(Refusal::new(ResponseCode::MESSAGE_ILLEGAL, remark).into());
+        }
         shard.stage_batch(request, &send, &target, now_ms)?;
     } else if delivery == Delivery::Half {
         shard.stage_half(request, &send, &target, now_ms)?;
     } else {
-        shard.stage_one(request, &send, &target, now_ms)?;
+        shard.stage_one(request, &send, &target, delivery, now_ms)?;
     }
     Ok(Answer::Later)
 }
@@ -145,7 +149,7 @@ impl<B: Buffer + 'static> Shard<B> {
     }
 
     /// Java takes a random one; taking turns spreads better.
-    fn next_write_queue(&mut self, topic: &str) -> i32 {
+    pub(in crate::shard) fn next_write_queue(&mut self, topic: &str) -> i32 {
         let queues = self.topics.get(topic).map_or(1, |topic| topic.config().write_queue_nums.max(1));
         self.next_queue = self.next_queue.wrapping_add(1);
         (self.next_queue % queues as u32) as i32
@@ -156,6 +160,7 @@ impl<B: Buffer + 'static> Shard<B> {
         request: &Request<'_>,
         send: &SendMessageRequest<'_>,
         target: &Target,
+        delivery: Delivery,
         now_ms: i64,
     ) -> Result<(), Refusal> {
         let received = Properties(send.properties.as_bytes());
@@ -171,11 +176,15 @@ impl<B: Buffer + 'static> Shard<B> {
         }
         let properties = PropertyEdit { received: received.0, set: &set, remove: REMOVED };
         let message = self.message(request, send, target, send.flag, request.body.clone(), properties);
+        // A dead letter waits for nothing.
+        if delivery == Delivery::Later
+            && target.topic == send.topic
+            && let Some(delay) = self.delay_asked_for(received, now_ms)?
+        {
+            return self.stage_delayed(request, message, delay, now_ms);
+        }
         let append = message.into_append(target.queue)?;
-        let unique_key = match &append.record {
-            ShardRecord::Message(message) => message.unique_key().map(str::to_owned),
-            ShardRecord::Control(_) => None,
-        };
+        let unique_key = append.record.unique_key().map(str::to_owned);
         let then = sent(request, target, unique_key);
         self.stage([append], then, now_ms)
     }
@@ -255,7 +264,13 @@ impl<B: Buffer + 'static> Shard<B> {
 
 fn sent<B>(request: &Request<'_>, target: &Target, unique_key: Option<String>) -> Then<B> {
     match request.reply_to() {
-        Some(to) => Then::Sent(Sent { to, queue_id: target.queue_id, unique_key, is_inner_batch: false }),
+        Some(to) => Then::Sent(Sent {
+            to,
+            queue_id: target.queue_id,
+            unique_key,
+            is_inner_batch: false,
+            recall_handle: None,
+        }),
         None => Then::Nothing,
     }
 }

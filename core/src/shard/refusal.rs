@@ -88,7 +88,11 @@ impl From<BodyError> for Refusal {
 impl From<AppendRefused> for Refusal {
     fn from(error: AppendRefused) -> Self {
         let code = match error {
-            AppendRefused::Busy { .. } => ResponseCode::SYSTEM_BUSY,
+            AppendRefused::Busy { .. } => {
+                // Tools and tests look for RocketMQ's words.
+                let remark = format!("[OVERLOAD]system busy, start flow control for a while: {error}");
+                return Refusal::new(ResponseCode::SYSTEM_BUSY, remark);
+            }
             AppendRefused::TooLarge { .. } | AppendRefused::TooManyKeys { .. } => {
                 ResponseCode::MESSAGE_ILLEGAL
             }

@@ -101,7 +101,7 @@ fn pulls_answer_by_the_table_of_statuses() {
         (PullMessageRequest { queue_id: -1, ..pull_from("T", 0) }, ResponseCode::INVALID_PARAMETER),
         (
             PullMessageRequest { expression_type: Some("SQL92"), ..pull_from("T", 0) },
-            ResponseCode::SYSTEM_ERROR,
+            ResponseCode::SUBSCRIPTION_PARSE_FAILED,
         ),
         (
             PullMessageRequest { sys_flag: PullSysFlag(0), ..pull_from("T", 0) },

@@ -10,6 +10,7 @@ use smallvec::SmallVec;
 
 use super::Member;
 use crate::shard::filter::Subscription;
+use crate::shard::filter::sql::EXPRESSION_BYTES_MAX;
 
 /// Fingerprints that one group is known by. Clients that consume as this group but differ in their other groups have
 /// one each; at the limit the oldest is forgotten, and its clients are asked for their subscriptions again.
@@ -176,7 +177,11 @@ const COMPILED_BYTES_PER_BYTE: usize = 32;
 pub(super) fn bytes_of(data: &SubscriptionData) -> usize {
     let tags: usize = data.tags_set.iter().map(|tag| tag.len() + size_of::<String>()).sum();
     let texts = 2 * data.topic.len() + data.sub_string.len() + data.expression_type.len();
-    let compiled = if data.is_tag_expression() { 0 } else { data.sub_string.len() * COMPILED_BYTES_PER_BYTE };
+    // A longer text is none.
+    let compiled = match data.is_tag_expression() {
+        true => 0,
+        false => data.sub_string.len().min(EXPRESSION_BYTES_MAX) * COMPILED_BYTES_PER_BYTE,
+    };
     let codes = size_of_val(data.code_set.as_slice());
     size_of::<(Box<str>, Subscription)>() + texts + tags + codes + compiled
 }

@@ -8,6 +8,7 @@ use apogee_net::flags::MessageSysFlag;
 use apogee_net::message::{StoredMessage, property};
 
 use crate::shard::control::ControlRecord;
+use crate::shard::pop::PopRecord;
 use crate::shard::settings::SettingsRecord;
 use crate::shard::timers::{TimerPut, TimerRecord};
 use crate::shard::topics::TopicNumber;
@@ -160,6 +161,15 @@ fn describe_control(out: &mut String, change: &ControlRecord) -> fmt::Result {
             }
             more(out, all.count().saturating_sub(OFFSETS_SHOWN), "offsets")
         }
+        ControlRecord::Pop(change) => describe_pop(out, change),
+        ControlRecord::RequestMode(set) => write!(
+            out,
+            "group {} gets the messages of {} by {}, shared {}",
+            plain(&set.group),
+            plain(&set.topic),
+            set.mode.name(),
+            set.pop_share_queue_num
+        ),
         ControlRecord::TopicTableState { next_number, version } => {
             write!(out, "the next topic is #{next_number}; version {} of the topics", version.counter)
         }
@@ -202,6 +212,50 @@ fn describe_control(out: &mut String, change: &ControlRecord) -> fmt::Result {
                 write!(out, " {}={}", plain(name), plain(value))?;
             }
             write!(out, "; version {} of the settings", version.counter)
+        }
+    }
+}
+
+fn describe_pop(out: &mut String, change: &PopRecord) -> fmt::Result {
+    write!(out, "pop of group {}: ", plain(change.group()))?;
+    let place = |queue| {
+        let (topic, queue_id) = TopicNumber::of(queue);
+        format!("#{}:{queue_id}", topic.0)
+    };
+    match change {
+        PopRecord::Popped { group: _, pop_ms, due_ms, queues } => {
+            write!(out, "at {pop_ms} until {due_ms}")?;
+            for popped in queues.iter().take(OFFSETS_SHOWN) {
+                let (start, count, next) = (popped.start, popped.offsets.len(), popped.next);
+                write!(out, "  {count} messages of {} from {start}, now at {next}", place(popped.queue))?;
+            }
+            more(out, queues.len().saturating_sub(OFFSETS_SHOWN), "queues")
+        }
+        PopRecord::Acked { group: _, queue, check_point, offsets } => {
+            let (start, due_ms) = (check_point.start, check_point.due_ms);
+            write!(out, "{offsets:?} of {} are done, of check point {start} until {due_ms}", place(*queue))
+        }
+        PopRecord::Changed { group: _, queue, check_point, offset, pop_ms: _, due_ms } => {
+            let until_ms = check_point.due_ms;
+            write!(out, "{offset} of {} is hidden until {due_ms}, not {until_ms}", place(*queue))
+        }
+        PopRecord::Ordered { group: _, queue, next, order } => {
+            write!(out, "{} messages of {} in order, at {next}", order.messages.len(), place(*queue))
+        }
+        PopRecord::OrderAcked { group: _, queue, pop_ms: _, offsets, next } => {
+            write!(out, "{offsets:?} of {} are done in order, now at {next}", place(*queue))
+        }
+        PopRecord::OrderDelayed { group: _, queue, pop_ms: _, offset, visible_ms } => {
+            write!(out, "{offset} of {} stops its queue until {visible_ms}", place(*queue))
+        }
+        PopRecord::OrderCleared { group: _, queue } => {
+            write!(out, "nothing stops {} any more", place(*queue))
+        }
+        PopRecord::Held { group: _, queue, check_points } => {
+            write!(out, "{} check points in {}", check_points.len(), place(*queue))
+        }
+        PopRecord::OrderHeld { group: _, queue, order } => {
+            write!(out, "{} messages of {} in order", order.messages.len(), place(*queue))
         }
     }
 }

@@ -9,18 +9,19 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use apogee_net::body::{DataVersion, to_fastjson};
+use apogee_net::body::{DataVersion, parse, to_fastjson};
 use apogee_net::client::{CallError, RemotingClient};
 use apogee_net::code::{RequestCode, ResponseCode};
 use apogee_net::io::{Chunk, Signal};
 use apogee_net::request::{
-    QueryDataVersionReply, QueryDataVersionRequest, RegisterBrokerRequest, TypedHeader,
+    GetRouteInfoRequest, QueryDataVersionReply, QueryDataVersionRequest, RegisterBrokerRequest, TypedHeader,
     UnregisterBrokerRequest,
 };
 use apogee_storage::Buffer;
 use futures_lite::future;
 
 use crate::shard::Shard;
+use crate::shard::assignment::FoundRoute;
 
 /// How often the entry is refreshed (`registerNameServerPeriod`); NameServers forget after 120 s.
 const HEARTBEAT: Duration = Duration::from_secs(30);
@@ -29,6 +30,9 @@ const HEARTBEAT: Duration = Duration::from_secs(30);
 const CONNECT_WAIT: Duration = Duration::from_secs(3);
 const CALL_WAIT: Duration = Duration::from_secs(5);
 const REGISTER_WAIT: Duration = Duration::from_secs(24);
+
+/// Longest wait for a route: clients that ask for their queues give up after 3 s.
+const ROUTE_WAIT: Duration = Duration::from_secs(1);
 
 /// How long to stay away from a NameServer that cannot be reached; doubles up to the second.
 const RETRY_FIRST: Duration = Duration::from_millis(100);
@@ -230,6 +234,26 @@ impl Registrar {
             self.register(client, shard).await?;
         }
         Ok(())
+    }
+
+    /// Where the queues of a topic are, on all brokers.
+    pub(super) async fn find_route(&self, topic: &str) -> FoundRoute {
+        let Some(client) = self.client.borrow().clone() else { return FoundRoute::Unreachable };
+        let header =
+            GetRouteInfoRequest { topic, accept_standard_json_only: true, zone_name: None, zone_mode: false };
+        let asked = client.call(RequestCode::GET_ROUTEINFO_BY_TOPIC, &header, [], ROUTE_WAIT).await;
+        let Ok(reply) = asked else { return FoundRoute::Unreachable };
+        match reply.code() {
+            ResponseCode::SUCCESS => match parse(reply.body()) {
+                Ok(route) => FoundRoute::Found(Box::new(route)),
+                Err(error) => {
+                    tracing::warn!(namesrv = %self.namesrv, topic, %error, "the NameServer's route cannot be read");
+                    FoundRoute::Unreachable
+                }
+            },
+            ResponseCode::TOPIC_NOT_EXIST => FoundRoute::Unknown,
+            _ => FoundRoute::Unreachable,
+        }
     }
 
     /// Takes the broker out of the routes, for an orderly stop.

@@ -29,6 +29,7 @@ use super::segment_source::{self, SENDFILE_BYTES_MIN};
 use super::stop::StopSignal;
 use crate::config::BrokerConfig;
 use crate::service::{Reply, ReplyTo, Request};
+use crate::shard::assignment::FoundRoute;
 use crate::shard::{Action, ColdPages, Fetch, LoadId, Need, Push, SearchError, SearchId, Shard, ShardConfig};
 
 /// How often a shard looks at what falls due by time alone.
@@ -350,6 +351,7 @@ impl ShardDriver {
                     connection.close(reason);
                 }
             }
+            Action::FindRoute { topic } => self.find_route(topic),
             Action::Register { then: None } => {
                 self.registrars.iter().for_each(|registrar| registrar.on_topics_changed());
             }
@@ -531,6 +533,23 @@ impl ShardDriver {
             glommio::timer::sleep(REGISTER_WAIT).await;
         };
         future::or(all, too_late).await;
+    }
+
+    /// Asks one NameServer after the other where a topic's queues are.
+    fn find_route(&self, topic: String) {
+        let Some(this) = self.this.upgrade() else { return };
+        let work = async move {
+            let mut found = FoundRoute::Unreachable;
+            for registrar in &this.registrars {
+                found = registrar.find_route(&topic).await;
+                if !matches!(found, FoundRoute::Unreachable) {
+                    break;
+                }
+            }
+            this.shard.borrow_mut().on_route(&topic, found, now_ms());
+            this.pump();
+        };
+        glommio::spawn_local(work).detach();
     }
 
     fn send(&self, to: ReplyTo, reply: Reply) {

@@ -40,6 +40,10 @@ pub enum Action {
         to: ConnectionId,
         push: Push,
     },
+    /// Ask a NameServer where a topic's queues are; to be answered by [`Shard::on_route`](super::Shard::on_route).
+    FindRoute {
+        topic: String,
+    },
     Close {
         connection: ConnectionId,
         reason: &'static str,

@@ -156,6 +156,7 @@ impl<B: Buffer + 'static> Shard<B> {
             for grown in &committed.queues {
                 self.count_puts(grown);
                 self.wake_pulls(grown.queue, grown.from, now_ms);
+                self.wake_pops(grown.queue, now_ms);
             }
         }
         while let Some(failed) = self.log.take_failed() {
@@ -180,6 +181,7 @@ impl<B: Buffer + 'static> Shard<B> {
         match change {
             ControlRecord::Timer(record) => self.timers.apply(record),
             ControlRecord::Transaction(record) => self.transactions.table.apply(record),
+            ControlRecord::Pop(_) => self.pops.apply(change),
             ControlRecord::TopicPut { .. }
             | ControlRecord::TopicDelete { .. }
             | ControlRecord::GroupPut { .. }
@@ -187,7 +189,8 @@ impl<B: Buffer + 'static> Shard<B> {
             | ControlRecord::Offsets(_)
             | ControlRecord::TopicTableState { .. }
             | ControlRecord::GroupTableState { .. }
-            | ControlRecord::BrokerSettings(_) => {
+            | ControlRecord::BrokerSettings(_)
+            | ControlRecord::RequestMode(_) => {
                 unreachable!("{:?} changes its table first", change.kind())
             }
         }

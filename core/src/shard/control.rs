@@ -33,6 +33,8 @@ use apogee_net::body::{
 use apogee_storage::{QueueKey, QueueOffset};
 
 use self::codec::{Fields, put_flag, put_signed, put_text, put_unsigned};
+use super::assignment::RequestModeRecord;
+use super::pop::PopRecord;
 use super::settings::SettingsRecord;
 use super::timers::TimerRecord;
 use super::topics::TopicNumber;
@@ -65,6 +67,10 @@ pub enum ControlRecord {
     Transaction(TransactionRecord),
     /// Settings of the broker were changed by request.
     BrokerSettings(SettingsRecord),
+    /// Messages were popped, acknowledged, hidden for longer, or put into a retry topic.
+    Pop(PopRecord),
+    /// How a group gets the messages of a topic.
+    RequestMode(RequestModeRecord),
 }
 
 /// Offsets of one consumer group.
@@ -89,6 +95,8 @@ pub enum ControlKind {
     Timer = 8,
     Transaction = 9,
     BrokerSettings = 14,
+    Pop = 10,
+    RequestMode = 11,
 }
 
 impl ControlKind {
@@ -103,6 +111,8 @@ impl ControlKind {
         Self::Timer,
         Self::Transaction,
         Self::BrokerSettings,
+        Self::Pop,
+        Self::RequestMode,
     ];
 }
 
@@ -136,6 +146,8 @@ impl ControlRecord {
             Self::Timer(_) => ControlKind::Timer,
             Self::Transaction(_) => ControlKind::Transaction,
             Self::BrokerSettings(_) => ControlKind::BrokerSettings,
+            Self::Pop(_) => ControlKind::Pop,
+            Self::RequestMode(_) => ControlKind::RequestMode,
         }
     }
 
@@ -174,6 +186,8 @@ impl ControlRecord {
             Self::Timer(record) => record.encode(&mut out),
             Self::Transaction(record) => record.encode(&mut out),
             Self::BrokerSettings(record) => record.encode(&mut out),
+            Self::Pop(change) => change.encode(&mut out),
+            Self::RequestMode(change) => change.encode(&mut out),
         }
         out
     }
@@ -219,6 +233,8 @@ impl ControlRecord {
             ControlKind::Timer => Self::Timer(TimerRecord::decode(&mut fields)?),
             ControlKind::Transaction => Self::Transaction(TransactionRecord::decode(&mut fields)?),
             ControlKind::BrokerSettings => Self::BrokerSettings(SettingsRecord::decode(&mut fields)?),
+            ControlKind::Pop => Self::Pop(PopRecord::decode(&mut fields)?),
+            ControlKind::RequestMode => Self::RequestMode(RequestModeRecord::decode(&mut fields)?),
         };
         fields.end()?;
         Ok(record)

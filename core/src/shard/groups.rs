@@ -211,7 +211,9 @@ impl GroupTable {
             | ControlRecord::BrokerSettings(_)
             | ControlRecord::Offsets(_)
             | ControlRecord::Timer(_)
-            | ControlRecord::Transaction(_) => {}
+            | ControlRecord::Transaction(_)
+            | ControlRecord::Pop(_)
+            | ControlRecord::RequestMode(_) => {}
         }
     }
 

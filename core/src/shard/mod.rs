@@ -3,6 +3,7 @@
 // Until everything that loads, calls and log-first changes are for has landed.
 #![allow(dead_code)]
 
+pub mod assignment;
 pub mod attributes;
 pub mod clients;
 pub mod control;
@@ -12,6 +13,7 @@ pub mod handlers;
 pub mod locks;
 pub mod offsets;
 pub mod parked;
+pub mod pop;
 pub mod settings;
 pub mod stats;
 pub mod timers;

@@ -267,6 +267,11 @@ impl OffsetTable {
                 self.remove_topic(*number);
                 self.sweep(usize::MAX);
             }
+            ControlRecord::Pop(change) => {
+                for (queue, offset) in change.moved_offsets() {
+                    self.put(change.group(), queue, QueueOffset(offset));
+                }
+            }
             ControlRecord::GroupDelete { group, forget_offsets: true, .. } => self.remove_group(group),
             ControlRecord::GroupDelete { forget_offsets: false, .. }
             | ControlRecord::TopicPut { .. }
@@ -275,7 +280,8 @@ impl OffsetTable {
             | ControlRecord::GroupTableState { .. }
             | ControlRecord::BrokerSettings(_)
             | ControlRecord::Timer(_)
-            | ControlRecord::Transaction(_) => {}
+            | ControlRecord::Transaction(_)
+            | ControlRecord::RequestMode(_) => {}
         }
     }
 

@@ -4,10 +4,11 @@ use std::borrow::Cow;
 
 use apogee_net::body::BodyError;
 use apogee_net::code::ResponseCode;
-use apogee_net::message::{BatchError, RecordError};
+use apogee_net::message::{BatchError, ReceiptHandleError, RecordError};
 use apogee_net::request::FieldError;
 use apogee_storage::{AppendRefused, IndexFault};
 
+use super::assignment::RequestModeError;
 use super::attributes::AttributeError;
 use super::clients::ClientError;
 use super::filter::FilterError;
@@ -36,6 +37,11 @@ impl Refusal {
     /// The index is made anew meanwhile: the client comes back after a pause.
     pub fn index_damaged(fault: &IndexFault) -> Self {
         Self::new(ResponseCode::SYSTEM_BUSY, format!("an index is being made anew: {fault}"))
+    }
+
+    /// The log has failed to keep what the request changed.
+    pub fn not_durable(reason: &str) -> Self {
+        Self::new(ResponseCode::SERVICE_NOT_AVAILABLE, format!("service not available now: {reason}"))
     }
 
     pub fn group_unknown(group: &str) -> Self {
@@ -178,6 +184,18 @@ impl From<ClientError> for Refusal {
 
 impl From<OffsetError> for Refusal {
     fn from(error: OffsetError) -> Self {
+        Refusal::new(ResponseCode::SYSTEM_ERROR, error.to_string())
+    }
+}
+
+impl From<RequestModeError> for Refusal {
+    fn from(error: RequestModeError) -> Self {
+        Refusal::new(ResponseCode::SYSTEM_ERROR, error.to_string())
+    }
+}
+
+impl From<ReceiptHandleError> for Refusal {
+    fn from(error: ReceiptHandleError) -> Self {
         Refusal::new(ResponseCode::SYSTEM_ERROR, error.to_string())
     }
 }

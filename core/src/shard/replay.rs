@@ -32,9 +32,11 @@ use std::sync::Arc;
 
 use apogee_storage::{DerivedState, LogOffset, NewState};
 
+use super::assignment::RequestModeTable;
 use super::control::{ControlError, ControlKind, ControlRecord};
 use super::groups::GroupTable;
 use super::offsets::OffsetTable;
+use super::pop::PopTable;
 use super::settings::SettingsTable;
 use super::timers::TimerTable;
 use super::topics::{TopicPolicy, TopicReplayError, TopicTable};
@@ -51,6 +53,8 @@ pub struct Replay {
     pub(super) timers: TimerTable,
     pub(super) transactions: TransactionTable,
     pub(super) settings: SettingsTable,
+    pub(super) pops: PopTable,
+    pub(super) request_modes: RequestModeTable,
 }
 
 /// A control record that does not fit those before it: written by a newer version, or not by a shard.
@@ -87,6 +91,8 @@ fn rank(kind: ControlKind) -> Option<u8> {
         ControlKind::Offsets => Some(4),
         ControlKind::Timer => Some(5),
         ControlKind::Transaction => Some(6),
+        ControlKind::Pop => Some(10),
+        ControlKind::RequestMode => Some(11),
         ControlKind::BrokerSettings => Some(14),
         ControlKind::TopicDelete | ControlKind::GroupDelete => None,
     }
@@ -111,6 +117,8 @@ impl Replay {
             timers: TimerTable::default(),
             transactions: TransactionTable::default(),
             settings: SettingsTable::default(),
+            pops: PopTable::default(),
+            request_modes: RequestModeTable::default(),
         }
     }
 
@@ -133,7 +141,12 @@ impl Replay {
             | ControlKind::Offsets
             | ControlKind::Timer
             | ControlKind::Transaction
-            | ControlKind::BrokerSettings => self.apply_decoded(&change),
+            | ControlKind::BrokerSettings
+            | ControlKind::RequestMode => self.apply_decoded(&change),
+            kind @ ControlKind::Pop => match &change {
+                ControlRecord::Pop(change) if change.is_of_snapshots() => Err(ReplayError::OfSnapshots(kind)),
+                _ => self.apply_decoded(&change),
+            },
         }
     }
 
@@ -148,6 +161,8 @@ impl Replay {
             self.transactions.apply(record);
         }
         self.settings.apply(record);
+        self.pops.apply(record);
+        self.request_modes.apply(record);
         Ok(())
     }
 
@@ -156,7 +171,8 @@ impl Replay {
         let mut body = Vec::new();
         let older = self.topics.snapshot().chain(self.groups.snapshot()).chain(self.offsets.snapshot());
         let transactions = self.transactions.snapshot().map(ControlRecord::Transaction);
-        let newer = self.timers.snapshot().chain(transactions).chain(self.settings.snapshot());
+        let pops = self.pops.snapshot().chain(self.request_modes.snapshot());
+        let newer = self.timers.snapshot().chain(transactions).chain(pops).chain(self.settings.snapshot());
         for record in older.chain(newer) {
             let record = record.encode();
             let len = u32::try_from(record.len()).expect("limits of the tables keep records far below 4 GiB");
@@ -175,6 +191,8 @@ impl Replay {
             timers: TimerTable::default(),
             transactions: TransactionTable::default(),
             settings: SettingsTable::default(),
+            pops: PopTable::default(),
+            request_modes: RequestModeTable::default(),
         };
         let mut after = None;
         let mut left = snapshot;

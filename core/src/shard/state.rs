@@ -15,6 +15,7 @@ use apogee_storage::{
 use smallvec::SmallVec;
 
 use super::action::{Action, Push};
+use super::assignment::{RequestModeTable, RouteCache};
 use super::call::Calls;
 use super::clients::{ClientTable, Notify};
 use super::cold::ColdPages;
@@ -27,6 +28,7 @@ use super::locks::LockTable;
 use super::long_answer::LongAnswers;
 use super::offsets::OffsetTable;
 use super::parked::ParkedPulls;
+use super::pop::{PopTable, Popping};
 use super::pull::ParkedPull;
 use super::query::Searches;
 use super::record::ShardRecord;
@@ -92,6 +94,10 @@ pub struct Shard<B> {
     pub(super) locks: LockTable,
     pub(super) timers: Timers,
     pub(super) parked: ParkedPulls<ParkedPull>,
+    pub(super) pops: PopTable,
+    pub(super) popping: Popping,
+    pub(super) request_modes: RequestModeTable,
+    pub(super) routes: RouteCache,
     pub(super) log: CommitLog<B, ShardRecord>,
     pub(super) waiters: Waiters<B>,
     pub(super) loads: Loads<B>,
@@ -128,7 +134,16 @@ impl<B: Buffer + 'static> Shard<B> {
         let term = recovered.next_term();
         let retention_of_file = log_config.retention;
         let log = CommitLog::open(log_config, recovered, term)?;
-        let Replay { mut topics, groups, offsets, timers, transactions, settings: settings_changed } = replay;
+        let Replay {
+            mut topics,
+            groups,
+            offsets,
+            timers,
+            transactions,
+            pops,
+            request_modes,
+            settings: settings_changed,
+        } = replay;
         let system_topics = topics.ensure_system_topics(now_ms).map_err(OpenError::SystemTopics)?;
         // Two lives of one shard differ in their start, two shards of one process in their port.
         let salt = (now_ms as u32).rotate_left(16) ^ u32::from(config.address.port());
@@ -148,6 +163,10 @@ impl<B: Buffer + 'static> Shard<B> {
             offsets,
             locks: LockTable::default(),
             parked: ParkedPulls::default(),
+            pops,
+            popping: Popping::default(),
+            request_modes,
+            routes: RouteCache::default(),
             log,
             waiters: Waiters::default(),
             loads: Loads::default(),
@@ -198,6 +217,7 @@ impl<B: Buffer + 'static> Shard<B> {
         self.fail_calls_to(connection, now_ms);
         self.long_answers.on_connection_closed(connection);
         drop(self.parked.on_connection_closed(connection));
+        self.popping.on_connection_closed(connection);
         let notify = self.clients.on_connection_closed(connection);
         self.notify(notify);
     }
@@ -213,6 +233,7 @@ impl<B: Buffer + 'static> Shard<B> {
         while let Some(pull) = self.parked.poll_deadline(now_ms) {
             self.resume_pull(pull, now_ms);
         }
+        self.pop_tick(now_ms);
         if now_ms - self.offsets_logged_at_ms >= OFFSETS_LOGGED_EVERY_MS {
             self.offsets_logged_at_ms = now_ms;
             self.log_offsets(now_ms);
@@ -241,6 +262,7 @@ impl<B: Buffer + 'static> Shard<B> {
             search,
             self.timers.wake_at_ms(),
             self.transactions_wake_at_ms(),
+            self.pop_wake_at_ms(),
         ];
         due.into_iter().flatten().min()
     }

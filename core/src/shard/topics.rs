@@ -328,6 +328,16 @@ impl TopicTable {
         self.ensure(&retry_topic(group), queues.max(0), READ_WRITE, sys_flag, now_ms)
     }
 
+    /// Makes the topic from which popped messages come again to a group, unless it exists
+    /// (`PopReviveService#addRetryTopicIfNotExist`).
+    pub fn ensure_pop_retry_topic(
+        &mut self,
+        name: &str,
+        now_ms: i64,
+    ) -> Result<Option<ControlRecord>, TopicError> {
+        self.ensure(name, 1, READ_WRITE, 0, now_ms)
+    }
+
     /// Makes the group's dead-letter topic unless it exists.
     pub fn ensure_dead_letter_topic(
         &mut self,
@@ -437,7 +447,9 @@ impl TopicTable {
             | ControlRecord::BrokerSettings(_)
             | ControlRecord::Offsets(_)
             | ControlRecord::Timer(_)
-            | ControlRecord::Transaction(_) => Ok(()),
+            | ControlRecord::Transaction(_)
+            | ControlRecord::Pop(_)
+            | ControlRecord::RequestMode(_) => Ok(()),
         }
     }
 

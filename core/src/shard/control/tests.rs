@@ -1,7 +1,10 @@
+use apogee_net::body::MessageRequestMode;
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
 
 use super::*;
+use crate::shard::assignment::RequestModeRecord;
+use crate::shard::pop::tests::table::any_pop_record;
 use crate::shard::transactions::Pending;
 
 fn any_version() -> impl Strategy<Value = DataVersion> {
@@ -128,6 +131,17 @@ fn any_record() -> impl Strategy<Value = ControlRecord> {
         (any_version(), any_attributes()).prop_map(|(version, changed)| {
             ControlRecord::BrokerSettings(SettingsRecord { version, changed })
         }),
+        any_pop_record().prop_map(ControlRecord::Pop),
+        (any::<String>(), any::<String>(), any::<bool>(), any::<i32>()).prop_map(
+            |(topic, group, pops, share)| {
+                ControlRecord::RequestMode(RequestModeRecord {
+                    topic,
+                    group,
+                    mode: if pops { MessageRequestMode::Pop } else { MessageRequestMode::Pull },
+                    pop_share_queue_num: share,
+                })
+            }
+        ),
     ]
 }
 

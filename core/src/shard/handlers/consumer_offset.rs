@@ -48,7 +48,7 @@ impl<B: Buffer + 'static> Shard<B> {
         self.offsets.query(group, queue)
     }
 
-    fn holds_first_message_in_memory(&self, queue: QueueKey) -> bool {
+    pub(in crate::shard) fn holds_first_message_in_memory(&self, queue: QueueKey) -> bool {
         let first = ReadLimits { messages_max: 1, bytes_max: u64::MAX, examine_max: 1 };
         let plan = self.log.plan_read(queue, QueueOffset(0), first, |_| true);
         matches!(plan.runs.first(), Some(Run::Memory(_)))

@@ -108,8 +108,8 @@ pub(super) fn delete<B: Buffer + 'static>(
     let wanted = DeleteSubscriptionGroupRequest::decode(&request.header.ext)?;
     shard.check_changes_flow()?;
     let change = shard.groups.delete(wanted.group_name, wanted.clean_offset, now_ms);
-    change.iter().for_each(|record| shard.offsets.apply(record));
     shard.stats.meters.on_group_deleted(wanted.group_name);
+    change.iter().for_each(|record| shard.forget(record));
     Ok(shard.answer_change(change, Then::Succeed(request.reply_to()), now_ms))
 }
 

@@ -2,10 +2,12 @@
 //!
 //! Dispatch and the list of supported codes follow from one list, below.
 
+mod ack_message;
 mod auth_admin;
 mod broker_config;
 mod broker_stats;
 mod broker_status;
+mod change_invisible_time;
 mod check_client_config;
 mod clean_up;
 mod cold_data;
@@ -16,14 +18,20 @@ mod consumer_offset;
 mod end_transaction;
 mod group_admin;
 mod heartbeat;
+mod notification;
+mod peek_message;
+mod pop_checks;
+mod pop_message;
 mod progress;
 mod pull_message;
+mod query_assignment;
 mod query_consume_queue;
 mod query_message;
 mod queue_bounds;
 mod queue_locks;
 mod recall_message;
 mod reply_message;
+mod request_mode;
 mod send_back;
 mod send_message;
 mod timer_metrics;
@@ -108,6 +116,16 @@ handlers! {
     QUERY_MESSAGE => query_message::handle,
     VIEW_MESSAGE_BY_ID => view_message::handle,
     QUERY_CONSUME_QUEUE => query_consume_queue::handle,
+    POP_MESSAGE => pop_message::handle,
+    ACK_MESSAGE => ack_message::ack,
+    BATCH_ACK_MESSAGE => ack_message::ack_batch,
+    CHANGE_MESSAGE_INVISIBLETIME => change_invisible_time::handle,
+    PEEK_MESSAGE => peek_message::handle,
+    NOTIFICATION => notification::notification,
+    POLLING_INFO => notification::polling_info,
+    QUERY_ASSIGNMENT => query_assignment::handle,
+    SET_MESSAGE_REQUEST_MODE => request_mode::set,
+    GET_ALL_MESSAGE_REQUEST_MODE => request_mode::get_all,
     HEART_BEAT => heartbeat::handle,
     UNREGISTER_CLIENT => unregister_client::handle,
     GET_CONSUMER_LIST_BY_GROUP => consumer_list::handle,

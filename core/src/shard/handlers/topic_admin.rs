@@ -92,10 +92,17 @@ pub(super) fn delete<B: Buffer + 'static>(
 ) -> Handled {
     let wanted = DeleteTopicRequest::decode(&request.header.ext)?;
     shard.check_changes_flow()?;
+    let retry_topics = shard.pop_retry_topics_of(wanted.topic);
     let change = shard.topics.delete(wanted.topic, now_ms)?;
     if let Some(ControlRecord::TopicDelete { number, .. }) = &change {
-        shard.offsets.remove_topic(*number);
         shard.stats.meters.on_topic_deleted(*number);
+    }
+    change.iter().for_each(|record| shard.forget(record));
+    for topic in retry_topics {
+        if let Some(record) = shard.topics.delete(&topic, now_ms)? {
+            shard.forget(&record);
+            shard.journal(record, Then::Nothing, now_ms);
+        }
     }
     Ok(shard.answer_change(change, Then::Succeed(request.reply_to()), now_ms))
 }

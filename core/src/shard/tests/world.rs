@@ -41,6 +41,8 @@ pub(in crate::shard) struct World {
     pub(in crate::shard) answered: BTreeMap<i32, Answered>,
     pub(in crate::shard) pushed: Vec<Pushed>,
     pub(in crate::shard) registrations: usize,
+    /// Topics whose route was asked for.
+    pub(in crate::shard) route_asked: Vec<String>,
     /// How often index pages had to be loaded for a request.
     pub(in crate::shard) loads: usize,
 }
@@ -148,6 +150,7 @@ impl World {
             answered: BTreeMap::new(),
             pushed: Vec::new(),
             registrations: 0,
+            route_asked: Vec::new(),
             loads: 0,
         };
         world.settle();
@@ -258,6 +261,7 @@ impl World {
                 self.shard.on_keys_found(id, found, self.now_ms);
             }
             Action::Push { to, push } => self.pushed.push(Pushed::of(to, &push)),
+            Action::FindRoute { topic } => self.route_asked.push(topic),
             Action::Close { .. } => {}
             Action::Register { then } => {
                 self.registrations += 1;

@@ -12,12 +12,17 @@ const BUILD_TRIES: u32 = 3;
 pub(crate) const JAVA5: Toolchain = Toolchain::Java { line: "5", version: "5.5.0" };
 pub(crate) const JAVA4: Toolchain = Toolchain::Java { line: "4", version: "4.9.8" };
 pub(crate) const GO: Toolchain = Toolchain::Go;
+pub(crate) const PYTHON: Toolchain = Toolchain::Python;
+pub(crate) const NODE: Toolchain = Toolchain::Node;
 
 /// Where a client comes from. The Java program is one source for both lines of the client; what differs between them
 /// is in `java/line4` and `java/line5`.
 pub(crate) enum Toolchain {
     Java { line: &'static str, version: &'static str },
     Go,
+    /// The C++ client's library, which a Python package brings.
+    Python,
+    Node,
 }
 
 /// Header encoding of the client's requests.
@@ -42,6 +47,8 @@ impl Toolchain {
         let tools: &[(&str, &str)] = match self {
             Toolchain::Java { .. } => &[("java", "-version"), ("javac", "-version"), ("mvn", "-version")],
             Toolchain::Go => &[("go", "version")],
+            Toolchain::Python => &[("python3", "--version")],
+            Toolchain::Node => &[("node", "--version"), ("npm", "--version")],
         };
         tools
             .iter()
@@ -54,6 +61,8 @@ impl Toolchain {
         match *self {
             Toolchain::Java { line, version } => build_java(line, version),
             Toolchain::Go => build_go(),
+            Toolchain::Python => build_python(),
+            Toolchain::Node => build_node(),
         }
     }
 }
@@ -91,12 +100,8 @@ fn build_java(line: &str, version: &str) -> Client {
     let libraries = out.join("lib");
 
     // Maven takes seconds to find that there is nothing to do; the stamp says it at once.
-    let stamp = out.join("stamp");
-    let wanted = fingerprint(&sources, version);
-    if std::fs::read_to_string(&stamp).ok().as_deref() != Some(&wanted) {
-        println!("building the Java {line} client program");
-        // Otherwise a class or library of an older version could stay in the class path.
-        let _ = std::fs::remove_dir_all(&out);
+    // What is left over must go, or a class of an older version could stay in the class path.
+    build_if_changed(&sources, &out, version, || {
         build(|| {
             let mut mvn = Command::new("mvn");
             mvn.args(["--batch-mode", "--quiet", "--file"]).arg(sources.join("pom.xml"));
@@ -106,8 +111,7 @@ fn build_java(line: &str, version: &str) -> Client {
             mvn.arg(define("outputDirectory", &libraries));
             mvn
         });
-        std::fs::write(&stamp, wanted).expect("write the stamp");
-    }
+    });
 
     let mut class_path = classes.into_os_string();
     class_path.push(":");
@@ -141,6 +145,70 @@ fn build_go() -> Client {
         java: false,
         codec: Codec::Json,
     }
+}
+
+/// A virtual environment with the package that `requirements.txt` names.
+fn build_python() -> Client {
+    let sources = source_folder("python");
+    let out = build_folder("python");
+    build_if_changed(&sources, &out, "", || {
+        build(|| {
+            let mut venv = Command::new("python3");
+            venv.args(["-m", "venv"]).arg(&out);
+            venv
+        });
+        build(|| {
+            let mut pip = Command::new(out.join("bin/pip"));
+            pip.args(["--quiet", "--disable-pip-version-check", "install", "--requirement"]);
+            pip.arg(sources.join("requirements.txt"));
+            pip
+        });
+    });
+    let package = std::fs::read_to_string(sources.join("requirements.txt")).expect("read requirements.txt");
+    Client {
+        description: format!("C++ client by way of Python, {}", package.trim()),
+        program: out.join("bin/python").into_os_string(),
+        args: vec![sources.join("main.py").into_os_string()],
+        java: false,
+        codec: Codec::Json,
+    }
+}
+
+/// The program beside its packages, for that is where Node looks for them.
+fn build_node() -> Client {
+    let sources = source_folder("node");
+    let out = build_folder("node");
+    build_if_changed(&sources, &out, "", || {
+        std::fs::create_dir_all(&out).expect("make the build folder");
+        for file in ["package.json", "main.js"] {
+            std::fs::copy(sources.join(file), out.join(file)).expect("copy a source file");
+        }
+        build(|| {
+            let mut npm = Command::new("npm");
+            npm.args(["install", "--silent", "--no-audit", "--no-fund", "--prefix"]).arg(&out);
+            npm
+        });
+    });
+    Client {
+        description: "Node client ali-ons".to_owned(),
+        program: "node".into(),
+        args: vec![out.join("main.js").into_os_string()],
+        java: false,
+        codec: Codec::Json,
+    }
+}
+
+/// Builds anew, from nothing, if a file of the sources is another than the last time.
+fn build_if_changed(sources: &Path, out: &Path, version: &str, build: impl FnOnce()) {
+    let stamp = out.join("stamp");
+    let wanted = fingerprint(sources, version);
+    if std::fs::read_to_string(&stamp).ok().as_deref() == Some(&wanted) {
+        return;
+    }
+    println!("building {}", out.display());
+    let _ = std::fs::remove_dir_all(out);
+    build();
+    std::fs::write(&stamp, wanted).expect("write the stamp");
 }
 
 fn build(command: impl Fn() -> Command) {

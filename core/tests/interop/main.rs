@@ -17,7 +17,7 @@ use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use client::{Client, Codec, GO, JAVA4, JAVA5, Toolchain};
+use client::{Client, Codec, GO, JAVA4, JAVA5, NODE, PYTHON, Toolchain};
 use server::Server;
 use session::Session;
 
@@ -42,17 +42,54 @@ const SCENARIOS: &[&str] = &[
     "auto_create",
     "large",
     "properties",
-    "sql_filter",
+    "limits",
     "admin",
     "unsupported",
 ];
 
+/// Those that mostly wait for a time to come: a client runs several of them at once, after all others.
+const TOGETHER: &[&str] = &[
+    "delay_level",
+    "tx_limit",
+    "transaction",
+    "tx_check",
+    "retry",
+    "send_back",
+    "retry_orderly",
+    "timer",
+    "recall",
+    "pop_retry",
+    "pop_revive",
+    "reset_live",
+    "reset_offline",
+    "skip_live",
+    "clone_offset",
+    "request_reply",
+    "trace",
+    "notified",
+    "unregister",
+    "pop",
+    "sql_filter",
+    "sql_error",
+    "compressed",
+    "auto_batch",
+    "inner_batch",
+    "query",
+    "consumers",
+    "remove",
+    "namesrv_list",
+];
+
 /// The scenario that the harness takes part in, by killing the server under it.
 const CRASH: &str = "crash";
+/// Likewise, when the program asks for it.
+const SURVIVE: &str = "survive";
 const CRASH_KILLS: u32 = 5;
 /// Acknowledged messages wanted between two kills: the producer is back for good, not for one lucky send.
 const CRASH_ACKED_BETWEEN_KILLS: u64 = 200;
 const CRASH_UPTIME_MS: RangeInclusive<u64> = 50..=1_500;
+/// As many as the program asks for.
+const SURVIVE_KILLS: u32 = 3;
 const CRASH_DOWNTIME_MS: RangeInclusive<u64> = 0..=700;
 
 #[test]
@@ -79,6 +116,18 @@ fn go() {
     run_suite("go", &GO, Codec::Json);
 }
 
+#[test]
+#[ignore = "needs Python"]
+fn python() {
+    run_suite("python", &PYTHON, Codec::Json);
+}
+
+#[test]
+#[ignore = "needs Node"]
+fn node() {
+    run_suite("node", &NODE, Codec::Json);
+}
+
 /// `kill -9` at random moments under synchronous sends: every acknowledged message is there afterwards, at the queue
 /// offset that was acknowledged, and a consumer that lived through it all has seen each. Then once more, when the
 /// consumer group is at the end: it goes on there.
@@ -87,7 +136,7 @@ fn go() {
 fn crash() {
     suite("crash", &JAVA5, |work, client| {
         let mut server = Server::start(&work);
-        let mut session = Session::start(client, server.namesrv(), &work, vec![CRASH]);
+        let mut session = Session::start(client, server.namesrv(), &work, &[CRASH], &[]);
         let mut dice = Dice::new();
         for kill in 1..=CRASH_KILLS {
             if !session.wait_for_acked(CRASH_ACKED_BETWEEN_KILLS) {
@@ -113,25 +162,51 @@ fn crash() {
     });
 }
 
+/// `kill -9` while much is under way: delayed messages, half messages, retries, popped messages. Everything goes on
+/// after the restarts, once.
+#[test]
+#[ignore = "needs a JDK and Maven"]
+fn survive() {
+    suite("survive", &JAVA5, |work, client| {
+        let mut server = Server::start(&work);
+        let mut session = Session::start(client, server.namesrv(), &work, &[SURVIVE], &[]);
+        for kill in 1..=SURVIVE_KILLS {
+            if !session.wait_for_wish("restart") {
+                break;
+            }
+            server.kill();
+            println!("  kill -9 number {kill}");
+            server.restart();
+            session.say("restarted");
+        }
+        session.run_to_end(|scenario, cell| matrix::record("survive", scenario, cell));
+        server.stop();
+    });
+}
+
 fn run_suite(name: &'static str, toolchain: &Toolchain, codec: Codec) {
     suite(name, toolchain, |work, client| {
         let server = Server::start(&work);
         let client = client.with_codec(codec);
-        let session = Session::start(client, server.namesrv(), &work, chosen_scenarios());
+        let [one_by_one, together] = chosen_scenarios();
+        let session = Session::start(client, server.namesrv(), &work, &one_by_one, &together);
         session.run_to_end(|scenario, cell| matrix::record(name, scenario, cell));
         server.stop();
     });
 }
 
 /// All of them, or those that `APOGEE_INTEROP_ONLY` names, separated by commas.
-fn chosen_scenarios() -> Vec<&'static str> {
-    let Ok(only) = std::env::var("APOGEE_INTEROP_ONLY") else { return SCENARIOS.to_vec() };
-    let chosen = SCENARIOS
-        .iter()
-        .copied()
-        .filter(|name| only.split(',').any(|wanted| wanted == *name))
-        .collect::<Vec<_>>();
-    assert!(!chosen.is_empty(), "APOGEE_INTEROP_ONLY={only} names none of {SCENARIOS:?}");
+fn chosen_scenarios() -> [Vec<&'static str>; 2] {
+    let Ok(only) = std::env::var("APOGEE_INTEROP_ONLY") else {
+        return [SCENARIOS.to_vec(), TOGETHER.to_vec()];
+    };
+    let chosen = [SCENARIOS, TOGETHER].map(|list| {
+        list.iter().copied().filter(|name| only.split(',').any(|wanted| wanted == *name)).collect::<Vec<_>>()
+    });
+    assert!(
+        chosen.iter().any(|list| !list.is_empty()),
+        "APOGEE_INTEROP_ONLY={only} names none of {SCENARIOS:?}, {TOGETHER:?}"
+    );
     chosen
 }
 

@@ -57,7 +57,8 @@ impl Session {
         client: Client,
         namesrv: SocketAddr,
         work: &Path,
-        asked: Vec<&'static str>,
+        one_by_one: &[&'static str],
+        together: &[&'static str],
     ) -> Session {
         let log_path = work.join("client.log");
         let mut log = OpenOptions::new().create(true).append(true).open(&log_path).expect("open client.log");
@@ -65,7 +66,9 @@ impl Session {
             .command(work)
             .arg("--namesrv")
             .arg(namesrv.to_string())
-            .args(&asked)
+            .args(one_by_one)
+            .args(if together.is_empty() { &[][..] } else { &["--together"][..] })
+            .args(together)
             .current_dir(work)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -83,6 +86,7 @@ impl Session {
                 }
             }
         });
+        let asked = [one_by_one, together].concat();
         Session { child, lines, asked, acked: 0, waiting: None, results: Vec::new() }
     }
 
@@ -101,7 +105,9 @@ impl Session {
 
     /// Waits until the program asks for `what`; false if it does not.
     pub(crate) fn wait_for_wish(&mut self, what: &str) -> bool {
-        self.take_until(SILENCE_MAX, what, |s| s.waiting.as_deref() == Some(what))
+        let wished = self.take_until(SILENCE_MAX, what, |s| s.waiting.as_deref() == Some(what));
+        self.waiting = None;
+        wished
     }
 
     fn take_until(&mut self, limit: Duration, what: &str, done: impl Fn(&Session) -> bool) -> bool {

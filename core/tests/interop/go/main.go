@@ -1,8 +1,8 @@
 // Runs scenarios against a RocketMQ-compatible server, with the stock Go client, and prints one JSON line for each.
 //
-//	--namesrv HOST:PORT SCENARIO...
+//	--namesrv HOST:PORT SCENARIO... [--together SCENARIO...]
 //
-// Nothing else is written to stdout.
+// Those after --together mostly wait: several of them run at the same time, when the others are done. Nothing else is written to stdout.
 package main
 
 import (
@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"os"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/apache/rocketmq-client-go/v2/rlog"
@@ -18,6 +19,8 @@ import (
 
 // Above every deadline inside the scenarios; below the silence that the harness endures.
 const scenarioMax = 150 * time.Second
+
+const togetherMax = 8
 
 // A scenario says in words what it found; an error means that it failed, a lacks that the client cannot do it.
 type scenario func(w *world) (string, error)
@@ -37,6 +40,7 @@ var scenarios = map[string]scenario{
 	"broadcast":     pushBroadcast,
 	"tag_filter":    pushTagFilter,
 	"sql_filter":    clientLacks("the push consumer always pulls by tag"),
+	"sql_error":     clientLacks("the push consumer always pulls by tag"),
 	"ordered":       pushOrdered,
 	"resume":        pushResume,
 	"start_from":    pushStartFrom,
@@ -49,6 +53,34 @@ var scenarios = map[string]scenario{
 	"auto_create":   adminAutoCreate,
 	"admin":         adminLists,
 	"unsupported":   clientLacks("no way to send a request of one's own"),
+	"delay_level":   laterDelayLevel,
+	"timer":         laterTimer,
+	"recall":        clientLacks("no call for it"),
+	"transaction":   laterTransaction,
+	"tx_check":      laterTransactionCheck,
+	"tx_limit":      laterTransactionLimit,
+	"request_reply": requestReply,
+	"limits":        sendLimits,
+	"compressed":    clientLacks("one kind of compression, which `large` uses"),
+	"auto_batch":    clientLacks("the producer batches what it is given as a batch only"),
+	"inner_batch":   clientLacks("topics cannot be made with attributes"),
+	"retry":         retryRetry,
+	"retry_orderly": retryOrderly,
+	"send_back":     clientLacks("no call for it"),
+	"pop":           clientLacks("no pop consumer"),
+	"pop_retry":     clientLacks("no pop consumer"),
+	"pop_revive":    clientLacks("no pop consumer"),
+	"reset_live":    clientLacks("no call for it"),
+	"reset_offline": clientLacks("no call for it"),
+	"skip_live":     clientLacks("no call for it"),
+	"clone_offset":  clientLacks("no call for it"),
+	"query":         clientLacks("no call for it"),
+	"trace":         traceHooks,
+	"consumers":     clientLacks("no call for it"),
+	"remove":        adminRemove,
+	"unregister":    clientLacks("no call that would show it; `clustering` needs it"),
+	"notified":      clientLacks("no call that would show it; `clustering` needs it"),
+	"namesrv_list":  namesrvList,
 }
 
 func clientLacks(why string) scenario {
@@ -57,14 +89,33 @@ func clientLacks(why string) scenario {
 
 func main() {
 	if len(os.Args) < 4 || os.Args[1] != "--namesrv" {
-		fmt.Fprintln(os.Stderr, "--namesrv HOST:PORT SCENARIO...")
+		fmt.Fprintln(os.Stderr, "--namesrv HOST:PORT SCENARIO... [--together SCENARIO...]")
 		os.Exit(2)
 	}
 	rlog.SetLogLevel("warn")
 	runID := strconv.FormatInt(time.Now().UnixMilli(), 36)
-	for _, name := range os.Args[3:] {
+	one, together := os.Args[3:], []string{}
+	for i, name := range one {
+		if name == "--together" {
+			one, together = one[:i], one[i+1:]
+			break
+		}
+	}
+	for _, name := range one {
 		run(name, newWorld(os.Args[2], name+"-"+runID))
 	}
+	var group sync.WaitGroup
+	turns := make(chan struct{}, togetherMax)
+	for _, name := range together {
+		group.Add(1)
+		go func(name string) {
+			defer group.Done()
+			turns <- struct{}{}
+			run(name, newWorld(os.Args[2], name+"-"+runID))
+			<-turns
+		}(name)
+	}
+	group.Wait()
 }
 
 func run(name string, w *world) {

@@ -1,5 +1,7 @@
 package apogee.interop;
 
+import java.util.List;
+import java.util.Set;
 import org.apache.rocketmq.client.producer.DefaultMQProducer;
 import org.apache.rocketmq.common.subscription.SubscriptionGroupConfig;
 import org.apache.rocketmq.tools.admin.DefaultMQAdminExt;
@@ -16,5 +18,17 @@ final class Line {
         SubscriptionGroupConfig config = new SubscriptionGroupConfig();
         config.setGroupName(group);
         admin.createAndUpdateSubscriptionGroupConfig(broker, config);
+    }
+
+    static void deleteTopicInNameServer(DefaultMQAdminExt admin, Set<String> namesrvs, String topic) throws Exception {
+        admin.deleteTopicInNameServer(namesrvs, topic, null);
+    }
+
+    static List<String> compressionTypes() {
+        return List.of("ZLIB");
+    }
+
+    static void setCompressionType(DefaultMQProducer producer, String type) {
+        // It has no other.
     }
 }

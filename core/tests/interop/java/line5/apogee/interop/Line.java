@@ -1,7 +1,10 @@
 package apogee.interop;
 
+import java.util.List;
 import java.util.Map;
+import java.util.Set;
 import org.apache.rocketmq.client.producer.DefaultMQProducer;
+import org.apache.rocketmq.common.compression.CompressionType;
 import org.apache.rocketmq.remoting.protocol.subscription.SubscriptionGroupConfig;
 import org.apache.rocketmq.tools.admin.DefaultMQAdminExt;
 
@@ -17,5 +20,17 @@ final class Line {
         SubscriptionGroupConfig config = new SubscriptionGroupConfig();
         config.setGroupName(group);
         admin.createAndUpdateSubscriptionGroupConfig(broker, config);
+    }
+
+    static void deleteTopicInNameServer(DefaultMQAdminExt admin, Set<String> namesrvs, String topic) throws Exception {
+        admin.deleteTopicInNameServer(namesrvs, topic);
+    }
+
+    static List<String> compressionTypes() {
+        return List.of("ZLIB", "LZ4", "ZSTD");
+    }
+
+    static void setCompressionType(DefaultMQProducer producer, String type) {
+        producer.setCompressType(CompressionType.of(type));
     }
 }

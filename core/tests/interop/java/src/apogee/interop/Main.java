@@ -15,7 +15,9 @@ import java.util.concurrent.TimeoutException;
 /**
  * Runs scenarios against a RocketMQ-compatible server and prints one JSON line for each.
  *
- * <pre>--namesrv HOST:PORT SCENARIO...</pre>
+ * <pre>--namesrv HOST:PORT SCENARIO... [--together SCENARIO...]</pre>
+ *
+ * Those after {@code --together} mostly wait: several of them run at the same time, when the others are done.
  *
  * The rest of the program never writes to stdout.
  */
@@ -24,6 +26,9 @@ public final class Main {
     private static final long SCENARIO_SECONDS_MAX = 150;
     /** The server's restarts come on top of the scenario's own deadlines. */
     private static final long CRASH_SECONDS_MAX = 600;
+
+    private static final String TOGETHER = "--together";
+    private static final int TOGETHER_MAX = 8;
 
     /** What a scenario found, in words; an exception means that it failed. */
     interface Scenario {
@@ -55,7 +60,31 @@ public final class Main {
         SCENARIOS.put("auto_create", Administration::autoCreate);
         SCENARIOS.put("admin", Administration::tools);
         SCENARIOS.put("unsupported", Administration::unsupported);
+        SCENARIOS.put("delay_level", Delaying::delayLevel);
+        SCENARIOS.put("transaction", Transactions::transaction);
+        SCENARIOS.put("tx_check", Transactions::transactionCheck);
+        SCENARIOS.put("tx_limit", Transactions::transactionLimit);
+        SCENARIOS.put("request_reply", Requests::requestReply);
+        SCENARIOS.put("limits", Sending::limits);
+        SCENARIOS.put("compressed", Sending::compressed);
+        SCENARIOS.put("retry", Retrying::retry);
+        SCENARIOS.put("retry_orderly", Retrying::retryOrderly);
+        SCENARIOS.put("send_back", Retrying::sendBack);
+        SCENARIOS.put("sql_error", Pushing::sqlError);
+        SCENARIOS.put("reset_live", Offsets::resetLive);
+        SCENARIOS.put("reset_offline", Offsets::resetOffline);
+        SCENARIOS.put("skip_live", Offsets::skipLive);
+        SCENARIOS.put("clone_offset", Offsets::cloneGroup);
+        SCENARIOS.put("query", Querying::query);
+        SCENARIOS.put("trace", Querying::trace);
+        SCENARIOS.put("consumers", Groups::consumers);
+        SCENARIOS.put("remove", Groups::remove);
+        SCENARIOS.put("unregister", Groups::unregister);
+        SCENARIOS.put("notified", Groups::notified);
+        SCENARIOS.put("namesrv_list", Groups::namesrvList);
+        SCENARIOS.putAll(Newer.SCENARIOS);
         SCENARIOS.put("crash", Crash::crash);
+        SCENARIOS.put("survive", Survival::survive);
     }
 
     private static final int DETAIL_CHARS_MAX = 600;
@@ -64,18 +93,31 @@ public final class Main {
 
     private Main() {}
 
-    public static void main(String[] args) {
+    public static void main(String[] args) throws InterruptedException {
         // Logging libraries greet on stdout.
         System.setOut(System.err);
         if (args.length < 3 || !args[0].equals("--namesrv")) {
-            System.err.println("--namesrv HOST:PORT SCENARIO..., of " + SCENARIOS.keySet());
+            System.err.println("--namesrv HOST:PORT SCENARIO... [--together SCENARIO...], of " + SCENARIOS.keySet());
             System.exit(2);
         }
         String runId = Long.toString(System.currentTimeMillis(), 36);
         List<String> names = Arrays.asList(args).subList(2, args.length);
+        ExecutorService together = Executors.newFixedThreadPool(TOGETHER_MAX);
+        boolean waiting = false;
         for (String name : names) {
-            run(name, new World(args[1], name + "-" + runId));
+            if (name.equals(TOGETHER)) {
+                waiting = true;
+                continue;
+            }
+            Runnable run = () -> run(name, new World(args[1], name + "-" + runId));
+            if (waiting) {
+                together.execute(run);
+            } else {
+                run.run();
+            }
         }
+        together.shutdown();
+        together.awaitTermination(names.size() * SCENARIO_SECONDS_MAX, TimeUnit.SECONDS);
         // The clients' threads do not end by themselves.
         System.exit(0);
     }
@@ -94,7 +136,7 @@ public final class Main {
         long begun = System.nanoTime();
         boolean ok = false;
         String detail;
-        long limit = name.equals("crash") ? CRASH_SECONDS_MAX : SCENARIO_SECONDS_MAX;
+        long limit = name.equals("crash") || name.equals("survive") ? CRASH_SECONDS_MAX : SCENARIO_SECONDS_MAX;
         ExecutorService thread = Executors.newSingleThreadExecutor();
         try {
             Scenario scenario = SCENARIOS.get(name);
@@ -105,6 +147,10 @@ public final class Main {
         } catch (TimeoutException e) {
             detail = "did not end within " + limit + " s";
         } catch (ExecutionException e) {
+            if (e.getCause() instanceof Lacks) {
+                print(String.format("{\"scenario\":%s,\"lacks\":%s}", quote(name), quote(e.getCause().getMessage())));
+                return;
+            }
             e.getCause().printStackTrace();
             detail = e.getCause().toString();
         } catch (Exception | AssertionError e) {

@@ -6,6 +6,7 @@ import java.time.ZoneId;
 import java.time.format.DateTimeFormatter;
 import java.util.ArrayList;
 import java.util.Arrays;
+import java.util.HashMap;
 import java.util.HashSet;
 import java.util.List;
 import java.util.Map;
@@ -14,6 +15,7 @@ import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.atomic.AtomicInteger;
 import java.util.concurrent.atomic.AtomicLong;
 import java.util.function.Consumer;
+import java.util.function.Predicate;
 import java.util.stream.Collectors;
 import org.apache.rocketmq.client.consumer.DefaultMQPushConsumer;
 import org.apache.rocketmq.client.consumer.MessageSelector;
@@ -33,6 +35,8 @@ final class Pushing {
     private static final Duration NOTIFIED_MAX = Duration.ofSeconds(15);
     /** A queue is unlocked by one consumer and locked by the next, whose second attempt comes 20 s after the first. */
     private static final Duration LOCK_HANDOVER_MAX = Duration.ofSeconds(60);
+
+    private static final int SUBSCRIPTION_PARSE_FAILED = 23;
 
     private Pushing() {}
 
@@ -140,30 +144,80 @@ final class Pushing {
         return some.received() + " of " + messages + " messages, " + all.received() + " without a filter";
     }
 
-    /** Servers may leave SQL92 out (RocketMQ does by default); then the consumer must be told so when it starts. */
+    /** Filtered by an expression: what comes while the consumer is there, and what was stored before it came. */
     static String sqlFilter(World world) throws Exception {
-        int messages = 200;
+        int messages = 300;
         DefaultMQProducer producer = world.producer();
         String topic = world.topic(producer);
-        Ledger ledger = new Ledger(topic);
-        DefaultMQPushConsumer consumer = world.pushConsumer(world.name("group"));
-        consumer.subscribe(topic, MessageSelector.bySql("n >= 100 AND colour = 'red'"));
-        consumer.registerMessageListener(World.each(ledger::receive));
-        try {
-            consumer.start();
-        } catch (MQClientException refused) {
-            Check.that(refused.getResponseCode() > 0, "refused without a code: " + refused);
-            return "not offered, refused at start with code " + refused.getResponseCode();
+        Map<String, Predicate<Coloured>> expressions = Map.of(
+            "n >= 100 AND colour = 'red'", c -> c.n >= 100 && c.red(),
+            "n BETWEEN 10 AND 20 OR colour IN ('blue', 'green') AND n < 50", c -> c.n >= 10 && c.n <= 20 || !c.red() && c.n < 50,
+            "absent IS NULL AND NOT (n <= 250) AND colour IS NOT NULL", c -> c.n > 250,
+            "absent = 1", c -> false,
+            "TAGS = 'Odd' AND n > 200", c -> !c.red() && c.n > 200,
+            "flag = TRUE AND ratio > 0.5 AND n < 100", c -> c.red() && c.n > 50 && c.n < 100);
+        Map<String, Ledger> ledgers = new HashMap<>();
+        for (String expression : expressions.keySet()) {
+            for (String time : List.of("early ", "late ")) {
+                ledgers.put(time + expression, new Ledger(topic));
+            }
+            sqlConsumer(world, topic, expression, ledgers.get("early " + expression));
         }
         for (int i = 0; i < messages; i++) {
-            boolean red = i % 2 == 0;
-            Message message = red && i >= 100 ? ledger.owe("sql-" + i) : ledger.message("sql-" + i);
+            Coloured coloured = new Coloured(i);
+            Message message = new Message(topic, coloured.red() ? "Even" : "Odd", "sql-" + i, Payload.of("sql-" + i));
             message.putUserProperty("n", Integer.toString(i));
-            message.putUserProperty("colour", red ? "red" : "blue");
+            message.putUserProperty("colour", coloured.red() ? "red" : "blue");
+            message.putUserProperty("flag", Boolean.toString(coloured.red()));
+            message.putUserProperty("ratio", Double.toString(i / 100.0));
+            expressions.forEach((expression, wanted) -> {
+                if (wanted.test(coloured)) {
+                    ledgers.get("early " + expression).owe(message);
+                    ledgers.get("late " + expression).owe(message);
+                }
+            });
             producer.send(message);
         }
-        ledger.awaitExactly(DELIVERY_MAX);
-        return ledger.received() + " of " + messages + " messages";
+        for (String expression : expressions.keySet()) {
+            sqlConsumer(world, topic, expression, ledgers.get("late " + expression));
+        }
+        for (Ledger ledger : ledgers.values()) {
+            ledger.awaitExactly(DELIVERY_MAX);
+        }
+        return expressions.size() + " expressions over " + messages + " messages, twice: "
+            + ledgers.values().stream().map(Ledger::received).toList();
+    }
+
+    private static void sqlConsumer(World world, String topic, String expression, Ledger ledger) throws MQClientException {
+        DefaultMQPushConsumer consumer = world.pushConsumer(world.name("group"));
+        consumer.subscribe(topic, MessageSelector.bySql(expression));
+        consumer.registerMessageListener(World.each(ledger::receive));
+        consumer.start();
+    }
+
+    private record Coloured(int n) {
+        boolean red() {
+            return n % 2 == 0;
+        }
+    }
+
+    /** Who subscribes with something that is no expression is told so when it starts. */
+    static String sqlError(World world) throws Exception {
+        DefaultMQProducer producer = world.producer();
+        String topic = world.topic(producer);
+        List<String> wrong = List.of("n >", "n BETWEEN 1", "colour = 'red", "(n > 1", "n > > 1", "n ! 5", "colour IN ()");
+        for (String expression : wrong) {
+            DefaultMQPushConsumer consumer = world.pushConsumer(world.name("group"));
+            consumer.subscribe(topic, MessageSelector.bySql(expression));
+            consumer.registerMessageListener(World.each(message -> { }));
+            try {
+                consumer.start();
+                throw new AssertionError("accepted: " + expression);
+            } catch (MQClientException refused) {
+                Check.equal(SUBSCRIPTION_PARSE_FAILED, refused.getResponseCode(), "code for " + expression);
+            }
+        }
+        return wrong.size() + " expressions refused at start with code " + SUBSCRIPTION_PARSE_FAILED;
     }
 
     /**

@@ -4,6 +4,7 @@ import java.nio.charset.StandardCharsets;
 import java.time.Duration;
 import java.util.ArrayList;
 import java.util.Arrays;
+import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.concurrent.BlockingQueue;
@@ -13,9 +14,12 @@ import java.util.concurrent.LinkedBlockingQueue;
 import java.util.concurrent.Semaphore;
 import java.util.concurrent.TimeUnit;
 import java.util.stream.Stream;
+import org.apache.rocketmq.client.exception.MQBrokerException;
+import org.apache.rocketmq.client.exception.MQClientException;
 import org.apache.rocketmq.client.producer.DefaultMQProducer;
 import org.apache.rocketmq.client.producer.SendCallback;
 import org.apache.rocketmq.client.producer.SendResult;
+import org.apache.rocketmq.client.producer.SendStatus;
 import org.apache.rocketmq.common.message.Message;
 import org.apache.rocketmq.common.message.MessageExt;
 import org.apache.rocketmq.common.message.MessageQueue;
@@ -27,6 +31,9 @@ final class Sending {
     private static final int ASYNC_IN_FLIGHT = 1_000;
     private static final int BATCH_MESSAGES = 100;
     private static final Duration DELIVERY_MAX = Duration.ofSeconds(60);
+
+    private static final int PROPERTIES_MAX = Short.MAX_VALUE;
+    private static final int MESSAGE_ILLEGAL = 13;
 
     private Sending() {}
 
@@ -134,6 +141,61 @@ final class Sending {
         byte[] body = unpacked.poll(DELIVERY_MAX.toSeconds(), TimeUnit.SECONDS);
         Check.that(Arrays.equals(text, body), "a compressed body came back different");
         return sizes.size() + " bodies up to " + limit + " bytes and a compressed one of " + text.length;
+    }
+
+    /** What is too large is refused with RocketMQ's code; what is just within the limit is stored. */
+    static String limits(World world) throws Exception {
+        DefaultMQProducer producer = world.producer();
+        String topic = world.topic(producer);
+        int limit = producer.getMaxMessageSize();
+        // Otherwise the client would not even send it, or send it smaller.
+        producer.setMaxMessageSize(Integer.MAX_VALUE);
+        producer.setCompressMsgBodyOverHowmuch(Integer.MAX_VALUE);
+        Map<String, Message> refused = new LinkedHashMap<>();
+        refused.put("a body above the limit", new Message(topic, Payload.of("large", limit + 1024)));
+        Message wordy = new Message(topic, new byte[] {1});
+        wordy.putUserProperty("long", "x".repeat(PROPERTIES_MAX));
+        refused.put("properties above the limit", wordy);
+        for (Map.Entry<String, Message> entry : refused.entrySet()) {
+            try {
+                throw new AssertionError(entry.getKey() + " were taken: " + producer.send(entry.getValue()));
+            } catch (MQBrokerException e) {
+                Check.equal(MESSAGE_ILLEGAL, e.getResponseCode(), "code for " + entry.getKey());
+            }
+        }
+        Message almost = new Message(topic, new byte[] {1});
+        almost.putUserProperty("long", "x".repeat(PROPERTIES_MAX - 200));
+        Check.equal(SendStatus.SEND_OK, producer.send(almost).getSendStatus(), "properties just within the limit");
+        for (String system : List.of("SCHEDULE_TOPIC_XXXX", "RMQ_SYS_TRANS_HALF_TOPIC", "OFFSET_MOVED_EVENT")) {
+            try {
+                throw new AssertionError(system + " took a message: " + producer.send(new Message(system, new byte[] {1})));
+            } catch (MQClientException | MQBrokerException expected) {
+                // The client knows these itself.
+            }
+        }
+        return refused.size() + " kinds of messages refused with code " + MESSAGE_ILLEGAL;
+    }
+
+    /** Every way of compressing that the client has, at every level; the consumer gets what was sent. */
+    static String compressed(World world) throws Exception {
+        DefaultMQProducer producer = world.producer();
+        String topic = world.topic(producer);
+        Inbox inbox = new Inbox();
+        world.pushConsumer(world.name("group"), topic, "*", inbox);
+        byte[] text = "what repeats gets small. ".repeat(20_000).getBytes(StandardCharsets.UTF_8);
+        List<String> types = Line.compressionTypes();
+        for (String type : types) {
+            DefaultMQProducer packing = world.producer();
+            Line.setCompressionType(packing, type);
+            SendResult alone = packing.send(new Message(topic, "", type, text));
+            Check.equal(SendStatus.SEND_OK, alone.getSendStatus(), "status of a send");
+        }
+        for (String type : types) {
+            MessageExt message = inbox.await(type, 1, DELIVERY_MAX).message();
+            Check.that(Arrays.equals(text, message.getBody()), "a body compressed by " + type + " came back different");
+            Check.that(message.getStoreSize() < text.length / 10, "stored with " + message.getStoreSize() + " bytes");
+        }
+        return "bodies of " + text.length + " bytes by " + types;
     }
 
     /** What a consumer sees of a message is what its producer gave it, alone or in a batch. */

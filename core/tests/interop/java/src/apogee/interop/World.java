@@ -2,6 +2,7 @@ package apogee.interop;
 
 import java.time.Duration;
 import java.util.ArrayDeque;
+import java.util.ArrayList;
 import java.util.Deque;
 import java.util.List;
 import java.util.concurrent.Callable;
@@ -11,6 +12,7 @@ import java.util.concurrent.Executors;
 import java.util.concurrent.Future;
 import java.util.concurrent.atomic.AtomicInteger;
 import java.util.function.Consumer;
+import java.util.stream.Collectors;
 import org.apache.rocketmq.client.ClientConfig;
 import org.apache.rocketmq.client.consumer.DefaultLitePullConsumer;
 import org.apache.rocketmq.client.consumer.DefaultMQPullConsumer;
@@ -18,6 +20,8 @@ import org.apache.rocketmq.client.consumer.DefaultMQPushConsumer;
 import org.apache.rocketmq.client.consumer.listener.ConsumeConcurrentlyStatus;
 import org.apache.rocketmq.client.consumer.listener.MessageListenerConcurrently;
 import org.apache.rocketmq.client.producer.DefaultMQProducer;
+import org.apache.rocketmq.client.producer.TransactionListener;
+import org.apache.rocketmq.client.producer.TransactionMQProducer;
 import org.apache.rocketmq.common.consumer.ConsumeFromWhere;
 import org.apache.rocketmq.common.message.MessageExt;
 import org.apache.rocketmq.common.message.MessageQueue;
@@ -34,6 +38,8 @@ final class World implements AutoCloseable {
     private static final int SEND_TIMEOUT_MS = 10_000;
     private static final Duration ROUTE_TIME_MAX = Duration.ofSeconds(10);
 
+    private static final int READ_PAUSE_MS = 200;
+
     /** Calls a scenario makes at once, at most. */
     private static final int THREADS = 16;
 
@@ -42,6 +48,8 @@ final class World implements AutoCloseable {
     private final AtomicInteger names = new AtomicInteger();
     private final Deque<Runnable> shutdowns = new ConcurrentLinkedDeque<>();
     private final ExecutorService threads = Executors.newFixedThreadPool(THREADS);
+    /** Made when first needed. */
+    private DefaultMQPullConsumer reader;
 
     World(String namesrv, String prefix) {
         this.namesrv = namesrv;
@@ -91,10 +99,45 @@ final class World implements AutoCloseable {
         return address;
     }
 
+    /** Of every broker in the cluster. */
+    static List<String> brokerAddresses(DefaultMQAdminExt admin) throws Exception {
+        return admin.examineBrokerClusterInfo().getBrokerAddrTable().values().stream()
+            .map(broker -> broker.getBrokerAddrs().get(0L)).collect(Collectors.toList());
+    }
+
+    /** A producer tells the brokers of itself with its heartbeats: here at once, to those that it knows by now. */
+    static void introduce(DefaultMQProducer producer) {
+        producer.getDefaultMQProducerImpl().getMqClientFactory().sendHeartbeatToAllBrokerWithLock();
+    }
+
     /** Retries nothing: each failure shows, and no message is sent twice. */
     DefaultMQProducer producer() throws Exception {
+        return producer(namesrv);
+    }
+
+    /** As {@link #producer()}, with NameServers of its own. */
+    DefaultMQProducer producer(String namesrvs) throws Exception {
         DefaultMQProducer producer = new DefaultMQProducer(name("producer"));
         configure(producer);
+        producer.setNamesrvAddr(namesrvs);
+        return started(producer);
+    }
+
+    DefaultMQProducer tracingProducer() throws Exception {
+        DefaultMQProducer producer = new DefaultMQProducer(name("producer"), true, null);
+        configure(producer);
+        return started(producer);
+    }
+
+    TransactionMQProducer transactionProducer(String group, TransactionListener listener) throws Exception {
+        TransactionMQProducer producer = new TransactionMQProducer(group);
+        configure(producer);
+        producer.setTransactionListener(listener);
+        started(producer);
+        return producer;
+    }
+
+    private DefaultMQProducer started(DefaultMQProducer producer) throws Exception {
         producer.setSendMsgTimeout(SEND_TIMEOUT_MS);
         producer.setRetryTimesWhenSendFailed(0);
         producer.setRetryTimesWhenSendAsyncFailed(0);
@@ -105,7 +148,15 @@ final class World implements AutoCloseable {
 
     /** Not started; from the first message on, for groups without offsets. */
     DefaultMQPushConsumer pushConsumer(String group) {
-        DefaultMQPushConsumer consumer = new DefaultMQPushConsumer(group);
+        return configured(new DefaultMQPushConsumer(group));
+    }
+
+    /** As {@link #pushConsumer(String)}, with the client's own trace of each message. */
+    DefaultMQPushConsumer tracingPushConsumer(String group) {
+        return configured(new DefaultMQPushConsumer(group, true, null));
+    }
+
+    private DefaultMQPushConsumer configured(DefaultMQPushConsumer consumer) {
         configure(consumer);
         consumer.setConsumeFromWhere(ConsumeFromWhere.CONSUME_FROM_FIRST_OFFSET);
         // What was handed to the listener is finished, and counted as consumed, before shutdown returns.
@@ -137,6 +188,31 @@ final class World implements AutoCloseable {
         consumer.start();
         shutdowns.push(consumer::shutdown);
         return consumer;
+    }
+
+    /** All messages of a topic there are now; none while it has no route. For tests that wait for some to be there. */
+    List<MessageExt> readAll(String topic) {
+        try {
+            Thread.sleep(READ_PAUSE_MS);
+            DefaultMQPullConsumer consumer = reader();
+            List<MessageExt> all = new ArrayList<>();
+            for (MessageQueue queue : consumer.fetchSubscribeMessageQueues(topic)) {
+                all.addAll(Pulling.pullAll(consumer, queue, "*", consumer.minOffset(queue)));
+            }
+            return all;
+        } catch (InterruptedException e) {
+            Thread.currentThread().interrupt();
+            return List.of();
+        } catch (Exception noRouteYet) {
+            return List.of();
+        }
+    }
+
+    private synchronized DefaultMQPullConsumer reader() throws Exception {
+        if (reader == null) {
+            reader = pullConsumer(name("reader"));
+        }
+        return reader;
     }
 
     /** Not started. */

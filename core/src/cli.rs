@@ -38,6 +38,9 @@ enum Command {
 
 #[derive(Debug, Args)]
 struct Standalone {
+    /// TOML file with settings of the broker that no flag is about; where there is a flag, the flag's value counts.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// Data directory, made when missing.
     #[arg(long, value_name = "DIR", default_value = "apogee-data")]
     data: PathBuf,
@@ -108,7 +111,7 @@ enum DurabilityArg {
 /// Runs the command to its end. An error is one sentence for the person at the terminal.
 pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let plan = match cli.command {
-        Command::Standalone(args) => args.plan(),
+        Command::Standalone(args) => args.plan()?,
         Command::Namesrv(args) => Plan { namesrv: Some(args.config()?), broker: None, welcome: false },
         Command::Broker(args) => {
             Plan { namesrv: None, broker: Some(config::read_file(&args.config)?), welcome: false }
@@ -120,7 +123,11 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
 }
 
 impl Standalone {
-    fn plan(self) -> Plan {
+    fn plan(self) -> anyhow::Result<Plan> {
+        let file = match &self.config {
+            Some(path) => config::read_file(path)?,
+            None => BrokerConfig::default(),
+        };
         let namesrv =
             NamesrvConfig { listen: self.listen, port: self.namesrv_port, data_dir: self.data.clone() };
         // The broker reaches the NameServer of its own process by loopback when that listens everywhere.
@@ -143,9 +150,9 @@ impl Standalone {
             retention_bytes: self.retention_mib.map(|mib| mib.saturating_mul(MIB)),
             disk_reserve_bytes: self.disk_reserve_mib.saturating_mul(MIB),
             spin_us: self.spin_us,
-            ..BrokerConfig::default()
+            ..file
         };
-        Plan { namesrv: Some(namesrv), broker: Some(broker), welcome: true }
+        Ok(Plan { namesrv: Some(namesrv), broker: Some(broker), welcome: true })
     }
 }
 
@@ -160,5 +167,32 @@ impl Namesrv {
             port: self.port.unwrap_or(file.port),
             data_dir: self.data.unwrap_or(file.data_dir),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_settings_file_of_standalone_gives_what_no_flag_is_about() {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(file.path(), "transaction_checks_max = 3\nbase_port = 1\n").expect("write it");
+        let path = file.path().to_str().expect("a path");
+        let cli = Cli::parse_from(["apogee", "standalone", "--base-port", "12345", "--config", path]);
+        let Command::Standalone(standalone) = cli.command else { panic!("another command") };
+        let broker = standalone.plan().expect("a plan").broker.expect("a broker");
+        assert_eq!(broker.transaction_checks_max, 3);
+        assert_eq!(broker.base_port, 12345);
+    }
+
+    #[test]
+    fn a_settings_file_with_an_unknown_key_is_refused() {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(file.path(), "no_such_setting = 3\n").expect("write it");
+        let path = file.path().to_str().expect("a path");
+        let cli = Cli::parse_from(["apogee", "standalone", "--config", path]);
+        let Command::Standalone(standalone) = cli.command else { panic!("another command") };
+        assert!(standalone.plan().is_err());
     }
 }

@@ -18,7 +18,10 @@ pub(crate) const NODE: Toolchain = Toolchain::Node;
 /// Where a client comes from. The Java program is one source for both lines of the client; what differs between them
 /// is in `java/line4` and `java/line5`.
 pub(crate) enum Toolchain {
-    Java { line: &'static str, version: &'static str },
+    Java {
+        line: &'static str,
+        version: &'static str,
+    },
     Go,
     /// The C++ client's library, which a Python package brings.
     Python,

@@ -20,6 +20,12 @@ const SHARD_PORT_STRIDE: u16 = 10;
 /// Below the range from which the kernel takes ports for outgoing connections.
 const BASE_PORTS: std::ops::Range<u16> = 20_000..30_000;
 const LOG_LINES_SHOWN: usize = 40;
+/// Checks of transactions come round while a scenario waits for them; the clients know that there are three.
+const SETTINGS: &str = "\
+    enable_property_filter = true\n\
+    transaction_timeout_ms = 2000\n\
+    transaction_check_interval_ms = 3000\n\
+    transaction_checks_max = 3\n";
 
 /// `apogee standalone` on a data folder of its own. Killed when dropped.
 pub(crate) struct Server {
@@ -53,14 +59,23 @@ impl Server {
     /// Returns when the server has said that it is ready. `APOGEE_INTEROP_SERVER` names another program to test, one
     /// that takes the same arguments.
     pub(crate) fn start(work: &Path) -> Server {
-        Server::start_shards(work, SHARDS, Ports::free(SHARDS))
+        let settings = work.join("settings.toml");
+        std::fs::write(&settings, SETTINGS).expect("write the server's settings");
+        let more = vec!["--config".into(), settings.into_os_string()];
+        Server::start_standalone(work, SHARDS, Ports::free(SHARDS), more)
     }
 
+    /// With no settings but the defaults.
     pub(crate) fn start_shards(work: &Path, shards: u16, ports: Ports) -> Server {
+        Server::start_standalone(work, shards, ports, Vec::new())
+    }
+
+    fn start_standalone(work: &Path, shards: u16, ports: Ports, more: Vec<OsString>) -> Server {
         let program = std::env::var_os("APOGEE_INTEROP_SERVER")
             .unwrap_or_else(|| OsString::from(env!("CARGO_BIN_EXE_apogee")));
         let args = ["standalone".into(), "--data".into(), work.join("data").into_os_string()]
             .into_iter()
+            .chain(more)
             .chain(["--shards", &shards.to_string(), "--listen", "127.0.0.1"].map(OsString::from))
             .chain(["--namesrv-port", &ports.namesrv.port().to_string()].map(OsString::from))
             .chain(["--base-port", &ports.broker.port().to_string()].map(OsString::from))

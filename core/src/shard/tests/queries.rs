@@ -5,6 +5,8 @@ use apogee_net::request::{QueryConsumeQueueRequest, QueryMessageRequest, ViewMes
 use apogee_storage::LogEvent;
 
 use super::*;
+use crate::service::ReplyTo;
+use crate::shard::query::KeyQuery;
 
 fn by_key<'a>(topic: &'a str, key: &'a str) -> QueryMessageRequest<'a> {
     QueryMessageRequest {
@@ -133,6 +135,28 @@ fn sealed_segments_are_searched_behind_the_keys_in_memory() {
     }
     let newest = QueryMessageRequest { messages_max: 4, ..by_key("T", "three") };
     assert_eq!(numbers(world.found(&newest)), [63, 73, 83, 93]);
+}
+
+#[test]
+fn searches_beyond_their_number_are_refused_until_others_are_answered() {
+    let mut world = World::with(1, LogConfig { tail_cache_bytes: 0, ..log_config() });
+    world.send_keyed("T", "one", "a", "U1");
+    // Nothing is settled, so each waits for its record to be read.
+    let ask = |world: &mut World, opaque: i32| {
+        let to = ReplyTo { connection: CONSUMER, opaque, encoding: HeaderEncoding::Json };
+        let (topic, key) = ("T".into(), "a".into());
+        let query = KeyQuery { topic, key, times_ms: 0..=i64::MAX, messages_max: 1 };
+        world.shard.search(to, query, world.now_ms)
+    };
+    for opaque in 1000..1064 {
+        ask(&mut world, opaque).unwrap();
+    }
+    let refused = ask(&mut world, 1064).unwrap_err();
+    assert_eq!(refused.code, ResponseCode::SYSTEM_BUSY);
+    world.settle();
+    assert_eq!(world.answered.len(), 64);
+    assert!(world.answered.values().all(|answered| answered.bodies() == ["one"]));
+    ask(&mut world, 1064).unwrap();
 }
 
 #[test]

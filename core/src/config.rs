@@ -14,9 +14,7 @@ use apogee_tuning::CpuList;
 use serde::{Deserialize, Serialize};
 
 use crate::shard::settings::Settings;
-
 use crate::shard::timers::{DEFAULT_DELAY_LEVELS, DelayLevels, TimerSettings};
-use crate::shard::transactions::TransactionSettings;
 
 /// Where RocketMQ's NameServer listens.
 pub const NAMESRV_PORT: u16 = 9876;
@@ -293,16 +291,6 @@ impl BrokerConfig {
         self.advertised_ip().map(|_| ())
     }
 
-    pub fn transactions(&self) -> TransactionSettings {
-        TransactionSettings {
-            is_rejecting: self.reject_transactions,
-            timeout_ms: self.transaction_timeout_ms.into(),
-            check_interval_ms: self.transaction_check_interval_ms.into(),
-            checks_max: self.transaction_checks_max,
-            ..TransactionSettings::default()
-        }
-    }
-
     /// Settings of one shard's log.
     pub fn log(&self, group: GroupId, node: NodeId) -> LogConfig {
         let defaults = LogConfig::new(group, node);
@@ -338,6 +326,11 @@ impl BrokerConfig {
             trace_on: self.trace_on,
             file_reserved_hours: self.retention_hours,
             reclaim_early: self.reclaim_early,
+            reject_transactions: self.reject_transactions,
+            transaction_timeout_ms: self.transaction_timeout_ms,
+            transaction_check_interval_ms: self.transaction_check_interval_ms,
+            transaction_checks_max: self.transaction_checks_max,
+            store_replies: self.store_replies,
         }
     }
 
@@ -430,8 +423,19 @@ impl BrokerConfig {
 }
 
 /// Keys whose values may be others than the file's: shown under RocketMQ's names with what is in force.
-const SHOWN_AS_SETTINGS: &[&str] =
-    &["permission", "auto_create_topic", "auto_create_group", "trace_on", "retention_hours", "reclaim_early"];
+const SHOWN_AS_SETTINGS: &[&str] = &[
+    "permission",
+    "auto_create_topic",
+    "auto_create_group",
+    "trace_on",
+    "retention_hours",
+    "reclaim_early",
+    "reject_transactions",
+    "transaction_timeout_ms",
+    "transaction_check_interval_ms",
+    "transaction_checks_max",
+    "store_replies",
+];
 
 /// A configuration value in one line.
 fn text(value: serde_json::Value) -> String {

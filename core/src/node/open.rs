@@ -55,8 +55,6 @@ fn shard_config(config: &BrokerConfig, number: u16, address: SocketAddr) -> Shar
         message_bytes_max: config.message_bytes_max as usize,
         timers: config.timers(),
         enable_property_filter: config.enable_property_filter,
-        transactions: config.transactions(),
-        stores_replies: config.store_replies,
         settings: config.settings(),
         properties: Rc::new(config.properties()),
     }

@@ -38,7 +38,7 @@ use super::settings::{Settings, SettingsTable};
 use super::stats::Stats;
 use super::timers::{TimerSettings, Timers};
 use super::topics::{TopicError, TopicTable};
-use super::transactions::{TransactionSettings, Transactions};
+use super::transactions::Transactions;
 use crate::service::{Reply, ReplyTo, Request};
 
 /// Consumer offsets are logged together, this often: a crash rewinds consumers by no more.
@@ -65,9 +65,6 @@ pub struct ShardConfig {
     pub timers: TimerSettings,
     /// Whether consumers may filter by expressions over properties (`enablePropertyFilter`).
     pub enable_property_filter: bool,
-    pub transactions: TransactionSettings,
-    /// Replies of request-reply are also stored (`storeReplyMessageEnable`).
-    pub stores_replies: bool,
     /// What the configuration file says and a request can change.
     pub settings: Settings,
     /// All else of the configuration, by RocketMQ's names and ours: only to be shown.
@@ -147,10 +144,11 @@ impl<B: Buffer + 'static> Shard<B> {
         let system_topics = topics.ensure_system_topics(now_ms).map_err(OpenError::SystemTopics)?;
         // Two lives of one shard differ in their start, two shards of one process in their port.
         let salt = (now_ms as u32).rotate_left(16) ^ u32::from(config.address.port());
+        let settings = settings_changed.in_force(&config.settings);
         let mut shard = Shard {
-            transactions: Transactions::new(transactions, &config.transactions, now_ms),
+            transactions: Transactions::new(transactions, settings.transaction_check_interval_ms, now_ms),
             unique_keys: UniqueKeys::new(config.address.ip(), std::process::id(), salt),
-            settings: settings_changed.in_force(&config.settings),
+            settings,
             settings_changed,
             retention_of_file,
             broker_perm_changed_at: 0,

@@ -86,7 +86,7 @@ impl<B: Buffer + 'static> Shard<B> {
         if half.topic != topics::HALF || half.queue_id != 0 {
             return Err(Refusal::half_not_found());
         }
-        let timeout_ms = self.config.transactions.timeout_ms;
+        let timeout_ms = i64::from(self.settings.transaction_timeout_ms);
         let wrong = |remark: &'static str| Err(Refusal::new(ResponseCode::SYSTEM_ERROR, remark));
         let immunity = half.properties.get(property::CHECK_IMMUNITY_SEC);
         if let Some(immunity) = immunity.filter(|_| !verdict.from_check)

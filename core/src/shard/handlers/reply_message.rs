@@ -46,7 +46,7 @@ pub(super) fn handle<B: Buffer + 'static>(
     };
     // As in RocketMQ, a reply that cannot be stored is handed over all the same.
     let can_be_stored = (1..=shard.config.message_bytes_max).contains(&request.body.len());
-    let is_stored = can_be_stored && shard.config.stores_replies;
+    let is_stored = can_be_stored && shard.settings.store_replies;
     let stored = is_stored.then(|| message.into_append(target.queue).ok()).flatten();
     let answering = Answering { to: request.reply_to(), queue_id: target.queue_id, stored };
 

@@ -20,6 +20,11 @@ const BLACK_LIST: [&str; 3] = ["configBlackList", "brokerConfigPath", "rocketmqH
 /// Hours that messages may be kept: a hundred years.
 const FILE_RESERVED_HOURS: std::ops::RangeInclusive<u32> = 1..=876_000;
 
+/// Up to a day.
+const CHECK_INTERVAL_MS: std::ops::RangeInclusive<u32> = 100..=86_400_000;
+
+const CHECKS_MAX: std::ops::RangeInclusive<u32> = 1..=1_000_000;
+
 /// Declares the settings once: fields, RocketMQ's names, and which values they may have.
 macro_rules! settings {
     ($( $(#[$note:meta])* $name:literal => $field:ident: $type:ty = $default:expr, if $legal:expr, $expected:literal; )*) => {
@@ -74,6 +79,17 @@ settings! {
         "1 to 876000 hours";
     /// Messages leave before their time when the disk is full.
     "cleanFileForciblyEnable" => reclaim_early: bool = true, if |_| true, "true or false";
+    /// Half messages are refused.
+    "rejectTransactionMessage" => reject_transactions: bool = false, if |_| true, "true or false";
+    /// A half message that does not say so itself is not checked before this, in ms.
+    "transactionTimeOut" => transaction_timeout_ms: u32 = 6_000, if |_| true, "0 to 4294967295 ms";
+    /// From one check of a transaction to the next, in ms.
+    "transactionCheckInterval" => transaction_check_interval_ms: u32 = 30_000,
+        if |ms| CHECK_INTERVAL_MS.contains(ms), "100 to 86400000 ms";
+    /// Checks after which a transaction is given up.
+    "transactionCheckMax" => transaction_checks_max: u32 = 15, if |max| CHECKS_MAX.contains(max), "1 to 1000000";
+    /// Replies of request-reply are stored as well as handed over.
+    "storeReplyMessageEnable" => store_replies: bool = true, if |_| true, "true or false";
 }
 
 /// Why UPDATE_BROKER_CONFIG changed nothing.

@@ -119,8 +119,6 @@ pub(in crate::shard) fn open(disk: &SimDisk, log_config: &LogConfig, now_ms: i64
         message_bytes_max: 4 << 20,
         timers: TimerSettings { may_recall: true, ..TimerSettings::default() },
         enable_property_filter: true,
-        transactions: Default::default(),
-        stores_replies: true,
         settings: Settings::default(),
         properties: Rc::default(),
     };

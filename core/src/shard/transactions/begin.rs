@@ -13,7 +13,7 @@ impl<B: Buffer + 'static> Shard<B> {
     /// Refuses half messages while they are not wanted or too many are pending.
     pub(in crate::shard) fn check_transactions_flow(&self) -> Result<(), Refusal> {
         self.check_changes_flow()?;
-        let max = self.config.transactions.pending_max;
+        let max = self.transactions.pending_max;
         if self.transactions.table.len() >= max {
             let remark = format!("service not available now: {max} transactions wait for a verdict");
             return Err(Refusal::new(ResponseCode::SERVICE_NOT_AVAILABLE, remark));
@@ -28,7 +28,7 @@ impl<B: Buffer + 'static> Shard<B> {
         properties: Properties<'_>,
         now_ms: i64,
     ) -> ControlRecord {
-        let timeout_ms = self.config.transactions.timeout_ms;
+        let timeout_ms = i64::from(self.settings.transaction_timeout_ms);
         let immunity = properties.get(property::CHECK_IMMUNITY_SEC);
         let wait_ms = immunity.map_or(timeout_ms, |seconds| immunity_ms(seconds, timeout_ms));
         ControlRecord::Transaction(TransactionRecord::Begun(Pending {

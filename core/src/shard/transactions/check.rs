@@ -65,7 +65,7 @@ impl<B: Buffer + 'static> Shard<B> {
         if now_ms < self.transactions.no_checks_before_ms {
             return;
         }
-        let next_ms = now_ms.saturating_add(self.config.transactions.check_interval_ms);
+        let next_ms = now_ms.saturating_add(self.settings.transaction_check_interval_ms.into());
         for _ in 0..READS_PER_TICK {
             let due = self.transactions.table.next_check().filter(|(check_at_ms, _)| *check_at_ms <= now_ms);
             let Some((_, half)) = due else { return };
@@ -128,11 +128,10 @@ impl<B: Buffer + 'static> Shard<B> {
     /// Asks a producer, or gives up. Without a producer the check counts nevertheless
     /// (`TransactionalMessageServiceImpl#check`).
     fn check_transaction(&mut self, pending: Pending, message: Bytes, now_ms: i64) {
-        let settings = self.config.transactions;
-        if pending.checks >= settings.checks_max {
+        if pending.checks >= self.settings.transaction_checks_max {
             return self.give_up(pending, &message, now_ms);
         }
-        let next_ms = now_ms.saturating_add(settings.check_interval_ms);
+        let next_ms = now_ms.saturating_add(self.settings.transaction_check_interval_ms.into());
         self.transactions.table.count_check(pending.half, next_ms);
         let Ok(half) = StoredMessage::decode(&message) else { return };
         let group = half.properties.get(property::PRODUCER_GROUP);

@@ -35,33 +35,6 @@ pub(super) use self::end::Outcome;
 pub use self::record::{Pending, TransactionRecord};
 pub use self::table::{PENDING_MAX, TransactionTable};
 
-/// Settings of RocketMQ's `BrokerConfig` that concern transactions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TransactionSettings {
-    /// Half messages are refused (`rejectTransactionMessage`).
-    pub is_rejecting: bool,
-    /// The first check comes no earlier than this after the half message (`transactionTimeOut`).
-    pub timeout_ms: i64,
-    /// From one check to the next (`transactionCheckInterval`).
-    pub check_interval_ms: i64,
-    /// Checks of one transaction, after which it is given up (`transactionCheckMax`).
-    pub checks_max: u32,
-    /// Pending transactions beyond which half messages are refused.
-    pub pending_max: usize,
-}
-
-impl Default for TransactionSettings {
-    fn default() -> Self {
-        TransactionSettings {
-            is_rejecting: false,
-            timeout_ms: 6_000,
-            check_interval_ms: 30_000,
-            checks_max: 15,
-            pending_max: PENDING_MAX,
-        }
-    }
-}
-
 /// The pending transactions, and what is under way for them.
 #[derive(Debug)]
 pub(super) struct Transactions {
@@ -73,17 +46,20 @@ pub(super) struct Transactions {
     /// Until then nobody is asked: clients have to come back first.
     no_checks_before_ms: i64,
     checks_logged_at_ms: i64,
+    /// Pending transactions at which half messages are refused.
+    pending_max: usize,
 }
 
 impl Transactions {
     /// RocketMQ too waits for one interval before it begins to check.
-    pub(super) fn new(table: TransactionTable, settings: &TransactionSettings, now_ms: i64) -> Self {
+    pub(super) fn new(table: TransactionTable, check_interval_ms: u32, now_ms: i64) -> Self {
         Transactions {
             table,
             ending: FxHashSet::default(),
             reading: FxHashSet::default(),
-            no_checks_before_ms: now_ms.saturating_add(settings.check_interval_ms),
+            no_checks_before_ms: now_ms.saturating_add(check_interval_ms.into()),
             checks_logged_at_ms: now_ms,
+            pending_max: PENDING_MAX,
         }
     }
 

@@ -336,7 +336,7 @@ fn checks_count_without_a_producer_and_survive_a_crash() {
 #[test]
 fn half_messages_are_refused_when_not_wanted_or_too_many() {
     let mut world = World::new();
-    world.shard.config.transactions.pending_max = 2;
+    world.shard.transactions.pending_max = 2;
     let first = world.half("a");
     world.half("b");
     let refused = world.try_half("c", "");
@@ -346,7 +346,7 @@ fn half_messages_are_refused_when_not_wanted_or_too_many() {
     assert_eq!(world.end(&verdict(first, ROLLBACK)).code, ResponseCode::SUCCESS);
     world.half("c");
 
-    world.shard.config.transactions.is_rejecting = true;
+    world.shard.settings.reject_transactions = true;
     let refused = world.try_half("d", "");
     assert_eq!(refused.code, ResponseCode::NO_PERMISSION);
     assert_eq!(refused.remark, "the broker[127.0.0.1] sending transaction message is forbidden");
@@ -465,7 +465,7 @@ fn any_history_agrees_with_a_model() {
     for seed in 0..10 {
         let mut rng = Rng::new(seed);
         let mut world = World::with_seed(seed);
-        world.shard.config.transactions.checks_max = 1_000;
+        world.shard.settings.transaction_checks_max = 1_000;
         let mut pending: BTreeMap<String, Half> = BTreeMap::new();
         let mut committed = BTreeSet::new();
         // A verdict on its way when the power went: committed, or pending still.
@@ -504,7 +504,7 @@ fn any_history_agrees_with_a_model() {
                         either.insert(body, half);
                     }
                     world.crash();
-                    world.shard.config.transactions.checks_max = 1_000;
+                    world.shard.settings.transaction_checks_max = 1_000;
                 }
                 _ => {
                     world

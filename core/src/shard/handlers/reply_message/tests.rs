@@ -108,7 +108,7 @@ fn a_reply_that_nobody_takes_is_answered_in_rocketmqs_words() {
 #[test]
 fn replies_are_not_stored_if_that_is_not_wanted() {
     let mut world = world();
-    world.shard.config.stores_replies = false;
+    world.shard.settings.store_replies = false;
     let taken = world.start_reply(RequestCode::SEND_REPLY_MESSAGE_V2, TO_REQUESTER);
     let pushed = world.pushed.pop().unwrap();
     world.answer_push(&pushed, ResponseCode::SUCCESS, b"");

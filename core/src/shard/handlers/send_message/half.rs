@@ -23,7 +23,7 @@ impl<B: Buffer + 'static> Shard<B> {
         target: &Target,
         now_ms: i64,
     ) -> Result<(), Refusal> {
-        if self.config.transactions.is_rejecting {
+        if self.settings.reject_transactions {
             let ip = self.config.address.ip();
             let remark = format!("the broker[{ip}] sending transaction message is forbidden");
             return Err(Refusal::new(ResponseCode::NO_PERMISSION, remark));

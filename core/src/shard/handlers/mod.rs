@@ -105,6 +105,7 @@ handlers! {
     SEND_BATCH_MESSAGE => send_message::handle,
     CONSUMER_SEND_MSG_BACK => send_back::handle,
     RECALL_MESSAGE => recall_message::handle,
+    GET_ALL_DELAY_OFFSET => timer_metrics::delay_offsets,
     GET_TIMER_CHECK_POINT => timer_metrics::check_point,
     GET_TIMER_METRICS => timer_metrics::metrics,
     END_TRANSACTION => end_transaction::end,

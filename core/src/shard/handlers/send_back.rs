@@ -44,6 +44,10 @@ pub(super) fn handle<B: Buffer + 'static>(
     shard.check_changes_flow()?;
     let config = shard.ensure_group(back.group, now_ms)?;
     let (retry_queues, group_max) = (config.retry_queue_nums, config.retry_max_times);
+    if shard.settings.broker_perm & perm::WRITE == 0 {
+        let remark = format!("the broker[{}] sending message is forbidden", shard.config.address.ip());
+        return Err(Refusal::new(ResponseCode::NO_PERMISSION, remark).into());
+    }
     if retry_queues <= 0 {
         return Ok(Reply::success().into());
     }

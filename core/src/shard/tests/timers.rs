@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use apogee_net::body::{SubscriptionGroupConfig, TimerMetrics, parse, to_fastjson};
+use apogee_net::body::{
+    DelayOffsetSerializeWrapper, SubscriptionGroupConfig, TimerMetrics, parse, to_fastjson,
+};
 use apogee_net::code::{RequestCode, ResponseCode};
 use apogee_net::header::NoExt;
 use apogee_net::message::{OffsetMessageId, RecallHandle, property};
@@ -111,6 +113,9 @@ fn many_messages_of_a_level_come_in_order() {
     bodies.iter().for_each(|body| assert_eq!(send_level(&mut world, 2, body).code, ResponseCode::SUCCESS));
     pass(&mut world, 5_100);
     assert_eq!(all(&mut world, "T"), bodies);
+    let progress = world.asked(PRODUCER, RequestCode::GET_ALL_DELAY_OFFSET, &NoExt, b"");
+    let progress: DelayOffsetSerializeWrapper = parse(&progress.body).unwrap();
+    assert_eq!(progress.offset_table, BTreeMap::from([(2, 700)]));
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use apogee_net::body::{DataVersion, parse, to_fastjson};
+use apogee_net::body::{parse, to_fastjson};
 use apogee_net::client::{CallError, RemotingClient};
 use apogee_net::code::{RequestCode, ResponseCode};
 use apogee_net::io::{Chunk, Signal};
@@ -20,8 +20,8 @@ use apogee_net::request::{
 use apogee_storage::Buffer;
 use futures_lite::future;
 
-use crate::shard::Shard;
 use crate::shard::assignment::FoundRoute;
+use crate::shard::{Registration, Shard, Told};
 
 /// How often the entry is refreshed (`registerNameServerPeriod`); NameServers forget after 120 s.
 const HEARTBEAT: Duration = Duration::from_secs(30);
@@ -40,7 +40,7 @@ const RETRY_MAX: Duration = Duration::from_secs(5);
 
 /// What a NameServer is told besides the topics.
 #[derive(Debug, Clone)]
-pub(super) struct Registration {
+pub(super) struct BrokerIdentity {
     pub(super) cluster: String,
     pub(super) broker_name: String,
     pub(super) address: SocketAddr,
@@ -50,10 +50,10 @@ pub(super) struct Registration {
 #[derive(Debug)]
 pub(super) struct Registrar {
     namesrv: SocketAddr,
-    registration: Registration,
+    broker: BrokerIdentity,
     client: RefCell<Option<Rc<RemotingClient>>>,
-    /// The version up to which this NameServer was told of topics, over the present connection.
-    known: Cell<Option<DataVersion>>,
+    /// What this NameServer was told, over the present connection.
+    told: Cell<Option<Told>>,
     was_registered: Cell<bool>,
     topics_changed: Signal,
 }
@@ -69,12 +69,12 @@ enum RegisterError {
 }
 
 impl Registrar {
-    pub(super) fn new(namesrv: SocketAddr, registration: Registration) -> Self {
+    pub(super) fn new(namesrv: SocketAddr, broker: BrokerIdentity) -> Self {
         Registrar {
             namesrv,
-            registration,
+            broker,
             client: RefCell::default(),
-            known: Cell::default(),
+            told: Cell::default(),
             was_registered: Cell::default(),
             topics_changed: Signal::default(),
         }
@@ -106,7 +106,7 @@ impl Registrar {
             match self.connect_and_register(shard).await {
                 Ok(client) => {
                     retry = RETRY_FIRST;
-                    tracing::info!(namesrv = %self.namesrv, broker = self.registration.broker_name, "registered");
+                    tracing::info!(namesrv = %self.namesrv, broker = self.broker.broker_name, "registered");
                     if !self.was_registered.replace(true) {
                         on_registered();
                     }
@@ -130,7 +130,7 @@ impl Registrar {
         shard: &RefCell<Shard<B>>,
     ) -> Result<Rc<RemotingClient>, RegisterError> {
         let client = RemotingClient::connect(self.namesrv, CONNECT_WAIT).await?;
-        self.known.set(None);
+        self.told.set(None);
         self.register(&client, shard).await?;
         *self.client.borrow_mut() = Some(client.clone());
         Ok(client)
@@ -182,11 +182,7 @@ impl Registrar {
         client: &RemotingClient,
         shard: &RefCell<Shard<B>>,
     ) -> Result<(), RegisterError> {
-        let (parts, version) = {
-            let shard = shard.borrow();
-            (shard.registration(self.known.get()), shard.topics_version())
-        };
-        let Registration { cluster, broker_name, address } = &self.registration;
+        let BrokerIdentity { cluster, broker_name, address } = &self.broker;
         let header = RegisterBrokerRequest {
             broker_name,
             broker_addr: &address.to_string(),
@@ -201,13 +197,16 @@ impl Registrar {
             body_crc32: 0,
             zone_name: None,
         };
-        for part in parts {
-            let body = [Chunk::from(to_fastjson(&part))];
+        loop {
+            let Registration { body, told, is_last } = shard.borrow().registration(self.told.get());
+            let body = [Chunk::from(to_fastjson(&body))];
             let reply = client.call(RequestCode::REGISTER_BROKER, &header, body, REGISTER_WAIT).await?;
             accepted(&reply)?;
+            self.told.set(Some(told));
+            if is_last {
+                return Ok(());
+            }
         }
-        self.known.set(Some(version));
-        Ok(())
     }
 
     /// Tells that we live, and registers anew if the NameServer has forgotten or missed something.
@@ -217,7 +216,7 @@ impl Registrar {
         shard: &RefCell<Shard<B>>,
     ) -> Result<(), RegisterError> {
         let version = shard.borrow().topics_version();
-        let Registration { cluster, broker_name, address } = &self.registration;
+        let BrokerIdentity { cluster, broker_name, address } = &self.broker;
         let header = QueryDataVersionRequest {
             broker_name,
             broker_addr: &address.to_string(),
@@ -230,7 +229,7 @@ impl Registrar {
         let header = reply.header();
         let is_changed = QueryDataVersionReply::decode(&header.ext).map_or(true, |reply| reply.changed);
         if is_changed {
-            self.known.set(None);
+            self.told.set(None);
             self.register(client, shard).await?;
         }
         Ok(())
@@ -259,7 +258,7 @@ impl Registrar {
     /// Takes the broker out of the routes, for an orderly stop.
     pub(super) async fn unregister(&self) {
         let Some(client) = self.client.borrow().clone() else { return };
-        let Registration { cluster, broker_name, address } = &self.registration;
+        let BrokerIdentity { cluster, broker_name, address } = &self.broker;
         let header = UnregisterBrokerRequest {
             broker_name,
             broker_addr: &address.to_string(),

@@ -24,7 +24,7 @@ use super::NodeEvent;
 use super::clock::now_ms;
 use super::log_events::EventWriter;
 use super::open::OpenShard;
-use super::registrar::{Registrar, Registration};
+use super::registrar::{BrokerIdentity, Registrar};
 use super::segment_source::{self, SENDFILE_BYTES_MIN};
 use super::stop::StopSignal;
 use crate::config::BrokerConfig;
@@ -179,7 +179,7 @@ impl ShardDriver {
             .map(|&namesrv| {
                 Rc::new(Registrar::new(
                     namesrv,
-                    Registration {
+                    BrokerIdentity {
                         cluster: config.cluster.clone(),
                         broker_name: broker_name.clone(),
                         address,

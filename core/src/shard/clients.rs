@@ -39,6 +39,9 @@ pub const SUBSCRIPTION_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// clients hold those of the clients they trace.
 pub const NAME_BYTES_MAX: usize = 1024;
 
+/// Memberships that one [`ClientTable::expire`] looks at, but for those of its last connection: some 100 µs.
+const EXAMINED_PER_CALL: usize = 1024;
+
 /// Who sends a heartbeat.
 #[derive(Clone, Copy, Debug)]
 pub struct Client<'a> {
@@ -127,6 +130,8 @@ pub struct Expired {
     /// To be closed.
     pub connections: Vec<ConnectionId>,
     pub notify: Vec<Notify>,
+    /// All members were looked at.
+    pub is_complete: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -160,7 +165,10 @@ pub struct ClientTable {
     producer_connections: FxHashMap<Box<str>, ConnectionId>,
     /// The member of a producer group that had its turn last.
     last_turns: FxHashMap<Box<str>, ConnectionId>,
-    connections: FxHashMap<ConnectionId, Memberships>,
+    /// In order, so that silent ones can be looked for little by little.
+    connections: BTreeMap<ConnectionId, Memberships>,
+    /// The connection that was looked at last; none at the beginning of a round.
+    examined: Option<ConnectionId>,
     memberships: usize,
     subscription_bytes: usize,
 }
@@ -341,22 +349,39 @@ impl ClientTable {
         self.notify_all(left)
     }
 
-    /// Removes members that were silent for too long; to be called every 10 s. A connection that is silent in one of its
-    /// groups leaves all of them, as it is to be closed. Looks at every member.
+    /// Removes members that were silent for too long, looking at some more of them at each call; a round begins every
+    /// 10 s. A connection that is silent in one of its groups leaves all of them, as it is to be closed.
     pub fn expire(&mut self, now_ms: i64) -> Expired {
-        let consumers = self.consumer_groups.values().flat_map(|group| &group.members);
-        let producers = self.producer_groups.values().flatten();
-        let silent: BTreeSet<ConnectionId> = consumers
-            .chain(producers)
-            .filter(|(_, member)| member.is_silent(now_ms))
-            .map(|(connection, _)| *connection)
-            .collect();
-
+        let from = self.examined.take().map_or(Bound::Unbounded, Bound::Excluded);
+        let mut looked_at = 0;
+        let mut silent = Vec::new();
+        for (connection, groups) in self.connections.range((from, Bound::Unbounded)) {
+            if looked_at >= EXAMINED_PER_CALL {
+                break;
+            }
+            looked_at += groups.consumer_groups.len() + groups.producer_groups.len();
+            self.examined = Some(*connection);
+            if self.is_silent(*connection, groups, now_ms) {
+                silent.push(*connection);
+            }
+        }
+        let is_complete = looked_at < EXAMINED_PER_CALL;
+        if is_complete {
+            self.examined = None;
+        }
         let mut left = BTreeSet::new();
         for connection in &silent {
             left.extend(self.remove_connection(*connection));
         }
-        Expired { connections: silent.into_iter().collect(), notify: self.notify_all(left) }
+        Expired { connections: silent, notify: self.notify_all(left), is_complete }
+    }
+
+    fn is_silent(&self, connection: ConnectionId, groups: &Memberships, now_ms: i64) -> bool {
+        let mut consumers =
+            groups.consumer_groups.iter().map(|group| &self.consumer_groups[&**group].members);
+        let mut producers = groups.producer_groups.iter().map(|group| &self.producer_groups[&**group]);
+        consumers.any(|members| members[&connection].is_silent(now_ms))
+            || producers.any(|members| members[&connection].is_silent(now_ms))
     }
 
     /// The consumer groups that the connection was in.

@@ -95,21 +95,21 @@ impl LockTable {
         self.groups.get(group).is_some_and(|locks| locks.values().any(|lock| !lock.is_expired(now_ms)))
     }
 
-    /// Forgets expired locks, looking at some more of them at each call; to be called at every tick. They bind nobody:
+    /// Forgets expired locks, looking at some more of them at each call. True when all were looked at. They bind nobody:
     /// this only frees memory.
-    pub fn expire(&mut self, now_ms: i64) {
+    pub fn expire(&mut self, now_ms: i64) -> bool {
         let first = || self.groups.keys().next().map(|group| (group.clone(), Bound::Unbounded));
-        let Some((mut group, mut from)) = self.next.take().or_else(first) else { return };
+        let Some((mut group, mut from)) = self.next.take().or_else(first) else { return true };
         let mut left = EXAMINED_PER_CALL;
         loop {
             from = self.expire_in(&group, from, &mut left, now_ms);
             if left == 0 {
                 self.next = Some((group, from));
-                return;
+                return false;
             }
             match self.groups.range::<str, _>((Bound::Excluded(&*group), Bound::Unbounded)).next() {
                 Some((next, _)) => (group, from) = (next.clone(), Bound::Unbounded),
-                None => return,
+                None => return true,
             }
         }
     }

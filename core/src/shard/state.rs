@@ -107,8 +107,6 @@ pub struct Shard<B> {
     pub(super) settings: Settings,
     pub(super) settings_changed: SettingsTable,
     retention_of_file: Retention,
-    /// Counter of the topics' version when the broker's permission changed last: who knows less knows nothing.
-    pub(super) broker_perm_changed_at: i64,
     pub(super) stats: Stats,
     /// Where sends that leave the queue to the broker go next.
     pub(super) next_queue: u32,
@@ -117,6 +115,8 @@ pub struct Shard<B> {
     actions: VecDeque<Action>,
     offsets_logged_at_ms: i64,
     housekeeping_at_ms: i64,
+    /// Some clients or locks have yet to be looked at.
+    is_housekeeping: bool,
 }
 
 impl<B: Buffer + 'static> Shard<B> {
@@ -151,7 +151,6 @@ impl<B: Buffer + 'static> Shard<B> {
             settings,
             settings_changed,
             retention_of_file,
-            broker_perm_changed_at: 0,
             stats: Stats::new(now_ms),
             config,
             timers: Timers::new(timers, &topics, now_ms),
@@ -176,6 +175,7 @@ impl<B: Buffer + 'static> Shard<B> {
             actions: VecDeque::new(),
             offsets_logged_at_ms: now_ms,
             housekeeping_at_ms: now_ms,
+            is_housekeeping: false,
         };
         shard.enforce_settings();
         let groups = shard.groups.ensure_system_groups(now_ms).map_err(OpenError::SystemGroups)?;
@@ -238,8 +238,12 @@ impl<B: Buffer + 'static> Shard<B> {
         }
         if now_ms - self.housekeeping_at_ms >= HOUSEKEEPING_EVERY_MS {
             self.housekeeping_at_ms = now_ms;
-            self.locks.expire(now_ms);
+            self.is_housekeeping = true;
+        }
+        if self.is_housekeeping {
+            let locks_done = self.locks.expire(now_ms);
             let expired = self.clients.expire(now_ms);
+            self.is_housekeeping = !(locks_done && expired.is_complete);
             for connection in expired.connections {
                 self.actions.push_back(Action::Close { connection, reason: "no heartbeat for 120 s" });
             }

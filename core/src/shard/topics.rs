@@ -71,6 +71,11 @@ impl Topic {
         self.number
     }
 
+    /// Counter of the table's version when this topic changed last.
+    pub fn changed_at(&self) -> i64 {
+        self.changed_at
+    }
+
     pub fn config(&self) -> &TopicConfig {
         &self.config
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use apogee_net::code::{RequestCode, ResponseCode};
@@ -36,7 +36,11 @@ impl Answer {
 
 impl Client {
     pub(crate) fn connect(server: &Server) -> Client {
-        let stream = TcpStream::connect(server.address()).unwrap();
+        Client::connect_to(server.address())
+    }
+
+    pub(crate) fn connect_to(address: SocketAddr) -> Client {
+        let stream = TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
         Client { stream, received: BytesMut::new(), next_opaque: 1 }
     }

@@ -17,6 +17,8 @@ pub(crate) const APOGEE: &str = env!("CARGO_BIN_EXE_apogee");
 pub(crate) struct Server {
     process: Child,
     address: SocketAddr,
+    namesrv: SocketAddr,
+    log: PathBuf,
     pub(crate) data: PathBuf,
 }
 
@@ -33,18 +35,47 @@ impl Server {
             address.port()
         );
         std::fs::write(&config, text).unwrap();
-        let log = std::fs::File::options().create(true).append(true).open(dir.join("broker.log")).unwrap();
-        let process = Command::new(APOGEE)
-            .args(["broker", "--config"])
-            .arg(&config)
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().unwrap())
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        let mut server = Server { process, address, data };
-        server.await_listening(dir);
+        let nowhere = "127.0.0.1:9".parse().unwrap();
+        let mut command = Command::new(APOGEE);
+        command.args(["broker", "--config"]).arg(&config);
+        Server::run(command, dir, data, address, nowhere)
+    }
+
+    /// Starts a NameServer and a broker in one process, with the stall detector on.
+    pub(crate) fn start_standalone(dir: &Path) -> Server {
+        let (address, namesrv) = (free_address(), free_address());
+        let data = dir.join("data");
+        let mut command = Command::new(APOGEE);
+        command.args(["standalone", "--shards", "1", "--disk-reserve-mib", "0", "--data"]).arg(&data);
+        command.args(["--base-port", &address.port().to_string()]);
+        command.args(["--namesrv-port", &namesrv.port().to_string()]);
+        command.env("APOGEE_STALL_DETECTOR", "1");
+        Server::run(command, dir, data, address, namesrv)
+    }
+
+    fn run(
+        mut command: Command,
+        dir: &Path,
+        data: PathBuf,
+        address: SocketAddr,
+        namesrv: SocketAddr,
+    ) -> Server {
+        let log = dir.join("broker.log");
+        let output = std::fs::File::options().create(true).append(true).open(&log).unwrap();
+        let process =
+            command.stdin(Stdio::null()).stdout(output.try_clone().unwrap()).stderr(output).spawn().unwrap();
+        let mut server = Server { process, address, namesrv, log, data };
+        server.await_listening();
         server
+    }
+
+    pub(crate) fn namesrv(&self) -> SocketAddr {
+        self.namesrv
+    }
+
+    /// What the process has said so far.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap()
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
@@ -56,13 +87,12 @@ impl Server {
         self.data.join("shard-0")
     }
 
-    fn await_listening(&mut self, dir: &Path) {
+    fn await_listening(&mut self) {
         let started = Instant::now();
         while TcpStream::connect(self.address).is_err() {
             let ended = self.process.try_wait().unwrap();
-            let log = || std::fs::read_to_string(dir.join("broker.log")).unwrap();
-            assert!(ended.is_none(), "the broker ended with {ended:?}:\n{}", log());
-            assert!(started.elapsed() < PATIENCE, "the broker does not listen:\n{}", log());
+            assert!(ended.is_none(), "the broker ended with {ended:?}:\n{}", self.log());
+            assert!(started.elapsed() < PATIENCE, "the broker does not listen:\n{}", self.log());
             std::thread::sleep(Duration::from_millis(10));
         }
     }

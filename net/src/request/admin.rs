@@ -110,6 +110,19 @@ headers! {
         total_group_num: i32 = "totalGroupNum",
     }
 
+    /// GET_ALL_TOPIC_CONFIG (21): all of them, or, if any field is there, a page of them.
+    GetAllTopicConfigRequest<'a> {
+        /// The first one wanted, in the broker's own order.
+        topic_seq: Option<i32> = "topicSeq",
+        /// The `DataVersion` of the pages before, as JSON: if it is another by now, begin again.
+        data_version: Option<&'a str> = "dataVersion",
+        max_topic_num: Option<i32> = "maxTopicNum",
+    }
+
+    GetAllTopicConfigReply {
+        total_topic_num: i32 = "totalTopicNum",
+    }
+
     /// UPDATE_AND_GET_GROUP_FORBIDDEN (353): forbids a group a topic, or allows it again, or asks.
     UpdateGroupForbiddenRequest<'a> {
         group: &'a str = "group",

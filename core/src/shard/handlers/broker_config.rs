@@ -54,7 +54,6 @@ pub(super) fn update<B: Buffer + 'static>(
     let then = match perm_changes {
         true => {
             shard.topics.touch(now_ms);
-            shard.broker_perm_changed_at = shard.topics.version().counter;
             Then::Register(request.reply_to())
         }
         false => Then::Succeed(request.reply_to()),

@@ -44,13 +44,8 @@ impl<B: Buffer + 'static> Shard<B> {
             }
             "GROUP_GET_NUMS" | "GROUP_GET_SIZE" => of_group(GroupMeasure::Got),
             "SNDBCK_PUT_NUMS" => of_group(GroupMeasure::SentBack),
-            "DLQ_PUT_NUMS" => of_group(GroupMeasure::DeadLetter),
-            "GROUP_ACK_NUMS" => of_group(GroupMeasure::Acknowledged),
-            "GROUP_CK_NUMS" => of_group(GroupMeasure::CheckPoint),
             "BROKER_PUT_NUMS" => of_broker(BrokerMeasure::Put),
             "BROKER_GET_NUMS" => of_broker(BrokerMeasure::Get),
-            "BROKER_ACK_NUMS" => of_broker(BrokerMeasure::Acknowledged),
-            "BROKER_CK_NUMS" => of_broker(BrokerMeasure::CheckPoint),
             _ => None,
         }
     }

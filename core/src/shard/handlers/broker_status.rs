@@ -28,6 +28,7 @@ pub(super) fn runtime_info<B: Buffer + 'static>(
     shard.tell_stats(&mut info, now_ms);
     shard.tell_log(&mut info);
     shard.tell_waiting(&mut info, now_ms);
+    shard.tell_timers(&mut info);
     Ok(Reply::success().with_body(to_fastjson(&KvTable { table: info.0 })).into())
 }
 
@@ -112,6 +113,19 @@ impl<B: Buffer + 'static> Shard<B> {
             info.put("consumeQueueDiskRatio", format!("{used:?}"));
             let (total, free) = (human_bytes(space.total_bytes), human_bytes(space.free_bytes));
             info.put("commitLogDirCapacity", format!("Total : {total}, Free : {free}."));
+        }
+    }
+
+    /// Nothing is copied between a log of timers and a wheel, so nothing is behind.
+    fn tell_timers(&self, info: &mut RuntimeInfo) {
+        info.put("timerCongestNum", self.timers.pending());
+        for (name, none) in [
+            ("timerReadBehind", "0"),
+            ("timerOffsetBehind", "0"),
+            ("timerEnqueueTps", "0.0"),
+            ("timerDequeueTps", "0.0"),
+        ] {
+            info.put(name, none);
         }
     }
 

@@ -17,6 +17,7 @@ use crate::shard::load::{LoadError, Wanted};
 use crate::shard::record::NewMessage;
 use crate::shard::refusal::Refusal;
 use crate::shard::state::Shard;
+use crate::shard::stats::GroupMeasure;
 use crate::shard::timers::Delay;
 use crate::shard::topics;
 
@@ -138,6 +139,11 @@ impl<B: Buffer + 'static> Shard<B> {
                 self.stage_with([delayed.append], delayed.change.into_iter().collect(), then, now_ms)
             }
             None => self.stage([copy.into_append(queue)?], then, now_ms),
+        }?;
+        let topic = stored.properties.get(property::RETRY_TOPIC).unwrap_or(stored.topic);
+        if let Some(topic) = self.topics.get(topic) {
+            self.stats.meters.count_group(&back.group, topic.number(), GroupMeasure::SentBack, 1);
         }
+        Ok(())
     }
 }

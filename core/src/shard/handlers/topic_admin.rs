@@ -5,12 +5,13 @@
 use std::collections::BTreeSet;
 
 use apogee_net::body::{
-    CreateTopicListRequestBody, MessageQueue, TopicConfig, TopicConfigAndMappingSerializeWrapper,
-    TopicFilterType, TopicList, TopicOffset, TopicStatsTable, parse, to_fastjson,
+    BodyInPieces, CreateTopicListRequestBody, DataVersion, MessageQueue, TopicConfig, TopicFilterType,
+    TopicList, TopicOffset, parse, to_fastjson,
 };
 use apogee_net::code::ResponseCode;
 use apogee_net::request::{
-    CreateTopicRequest, DeleteTopicRequest, GetTopicConfigRequest, GetTopicStatsInfoRequest, TypedHeader,
+    CreateTopicRequest, DeleteTopicRequest, GetAllTopicConfigReply, GetAllTopicConfigRequest,
+    GetTopicConfigRequest, GetTopicStatsInfoRequest, TypedHeader,
 };
 use apogee_storage::{Buffer, QueueOffset};
 
@@ -19,12 +20,20 @@ use crate::service::{Reply, Request};
 use crate::shard::attributes;
 use crate::shard::commit::Then;
 use crate::shard::control::ControlRecord;
+use crate::shard::long_answer::{Progress, STEP_UNITS, done, more};
 use crate::shard::refusal::Refusal;
 use crate::shard::state::Shard;
+use crate::shard::stats::Period;
 
 /// Topics of UPDATE_AND_CREATE_TOPIC_LIST: more would keep the shard from other work for too long, and this many may
 /// wait for room in the log.
 const TOPICS_PER_REQUEST_MAX: usize = 256;
+
+/// A configuration is written in the time of this many units of a long answer.
+const UNITS_PER_TOPIC: usize = 2;
+
+/// Most topics of a page, for who asks for pages (`splitMetadataSize`).
+const PAGE_TOPICS_MAX: usize = 2000;
 
 /// Answered when the change is durable and the NameServers know it: tools read the route right after.
 pub(super) fn update<B: Buffer + 'static>(
@@ -109,46 +118,113 @@ pub(super) fn delete<B: Buffer + 'static>(
 
 pub(super) fn get<B: Buffer + 'static>(shard: &mut Shard<B>, request: &Request<'_>, _: i64) -> Handled {
     let wanted = GetTopicConfigRequest::decode(&request.header.ext)?;
-    let topic = shard.topics.get(wanted.topic).ok_or_else(|| Refusal::topic_unknown(wanted.topic))?;
+    let topic = shard.topics.get(wanted.topic).ok_or_else(|| {
+        let remark = format!("No topic in this broker. topic: {}", wanted.topic);
+        Refusal::new(ResponseCode::TOPIC_NOT_EXIST, remark)
+    })?;
     Ok(Reply::success().with_body(to_fastjson(topic.config())).into())
 }
 
-pub(super) fn get_all<B: Buffer + 'static>(shard: &mut Shard<B>, _: &Request<'_>, _: i64) -> Handled {
-    let body = TopicConfigAndMappingSerializeWrapper {
-        data_version: shard.topics.version(),
-        topic_config_table: shard
-            .topics
-            .iter()
-            .map(|topic| (topic.config().topic_name.clone(), topic.config().clone()))
-            .collect(),
-        ..Default::default()
+/// All topics in the order of their changes, or a page of them for who asks for one. One that changes meanwhile stands
+/// there twice, the second time as it is then.
+pub(super) fn get_all<B: Buffer + 'static>(
+    shard: &mut Shard<B>,
+    request: &Request<'_>,
+    now_ms: i64,
+) -> Handled {
+    let wanted = GetAllTopicConfigRequest::decode(&request.header.ext)?;
+    let GetAllTopicConfigRequest { topic_seq, data_version, max_topic_num } = wanted;
+    let version = shard.topics.version();
+    let known = data_version.and_then(|json| parse::<DataVersion>(json.as_bytes()).ok());
+    let is_paged = topic_seq.is_some() || data_version.is_some() || max_topic_num.is_some();
+    // Who saw another version begins anew.
+    let first = topic_seq.filter(|_| known == Some(version)).map_or(0, |seq| seq.max(0) as usize);
+    let mut left = match is_paged {
+        true => max_topic_num.map_or(PAGE_TOPICS_MAX, |max| PAGE_TOPICS_MAX.min(max.max(0) as usize)),
+        false => usize::MAX,
     };
-    Ok(Reply::success().with_body(to_fastjson(&body)).into())
+    let mut behind = DataVersion::default();
+    if let Some(before) = first.checked_sub(1) {
+        match shard.topics.changed_since(behind).nth(before) {
+            Some(last) => behind.counter = last.changed_at(),
+            None => left = 0,
+        }
+    }
+    let mut body = BodyInPieces::default();
+    body.open(r#"{"dataVersion":"#);
+    body.value(&version);
+    body.open(r#","mappingDataVersion":"#);
+    body.value(&DataVersion::default());
+    body.open(r#","topicConfigTable":{"#);
+    let step = move |shard: &mut Shard<B>, _: i64| {
+        let step_max = left.min(STEP_UNITS / UNITS_PER_TOPIC);
+        let mut written = 0;
+        for topic in shard.topics.changed_since(behind).take(step_max) {
+            body.entry(&topic.config().topic_name, topic.config());
+            behind.counter = topic.changed_at();
+            written += 1;
+        }
+        left -= written;
+        if written == step_max && left > 0 {
+            return more(&body);
+        }
+        body.open(r#"},"topicQueueMappingDetailMap":{},"topicQueueMappingInfoMap":{}}"#);
+        let total_topic_num = shard.topics.len() as i32;
+        Ok(match done(std::mem::take(&mut body))? {
+            Progress::Done(reply) => {
+                Progress::Done(reply.with_ext(GetAllTopicConfigReply { total_topic_num }))
+            }
+            progress => progress,
+        })
+    };
+    shard.answer_in_steps(request, Box::new(step), now_ms)
 }
 
-pub(super) fn stats<B: Buffer + 'static>(shard: &mut Shard<B>, request: &Request<'_>, _: i64) -> Handled {
+/// Of a topic that is deleted meanwhile, what was found until then.
+pub(super) fn stats<B: Buffer + 'static>(
+    shard: &mut Shard<B>,
+    request: &Request<'_>,
+    now_ms: i64,
+) -> Handled {
     let wanted = GetTopicStatsInfoRequest::decode(&request.header.ext)?;
     let topic = shard.topics.get(wanted.topic).ok_or_else(|| Refusal::topic_unknown(wanted.topic))?;
     let config = topic.config();
-    let mut table = TopicStatsTable::default();
-    for queue_id in 0..config.read_queue_nums.max(config.write_queue_nums) {
-        let Some(queue) = topic.queue_to_write(queue_id) else { continue };
-        let (min, max) = (shard.log.min_offset(queue), shard.log.max_offset(queue));
-        let last = match max.0.checked_sub(1) {
-            Some(last) => shard.log.entry(queue, QueueOffset(last))?,
-            None => None,
-        };
-        let name = MessageQueue {
-            topic: config.topic_name.clone(),
-            broker_name: shard.config.broker_name.clone(),
-            queue_id,
-        };
-        let offsets = TopicOffset {
-            last_update_timestamp: last.map_or(0, |entry| entry.store_time_ms),
-            max_offset: max.0 as i64,
-            min_offset: min.0 as i64,
-        };
-        table.offset_table.insert(name, offsets);
-    }
-    Ok(Reply::success().with_body(to_fastjson(&table)).into())
+    let number = topic.number();
+    let queues = config.read_queue_nums.max(config.write_queue_nums);
+    let topic_name = config.topic_name.clone();
+    let put = shard.stats.meters.topic_figures(number, Period::Minute).unwrap_or_default();
+    let mut next = 0;
+    let mut body = BodyInPieces::default();
+    body.open(r#"{"offsetTable":{"#);
+    let step = move |shard: &mut Shard<B>, _: i64| {
+        let end = queues.min(next + STEP_UNITS as i32);
+        while next < end {
+            let queue = number.queue(next as u32);
+            let (min, max) = (shard.log.min_offset(queue), shard.log.max_offset(queue));
+            let last = match max.0.checked_sub(1) {
+                Some(last) => shard.log.entry(queue, QueueOffset(last))?,
+                None => None,
+            };
+            let name = MessageQueue {
+                topic: topic_name.clone(),
+                broker_name: shard.config.broker_name.clone(),
+                queue_id: next,
+            };
+            let offsets = TopicOffset {
+                last_update_timestamp: last.map_or(0, |entry| entry.store_time_ms),
+                max_offset: max.0 as i64,
+                min_offset: min.0 as i64,
+            };
+            body.entry(&name, &offsets);
+            next += 1;
+        }
+        if next < queues {
+            return more(&body);
+        }
+        body.open(r#"},"topicPutTps":"#);
+        body.value(&put.messages_per_second);
+        body.open("}");
+        done(std::mem::take(&mut body))
+    };
+    shard.answer_in_steps(request, Box::new(step), now_ms)
 }

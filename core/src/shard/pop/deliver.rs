@@ -16,6 +16,7 @@ use smallvec::SmallVec;
 
 use super::super::action::{Action, Fetch};
 use super::super::state::Shard;
+use super::super::stats::{GroupMeasure, Totals};
 use super::super::topics::TopicNumber;
 use super::order::{Order, separate};
 use super::plan::{FoundQueue, Pop};
@@ -42,6 +43,8 @@ pub(super) struct Delivery<B> {
     /// Of retry topics: they are delivered under their original topic, so they have to be read and written anew.
     retries: SmallVec<[Run<B>; 4]>,
     retry_starts: SmallVec<[(RetryKind, u64); 2]>,
+    /// All of it.
+    got: Totals,
 }
 
 impl<B: Buffer + 'static> Delivery<B> {
@@ -59,6 +62,7 @@ impl<B: Buffer + 'static> Delivery<B> {
             runs: SmallVec::new(),
             retries: SmallVec::new(),
             retry_starts: SmallVec::new(),
+            got: Totals::default(),
         }
     }
 
@@ -72,6 +76,8 @@ impl<B: Buffer + 'static> Delivery<B> {
     pub(super) fn add(&mut self, queues: SmallVec<[FoundQueue<B>; 4]>) {
         for FoundQueue { source, start, next: _, offsets, runs } in queues {
             let (retry, queue_id) = (source.kind.letter(), source.queue_id);
+            self.got.messages += offsets.len() as u64;
+            self.got.bytes += runs.iter().map(Run::bytes).sum::<u64>();
             separate(&mut self.starts);
             let _ = write!(self.starts, "{retry} {queue_id} {start}");
             separate(&mut self.offsets);
@@ -196,6 +202,9 @@ impl<B: Buffer + 'static> Shard<B> {
     }
 
     fn send_delivery(&mut self, delivery: Delivery<B>, rewritten: Bytes, to: ReplyTo) {
+        let Delivery { ref group, topic, got, .. } = delivery;
+        let meter = self.stats.meters.of_group(group, topic, GroupMeasure::Got, || false);
+        self.stats.on_found(meter, got);
         let reply = delivery.reply();
         let mut fetches: SmallVec<[Fetch; 4]> = delivery.runs.into_iter().map(Fetch::from).collect();
         if !rewritten.is_empty() {

@@ -28,12 +28,6 @@ pub enum GroupMeasure {
     Got,
     /// Messages that consumers sent back.
     SentBack,
-    /// Messages that pop consumers acknowledged.
-    Acknowledged,
-    /// Check points of pops.
-    CheckPoint,
-    /// Messages that went to the dead letters.
-    DeadLetter,
 }
 
 /// What is measured of the whole broker.
@@ -41,11 +35,9 @@ pub enum GroupMeasure {
 pub enum BrokerMeasure {
     Put,
     Get,
-    Acknowledged,
-    CheckPoint,
 }
 
-const BROKER_MEASURES: usize = 4;
+const BROKER_MEASURES: usize = 2;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct OfGroup {
@@ -285,7 +277,7 @@ mod tests {
         let of_group = |measure| meters.group_figures("g", TEA, measure, Period::Day);
         assert_eq!(totals(of_group(GroupMeasure::Got)).messages, 4);
         assert_eq!(totals(of_group(GroupMeasure::SentBack)).messages, 2);
-        assert_eq!(of_group(GroupMeasure::DeadLetter), None);
+        assert_eq!(meters.group_figures("h", TEA, GroupMeasure::SentBack, Period::Day), None);
         assert_eq!(meters.topic_figures(TopicNumber(8), Period::Hour), None);
         assert_eq!(meters.broker_figures(BrokerMeasure::Get, Period::Hour).totals, one(1));
         assert_eq!(meters.broker_figures(BrokerMeasure::Put, Period::Hour).totals, Totals::default());

@@ -1,16 +1,22 @@
 //! Status, settings and figures of the broker, over the wire format.
 
+use std::collections::BTreeMap;
+
 use apogee_net::body::{
-    BrokerStatsData, CreateTopicListRequestBody, HaRuntimeInfo, KvTable, TopicConfig, TopicList, parse, perm,
-    to_fastjson,
+    BrokerStatsData, CreateTopicListRequestBody, HaRuntimeInfo, KvTable, TopicConfig,
+    TopicConfigAndMappingSerializeWrapper, TopicList, TopicStatsTable, parse, perm, to_fastjson,
 };
 use apogee_net::code::{RequestCode, ResponseCode};
 use apogee_net::flags::Perm;
-use apogee_net::header::NoExt;
-use apogee_net::request::{CreateTopicRequest, GetTopicConfigRequest, ViewBrokerStatsDataRequest};
+use apogee_net::header::{NoExt, WriteExt};
+use apogee_net::request::{
+    CreateTopicRequest, GetAllTopicConfigRequest, GetTopicConfigRequest, GetTopicStatsInfoRequest,
+    SendMessageRequest, ViewBrokerStatsDataRequest,
+};
 use apogee_storage::Space;
 
 use super::world::*;
+use crate::shard::Told;
 
 impl World {
     fn update_config(&mut self, properties: &str) -> Answered {
@@ -28,6 +34,43 @@ impl World {
         let reply = self.asked(CONSUMER, RequestCode::GET_BROKER_RUNTIME_INFO, &NoExt, b"");
         let KvTable { table } = parse(&reply.body).unwrap();
         table.get(key).unwrap_or_else(|| panic!("{key} in {table:?}")).clone()
+    }
+
+    /// An answer that is made in several turns.
+    fn asked_in_turns(&mut self, code: RequestCode, ext: &dyn WriteExt) -> Answered {
+        let opaque = self.ask(CONSUMER, code, ext, b"");
+        self.settle();
+        for _ in 0..1000 {
+            if let Some(answered) = self.answered.remove(&opaque) {
+                return answered;
+            }
+            self.tick(5);
+        }
+        panic!("{code} is not answered");
+    }
+
+    /// What a NameServer that was told so much hears by the registrations that follow.
+    fn told_from(&self, mut told: Option<Told>) -> (BTreeMap<String, TopicConfig>, Told) {
+        let mut topics = BTreeMap::new();
+        let mut versions = Vec::new();
+        loop {
+            let part = self.shard.registration(told);
+            let wrapper = part.body.topic_config_serialize_wrapper;
+            topics.extend(wrapper.topic_config_table);
+            assert!(!versions.contains(&wrapper.data_version), "taken over only with another version");
+            versions.push(wrapper.data_version);
+            told = Some(part.told);
+            if part.is_last {
+                assert_eq!(wrapper.data_version, self.shard.topics_version());
+                return (topics, part.told);
+            }
+        }
+    }
+
+    fn topic_page(&mut self, wanted: &GetAllTopicConfigRequest<'_>) -> TopicConfigAndMappingSerializeWrapper {
+        let reply = self.asked_in_turns(RequestCode::GET_ALL_TOPIC_CONFIG, wanted);
+        assert_eq!(reply.int("totalTopicNum"), self.shard.topics.len() as i64);
+        parse(&reply.body).unwrap()
     }
 
     fn create_ordered(&mut self, topic: &str) {
@@ -103,12 +146,12 @@ fn a_broker_that_is_only_read_from_says_so_to_name_servers_and_clients() {
     world.send("T", "before");
     world.create_ordered("Ordered");
     let known = world.shard.topics_version();
+    let told = world.told_from(None).1;
     let before = world.registrations;
     assert_eq!(world.update_config("brokerPermission=4").code, ResponseCode::SUCCESS);
     assert_eq!(world.registrations, before + 1);
     assert_ne!(world.shard.topics_version(), known, "otherwise NameServers take nothing over");
-    let told = world.shard.registration(Some(known));
-    let topics = &told[0].topic_config_serialize_wrapper.topic_config_table;
+    let (topics, _) = world.told_from(Some(told));
     assert_eq!(topics["T"].perm, perm::READ, "all topics are told anew");
     assert_eq!(world.send("T", "routes take a while").code, ResponseCode::SUCCESS, "as RocketMQ");
     assert_eq!(world.send("Ordered", "x").code, ResponseCode::NO_PERMISSION);
@@ -211,6 +254,67 @@ fn topics_of_a_list_are_made_all_or_none() {
     world.crash();
     assert!(world.shard.topics.get("A").is_none());
     assert_eq!(world.shard.topics.get("C").unwrap().config().attributes["message.type"], "FIFO");
+}
+
+#[test]
+fn many_topics_are_told_in_parts() {
+    let mut world = World::new();
+    for list in 0..4 {
+        let topic = |topic| TopicConfig { topic_name: format!("t{list}-{topic}"), ..TopicConfig::default() };
+        let body =
+            to_fastjson(&CreateTopicListRequestBody { topic_config_list: (0..200).map(topic).collect() });
+        let reply = world.asked(CONSUMER, RequestCode::UPDATE_AND_CREATE_TOPIC_LIST, &NoExt, &body);
+        assert_eq!(reply.code, ResponseCode::SUCCESS);
+    }
+    let all = world.shard.topics.len();
+    let (topics, told) = world.told_from(None);
+    assert_eq!(topics.len(), all);
+    assert_eq!(world.told_from(Some(told)).0.len(), 0);
+    world.send("One", "more");
+    assert_eq!(world.told_from(Some(told)).0.len(), 1);
+
+    let whole = world
+        .topic_page(&GetAllTopicConfigRequest { topic_seq: None, data_version: None, max_topic_num: None })
+        .topic_config_table;
+    assert_eq!(whole.len(), all + 1);
+    let mut paged = BTreeMap::new();
+    let mut version = String::new();
+    while paged.len() < whole.len() {
+        let page = world.topic_page(&GetAllTopicConfigRequest {
+            topic_seq: Some(paged.len() as i32),
+            data_version: Some(&version),
+            max_topic_num: Some(300),
+        });
+        assert!((1..=300).contains(&page.topic_config_table.len()));
+        version = String::from_utf8(to_fastjson(&page.data_version).to_vec()).unwrap();
+        paged.extend(page.topic_config_table);
+    }
+    assert_eq!(paged, whole);
+    let page =
+        GetAllTopicConfigRequest { topic_seq: Some(700), data_version: Some("{}"), max_topic_num: None };
+    assert_eq!(
+        world.topic_page(&page).topic_config_table.len(),
+        all + 1,
+        "another version: from the beginning"
+    );
+}
+
+#[test]
+fn bounds_of_many_queues_are_told() {
+    let mut world = World::new();
+    world.asked(
+        PRODUCER,
+        RequestCode::SEND_MESSAGE_V2,
+        &SendMessageRequest { queue_id: 1000, ..send_to("BenchmarkTest") },
+        b"x",
+    );
+    let wanted = GetTopicStatsInfoRequest { topic: "BenchmarkTest" };
+    let reply = world.asked_in_turns(RequestCode::GET_TOPIC_STATS_INFO, &wanted);
+    let TopicStatsTable { offset_table, .. } = parse(&reply.body).unwrap();
+    assert_eq!(offset_table.len(), 1024);
+    let used: Vec<_> = offset_table.iter().filter(|(_, offset)| offset.max_offset > 0).collect();
+    let [(queue, offset)] = used[..] else { panic!("one queue: {used:?}") };
+    assert_eq!((queue.queue_id, offset.max_offset, offset.last_update_timestamp), (1000, 1, START_MS));
 }
 
 #[test]

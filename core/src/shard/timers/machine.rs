@@ -104,6 +104,11 @@ impl Timers {
         self.changed_at_ms.get(&topic).copied().unwrap_or(self.version.timestamp)
     }
 
+    /// Timers that wait.
+    pub(in crate::shard) fn pending(&self) -> usize {
+        self.table.len()
+    }
+
     /// When something is to be read or delivered.
     pub(in crate::shard) fn wake_at_ms(&self) -> Option<i64> {
         let levels = self.levels.iter().filter_map(LevelQueue::wake_at_ms);

@@ -20,9 +20,12 @@ const SHARD_PORT_STRIDE: u16 = 10;
 /// Below the range from which the kernel takes ports for outgoing connections.
 const BASE_PORTS: std::ops::Range<u16> = 20_000..30_000;
 const LOG_LINES_SHOWN: usize = 40;
-/// Checks of transactions come round while a scenario waits for them; the clients know that there are three.
+/// What is off by default; and checks of transactions that come round while a scenario waits for them, three of each:
+/// the clients know how many.
 const SETTINGS: &str = "\
     enable_property_filter = true\n\
+    recall_enable = true\n\
+    trace_topic = true\n\
     transaction_timeout_ms = 2000\n\
     transaction_check_interval_ms = 3000\n\
     transaction_checks_max = 3\n";

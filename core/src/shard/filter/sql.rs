@@ -10,7 +10,8 @@
 //! equality   = comparison { "=" comparison | "<>" comparison | IS [NOT] NULL }
 //! comparison = unary { (">" | ">=" | "<" | "<=") unary
 //!                    | [NOT] BETWEEN unary AND unary | [NOT] IN "(" text { "," text } ")"
-//!                    | [NOT] (CONTAINS | STARTSWITH | ENDSWITH) text }
+//!                    | [NOT] (CONTAINS | STARTSWITH | ENDSWITH) text
+//!                    | [NOT] LIKE text [ESCAPE text] }
 //! unary      = ("+" | "-" | NOT) unary | primary
 //! primary    = text | integer | float | TRUE | FALSE | NULL | property | "(" or ")"
 //! ```
@@ -27,6 +28,7 @@ mod evaluate;
 mod expression;
 mod java;
 mod lexer;
+mod like;
 mod parser;
 #[cfg(test)]
 mod tests;

@@ -80,6 +80,11 @@ impl Node {
                 Value::Text(text) => Value::Bool(search.finds(text).is_some_and(|found| found != *not)),
                 _ => Value::Bool(false),
             },
+            Node::Like { operand, pattern } => match operand.evaluate(values)? {
+                Value::Null => Value::Null,
+                Value::Text(text) => Value::Bool(pattern.matches(text)),
+                _ => Value::Bool(false),
+            },
             Node::And(operands) => all_are(operands, true, values)?,
             Node::Or(operands) => all_are(operands, false, values)?,
         })

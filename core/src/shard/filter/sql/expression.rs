@@ -5,6 +5,7 @@ use memchr::memmem::Finder;
 
 use super::evaluate::Values;
 use super::lexer::SqlError;
+use super::like::LikePattern;
 use super::parser;
 
 /// An expression, ready to be asked of any number of messages.
@@ -59,6 +60,11 @@ pub(super) enum Node {
         operand: Box<Node>,
         search: Search,
         not: bool,
+    },
+    /// Unknown of a property that is not there.
+    Like {
+        operand: Box<Node>,
+        pattern: Box<LikePattern>,
     },
     And(Vec<Node>),
     Or(Vec<Node>),

@@ -7,6 +7,7 @@ use memchr::memmem::Finder;
 use super::evaluate::compare;
 use super::expression::{Node, Order, Search, Slot, Value};
 use super::lexer::{Keyword, Lexer, SqlError, Token};
+use super::like::LikePattern;
 use super::{DEPTH_MAX, PROPERTIES_MAX};
 
 pub(super) struct Parsed {
@@ -16,7 +17,7 @@ pub(super) struct Parsed {
 }
 
 /// The whole text is the expression. (RocketMQ stops where the expression ends and ignores what follows: there,
-/// `a LIKE 'x'` is `a`.)
+/// `a LIKE 'x'` is `a`, which is never true.)
 pub(super) fn parse(text: &str) -> Result<Parsed, SqlError> {
     let mut lexer = Lexer::new(text)?;
     let next = lexer.next()?;
@@ -141,10 +142,39 @@ impl<'a> Parser<'a> {
                     let height = left.height;
                     self.made(Node::Search { operand: Box::new(left.node), search, not }, height)?
                 }
+                _ if self.next_is_word("LIKE") => {
+                    self.advance()?;
+                    let like = self.like(left)?;
+                    if not { self.not(like)? } else { like }
+                }
                 _ if not => return Err(self.unexpected()),
                 _ => return Ok(left),
             };
         }
+    }
+
+    fn like(&mut self, operand: Operand) -> Result<Operand, SqlError> {
+        let pattern = self.text()?;
+        let mut escape = None;
+        if self.next_is_word("ESCAPE") {
+            self.advance()?;
+            let text = self.text()?;
+            let mut chars = text.chars();
+            let (Some(char), None) = (chars.next(), chars.next()) else {
+                return Err(SqlError::new("ESCAPE wants one character"));
+            };
+            escape = Some(char);
+        }
+        let pattern = Box::new(LikePattern::parse(&pattern, escape)?);
+        self.nodes += pattern.steps();
+        let height = operand.height;
+        self.made(Node::Like { operand: Box::new(operand.node), pattern }, height)
+    }
+
+    /// LIKE and ESCAPE mean something only where no operand can stand: elsewhere they name properties, as they always do
+    /// in RocketMQ.
+    fn next_is_word(&self, word: &str) -> bool {
+        matches!(self.next, Token::Property(name) if name.eq_ignore_ascii_case(word))
     }
 
     fn between(&mut self, value: Operand, not: bool) -> Result<Operand, SqlError> {

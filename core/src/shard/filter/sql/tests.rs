@@ -105,6 +105,16 @@ fn texts_are_compared() {
 #[test]
 fn texts_are_searched() {
     for (expression, expected) in [
+        ("a LIKE '%bc%'", true),
+        ("a like 'a_c_'", true),
+        ("a LIKE 'bc%'", false),
+        ("a NOT LIKE 'bc%'", true),
+        ("a LIKE 'a!bcd' ESCAPE '!'", true),
+        ("missing LIKE '%'", false),
+        ("missing NOT LIKE 'x'", false),
+        ("NOT (missing LIKE 'x')", false),
+        ("5 LIKE '5'", false),
+        ("LIKE IS NULL AND ESCAPE IS NULL", true),
         ("a CONTAINS 'bc'", true),
         ("a CONTAINS 'x'", false),
         ("a NOT CONTAINS 'x'", true),
@@ -198,7 +208,9 @@ fn what_is_no_expression_is_refused_with_a_reason() {
         ("a >", "ends too early"),
         ("(a > 1", "ends too early"),
         ("a > 1)", "\")\" was not expected"),
-        ("a LIKE 'x%'", "\"LIKE\" was not expected"),
+        ("a LIKE b", "\"b\" was not expected"),
+        ("a LIKE 'x' ESCAPE 'yz'", "ESCAPE wants one character"),
+        ("a UNLIKE 'x%'", "\"UNLIKE\" was not expected"),
         ("a > 1 b", "\"b\" was not expected"),
         ("a != 1", "'!' has no meaning at character 3"),
         ("a > 1; DROP", "';' has no meaning"),

@@ -135,6 +135,10 @@ pub struct BrokerConfig {
     /// Tell clients that trace their messages to do so.
     #[serde(alias = "traceOn")]
     pub trace_on: bool,
+    /// Whether the broker itself resets a group's offsets on request, as since 5.0, or has the group's live clients do
+    /// it.
+    #[serde(alias = "useServerSideResetOffset")]
+    pub server_side_reset: bool,
     /// Largest message body. Up to 8 MiB; RocketMQ's clients refuse more than 4 MiB by default.
     #[serde(alias = "maxMessageSize")]
     pub message_bytes_max: u32,
@@ -217,6 +221,7 @@ impl Default for BrokerConfig {
             auto_create_group: true,
             permission: 6,
             trace_on: true,
+            server_side_reset: true,
             message_bytes_max: 4 * MIB as u32,
             delay_levels: DEFAULT_DELAY_LEVELS.into(),
             timer_enable: true,

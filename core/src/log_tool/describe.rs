@@ -7,8 +7,10 @@ use apogee_net::body::perm;
 use apogee_net::flags::MessageSysFlag;
 use apogee_net::message::{StoredMessage, property};
 
-use crate::shard::control::ControlRecord;
+use crate::shard::control::{ControlRecord, GroupOffsets};
+use crate::shard::forbidden::ForbiddenRecord;
 use crate::shard::pop::PopRecord;
+use crate::shard::resets::OffsetReset;
 use crate::shard::settings::SettingsRecord;
 use crate::shard::timers::{TimerPut, TimerRecord};
 use crate::shard::topics::TopicNumber;
@@ -170,6 +172,23 @@ fn describe_control(out: &mut String, change: &ControlRecord) -> fmt::Result {
             set.mode.name(),
             set.pop_share_queue_num
         ),
+        ControlRecord::Forbidden(ForbiddenRecord { group, topic, readable }) => {
+            let may = if *readable { "may" } else { "may not" };
+            write!(out, "group {} {may} consume topic {}", plain(group), plain(topic))
+        }
+        ControlRecord::OffsetReset(OffsetReset::Set(of_group) | OffsetReset::Pending(of_group)) => {
+            let GroupOffsets { group, offsets } = of_group;
+            write!(out, "offsets of {} are reset", plain(group))?;
+            for (queue, offset) in offsets.iter().take(OFFSETS_SHOWN) {
+                let (topic, queue_id) = TopicNumber::of(*queue);
+                write!(out, "  #{}:{queue_id} to {offset}", topic.0)?;
+            }
+            more(out, offsets.len().saturating_sub(OFFSETS_SHOWN), "offsets")
+        }
+        ControlRecord::OffsetReset(OffsetReset::Done { group, queue }) => {
+            let (topic, queue_id) = TopicNumber::of(*queue);
+            write!(out, "group {} has heard of its reset in #{}:{queue_id}", plain(group), topic.0)
+        }
         ControlRecord::TopicTableState { next_number, version } => {
             write!(out, "the next topic is #{next_number}; version {} of the topics", version.counter)
         }
@@ -276,7 +295,6 @@ mod tests {
     use apogee_storage::QueueOffset;
 
     use super::*;
-    use crate::shard::control::GroupOffsets;
 
     fn stored(body: &[u8], set: &[(&str, &str)]) -> Vec<u8> {
         let record = MessageRecord {

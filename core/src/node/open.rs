@@ -57,6 +57,7 @@ fn shard_config(config: &BrokerConfig, number: u16, address: SocketAddr) -> Shar
         enable_property_filter: config.enable_property_filter,
         settings: config.settings(),
         properties: Rc::new(config.properties()),
+        server_side_reset: config.server_side_reset,
     }
 }
 

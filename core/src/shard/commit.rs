@@ -190,7 +190,9 @@ impl<B: Buffer + 'static> Shard<B> {
             | ControlRecord::TopicTableState { .. }
             | ControlRecord::GroupTableState { .. }
             | ControlRecord::BrokerSettings(_)
-            | ControlRecord::RequestMode(_) => {
+            | ControlRecord::RequestMode(_)
+            | ControlRecord::Forbidden(_)
+            | ControlRecord::OffsetReset(_) => {
                 unreachable!("{:?} changes its table first", change.kind())
             }
         }

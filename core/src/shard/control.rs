@@ -34,7 +34,9 @@ use apogee_storage::{QueueKey, QueueOffset};
 
 use self::codec::{Fields, put_flag, put_signed, put_text, put_unsigned};
 use super::assignment::RequestModeRecord;
+use super::forbidden::ForbiddenRecord;
 use super::pop::PopRecord;
+use super::resets::OffsetReset;
 use super::settings::SettingsRecord;
 use super::timers::TimerRecord;
 use super::topics::TopicNumber;
@@ -56,6 +58,10 @@ pub enum ControlRecord {
     GroupDelete { version: DataVersion, group: String, forget_offsets: bool },
     /// Consumer offsets that were committed since the last record of this kind.
     Offsets(Vec<GroupOffsets>),
+    /// A topic was forbidden for a group, or allowed again.
+    Forbidden(ForbiddenRecord),
+    /// A group's offsets were reset, or it has heard of that.
+    OffsetReset(OffsetReset),
     /// All topics of a snapshot stand before this: the number of the next one, above every number ever given, and
     /// the version of the table.
     TopicTableState { next_number: u32, version: DataVersion },
@@ -97,6 +103,8 @@ pub enum ControlKind {
     BrokerSettings = 14,
     Pop = 10,
     RequestMode = 11,
+    Forbidden = 12,
+    OffsetReset = 13,
 }
 
 impl ControlKind {
@@ -113,6 +121,8 @@ impl ControlKind {
         Self::BrokerSettings,
         Self::Pop,
         Self::RequestMode,
+        Self::Forbidden,
+        Self::OffsetReset,
     ];
 }
 
@@ -148,6 +158,8 @@ impl ControlRecord {
             Self::BrokerSettings(_) => ControlKind::BrokerSettings,
             Self::Pop(_) => ControlKind::Pop,
             Self::RequestMode(_) => ControlKind::RequestMode,
+            Self::Forbidden(_) => ControlKind::Forbidden,
+            Self::OffsetReset(_) => ControlKind::OffsetReset,
         }
     }
 
@@ -188,6 +200,8 @@ impl ControlRecord {
             Self::BrokerSettings(record) => record.encode(&mut out),
             Self::Pop(change) => change.encode(&mut out),
             Self::RequestMode(change) => change.encode(&mut out),
+            Self::Forbidden(record) => record.encode(&mut out),
+            Self::OffsetReset(record) => record.encode(&mut out),
         }
         out
     }
@@ -235,6 +249,8 @@ impl ControlRecord {
             ControlKind::BrokerSettings => Self::BrokerSettings(SettingsRecord::decode(&mut fields)?),
             ControlKind::Pop => Self::Pop(PopRecord::decode(&mut fields)?),
             ControlKind::RequestMode => Self::RequestMode(RequestModeRecord::decode(&mut fields)?),
+            ControlKind::Forbidden => Self::Forbidden(ForbiddenRecord::decode(&mut fields)?),
+            ControlKind::OffsetReset => Self::OffsetReset(OffsetReset::decode(&mut fields)?),
         };
         fields.end()?;
         Ok(record)
@@ -417,7 +433,7 @@ fn attributes(fields: &mut Fields<'_>) -> Result<BTreeMap<String, String>, Contr
 
 /// The group's name, a count, then for each queue: its key less that of the queue before it (the first: its key),
 /// its offset. Queues of one topic are neighbours, so most keys take one byte.
-fn put_group_offsets(out: &mut Vec<u8>, of_group: &GroupOffsets) {
+pub(super) fn put_group_offsets(out: &mut Vec<u8>, of_group: &GroupOffsets) {
     put_text(out, &of_group.group);
     put_unsigned(out, of_group.offsets.len() as u64);
     let mut before = None;
@@ -429,7 +445,7 @@ fn put_group_offsets(out: &mut Vec<u8>, of_group: &GroupOffsets) {
     }
 }
 
-fn group_offsets(fields: &mut Fields<'_>) -> Result<GroupOffsets, ControlError> {
+pub(super) fn group_offsets(fields: &mut Fields<'_>) -> Result<GroupOffsets, ControlError> {
     let group = fields.text("group")?.to_owned();
     let mut offsets = Vec::new();
     let mut before = None;

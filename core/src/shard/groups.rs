@@ -213,7 +213,9 @@ impl GroupTable {
             | ControlRecord::Timer(_)
             | ControlRecord::Transaction(_)
             | ControlRecord::Pop(_)
-            | ControlRecord::RequestMode(_) => {}
+            | ControlRecord::RequestMode(_)
+            | ControlRecord::Forbidden(_)
+            | ControlRecord::OffsetReset(_) => {}
         }
     }
 

@@ -143,6 +143,13 @@ pub(super) fn done(body: BodyInPieces) -> Result<Progress, Unanswered> {
     Ok(Progress::Done(reply))
 }
 
+/// A body of two parts, of which the first could be written last only.
+pub(super) fn done_behind(head: BodyInPieces, body: BodyInPieces) -> Result<Progress, Unanswered> {
+    check_len(&body)?;
+    let pieces = head.into_pieces().into_iter().chain(body.into_pieces());
+    Ok(Progress::Done(pieces.fold(Reply::success(), Reply::with_body)))
+}
+
 /// A body of which more follows, if it is not too long already.
 pub(super) fn more(body: &BodyInPieces) -> Result<Progress, Unanswered> {
     check_len(body)?;

@@ -14,6 +14,7 @@ use apogee_storage::{QueueKey, QueueOffset};
 use rustc_hash::FxHashMap;
 
 use super::control::{ControlRecord, GroupOffsets};
+use super::resets::OffsetReset;
 use super::topics::TopicNumber;
 
 /// Offsets of one shard, over all groups. At the limit a group's first commit to a queue is refused; queues that
@@ -257,12 +258,9 @@ impl OffsetTable {
     pub fn apply(&mut self, record: &ControlRecord) {
         match record {
             ControlRecord::Offsets(groups) => {
-                for of_group in groups {
-                    for &(queue, offset) in &of_group.offsets {
-                        self.put(&of_group.group, queue, offset);
-                    }
-                }
+                groups.iter().for_each(|of_group| self.put_all(of_group));
             }
+            ControlRecord::OffsetReset(OffsetReset::Set(of_group)) => self.put_all(of_group),
             ControlRecord::TopicDelete { number, .. } => {
                 self.remove_topic(*number);
                 self.sweep(usize::MAX);
@@ -281,7 +279,15 @@ impl OffsetTable {
             | ControlRecord::BrokerSettings(_)
             | ControlRecord::Timer(_)
             | ControlRecord::Transaction(_)
-            | ControlRecord::RequestMode(_) => {}
+            | ControlRecord::RequestMode(_)
+            | ControlRecord::Forbidden(_)
+            | ControlRecord::OffsetReset(OffsetReset::Done { .. } | OffsetReset::Pending(_)) => {}
+        }
+    }
+
+    fn put_all(&mut self, GroupOffsets { group, offsets }: &GroupOffsets) {
+        for &(queue, offset) in offsets {
+            self.put(group, queue, offset);
         }
     }
 

@@ -127,6 +127,14 @@ impl<P> ParkedPulls<P> {
         woken.extend(ids.into_iter().map(|id| self.remove(id)));
     }
 
+    /// Moves the pulls of some connections in `queue` to `taken`, the longest parked first.
+    pub fn take_of(&mut self, queue: QueueKey, is_wanted: impl Fn(ConnectionId) -> bool, taken: &mut Vec<P>) {
+        let Some(waiting) = self.by_queue.get(&queue) else { return };
+        let of_wanted = |id: &ParkId| is_wanted(self.pulls[id].connection);
+        let ids: Vec<ParkId> = waiting.iter().copied().filter(of_wanted).collect();
+        taken.extend(ids.into_iter().map(|id| self.remove(id)));
+    }
+
     /// The pull whose time is up first, if any is; to be called until it returns `None`.
     pub fn poll_deadline(&mut self, now_ms: i64) -> Option<P> {
         let &(deadline_ms, id) = self.by_deadline.first()?;

@@ -5,16 +5,18 @@ use std::borrow::Cow;
 use apogee_net::body::BodyError;
 use apogee_net::code::ResponseCode;
 use apogee_net::message::{BatchError, ReceiptHandleError, RecordError};
-use apogee_net::request::FieldError;
+use apogee_net::request::{FieldError, PullForbiddenReply};
 use apogee_storage::{AppendRefused, IndexFault};
 
 use super::assignment::RequestModeError;
 use super::attributes::AttributeError;
 use super::clients::ClientError;
 use super::filter::FilterError;
+use super::forbidden::ForbiddenError;
 use super::groups::GroupError;
 use super::offsets::OffsetError;
 use super::parked::ParkRefusal;
+use super::resets::ResetError;
 use super::topics::TopicError;
 use crate::service::Reply;
 
@@ -23,11 +25,30 @@ use crate::service::Reply;
 pub struct Refusal {
     pub code: ResponseCode,
     pub remark: Cow<'static, str>,
+    /// What forbids a pull, for its answer.
+    pub forbidden_by: Option<ForbiddenBy>,
+}
+
+/// What forbids a pull (`ForbiddenType`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ForbiddenBy {
+    Broker = 1,
+    Group = 2,
+    Topic = 3,
+    /// The group broadcasts, and may not.
+    Broadcasting = 4,
+    /// The topic is forbidden for the group.
+    Subscription = 5,
 }
 
 impl Refusal {
     pub fn new(code: ResponseCode, remark: impl Into<Cow<'static, str>>) -> Self {
-        Refusal { code, remark: remark.into() }
+        Refusal { code, remark: remark.into(), forbidden_by: None }
+    }
+
+    /// Of a pull that may not be.
+    pub fn forbidden(by: ForbiddenBy, remark: String) -> Self {
+        Refusal { forbidden_by: Some(by), ..Self::new(ResponseCode::NO_PERMISSION, remark) }
     }
 
     pub fn topic_unknown(topic: &str) -> Self {
@@ -72,7 +93,11 @@ impl Refusal {
 
 impl From<Refusal> for Reply {
     fn from(refusal: Refusal) -> Self {
-        Reply::error(refusal.code, refusal.remark)
+        let reply = Reply::error(refusal.code, refusal.remark);
+        match refusal.forbidden_by {
+            Some(by) => reply.with_ext(PullForbiddenReply { forbidden_type: by as i32 }),
+            None => reply,
+        }
     }
 }
 
@@ -197,6 +222,22 @@ impl From<RequestModeError> for Refusal {
 impl From<ReceiptHandleError> for Refusal {
     fn from(error: ReceiptHandleError) -> Self {
         Refusal::new(ResponseCode::SYSTEM_ERROR, error.to_string())
+    }
+}
+
+impl From<ResetError> for Refusal {
+    fn from(error: ResetError) -> Self {
+        Refusal::new(ResponseCode::SYSTEM_ERROR, error.to_string())
+    }
+}
+
+impl From<ForbiddenError> for Refusal {
+    fn from(error: ForbiddenError) -> Self {
+        let code = match error {
+            ForbiddenError::NameTooLong { .. } => ResponseCode::INVALID_PARAMETER,
+            ForbiddenError::TableFull => ResponseCode::SYSTEM_ERROR,
+        };
+        Refusal::new(code, error.to_string())
     }
 }
 

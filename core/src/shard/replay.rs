@@ -34,9 +34,11 @@ use apogee_storage::{DerivedState, LogOffset, NewState};
 
 use super::assignment::RequestModeTable;
 use super::control::{ControlError, ControlKind, ControlRecord};
+use super::forbidden::ForbiddenTable;
 use super::groups::GroupTable;
 use super::offsets::OffsetTable;
 use super::pop::PopTable;
+use super::resets::ResetTable;
 use super::settings::SettingsTable;
 use super::timers::TimerTable;
 use super::topics::{TopicPolicy, TopicReplayError, TopicTable};
@@ -55,6 +57,8 @@ pub struct Replay {
     pub(super) settings: SettingsTable,
     pub(super) pops: PopTable,
     pub(super) request_modes: RequestModeTable,
+    pub(super) resets: ResetTable,
+    pub(super) forbidden: ForbiddenTable,
 }
 
 /// A control record that does not fit those before it: written by a newer version, or not by a shard.
@@ -94,6 +98,8 @@ fn rank(kind: ControlKind) -> Option<u8> {
         ControlKind::Pop => Some(10),
         ControlKind::RequestMode => Some(11),
         ControlKind::BrokerSettings => Some(14),
+        ControlKind::Forbidden => Some(12),
+        ControlKind::OffsetReset => Some(13),
         ControlKind::TopicDelete | ControlKind::GroupDelete => None,
     }
 }
@@ -119,6 +125,8 @@ impl Replay {
             settings: SettingsTable::default(),
             pops: PopTable::default(),
             request_modes: RequestModeTable::default(),
+            resets: ResetTable::default(),
+            forbidden: ForbiddenTable::default(),
         }
     }
 
@@ -142,7 +150,9 @@ impl Replay {
             | ControlKind::Timer
             | ControlKind::Transaction
             | ControlKind::BrokerSettings
-            | ControlKind::RequestMode => self.apply_decoded(&change),
+            | ControlKind::RequestMode
+            | ControlKind::Forbidden
+            | ControlKind::OffsetReset => self.apply_decoded(&change),
             kind @ ControlKind::Pop => match &change {
                 ControlRecord::Pop(change) if change.is_of_snapshots() => Err(ReplayError::OfSnapshots(kind)),
                 _ => self.apply_decoded(&change),
@@ -163,6 +173,8 @@ impl Replay {
         self.settings.apply(record);
         self.pops.apply(record);
         self.request_modes.apply(record);
+        self.resets.apply(record);
+        self.forbidden.apply(record);
         Ok(())
     }
 
@@ -172,7 +184,8 @@ impl Replay {
         let older = self.topics.snapshot().chain(self.groups.snapshot()).chain(self.offsets.snapshot());
         let transactions = self.transactions.snapshot().map(ControlRecord::Transaction);
         let pops = self.pops.snapshot().chain(self.request_modes.snapshot());
-        let newer = self.timers.snapshot().chain(transactions).chain(pops).chain(self.settings.snapshot());
+        let older = older.chain(self.timers.snapshot()).chain(transactions).chain(pops);
+        let newer = self.forbidden.snapshot().chain(self.resets.snapshot()).chain(self.settings.snapshot());
         for record in older.chain(newer) {
             let record = record.encode();
             let len = u32::try_from(record.len()).expect("limits of the tables keep records far below 4 GiB");
@@ -193,6 +206,8 @@ impl Replay {
             settings: SettingsTable::default(),
             pops: PopTable::default(),
             request_modes: RequestModeTable::default(),
+            resets: ResetTable::default(),
+            forbidden: ForbiddenTable::default(),
         };
         let mut after = None;
         let mut left = snapshot;

@@ -21,6 +21,7 @@ use super::clients::{ClientTable, Notify};
 use super::cold::ColdPages;
 use super::commit::{Changes, Then, Waiters};
 use super::control::ControlRecord;
+use super::forbidden::ForbiddenTable;
 use super::groups::{GroupError, GroupTable};
 use super::handlers::{self, Answer, Unanswered};
 use super::load::Loads;
@@ -34,6 +35,7 @@ use super::query::Searches;
 use super::record::ShardRecord;
 use super::refusal::Refusal;
 use super::replay::Replay;
+use super::resets::ResetTable;
 use super::settings::{Settings, SettingsTable};
 use super::stats::Stats;
 use super::timers::{TimerSettings, Timers};
@@ -69,6 +71,8 @@ pub struct ShardConfig {
     pub settings: Settings,
     /// All else of the configuration, by RocketMQ's names and ours: only to be shown.
     pub properties: Rc<BTreeMap<String, String>>,
+    /// Whether this broker resets a group's offsets itself, or has its clients do it (`useServerSideResetOffset`).
+    pub server_side_reset: bool,
 }
 
 /// One RocketMQ broker: its topics, groups, clients and log, as decisions only.
@@ -88,6 +92,8 @@ pub struct Shard<B> {
     pub(super) groups: GroupTable,
     pub(super) clients: ClientTable,
     pub(super) offsets: OffsetTable,
+    pub(super) resets: ResetTable,
+    pub(super) forbidden: ForbiddenTable,
     pub(super) locks: LockTable,
     pub(super) timers: Timers,
     pub(super) parked: ParkedPulls<ParkedPull>,
@@ -139,6 +145,8 @@ impl<B: Buffer + 'static> Shard<B> {
             transactions,
             pops,
             request_modes,
+            resets,
+            forbidden,
             settings: settings_changed,
         } = replay;
         let system_topics = topics.ensure_system_topics(now_ms).map_err(OpenError::SystemTopics)?;
@@ -158,6 +166,8 @@ impl<B: Buffer + 'static> Shard<B> {
             groups,
             clients: ClientTable::default(),
             offsets,
+            resets,
+            forbidden,
             locks: LockTable::default(),
             parked: ParkedPulls::default(),
             pops,

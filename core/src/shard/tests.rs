@@ -4,6 +4,7 @@ mod broker_admin;
 mod filtered;
 mod groups;
 mod queries;
+mod resets;
 mod sealed;
 mod sends;
 mod timers;

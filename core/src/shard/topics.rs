@@ -454,7 +454,9 @@ impl TopicTable {
             | ControlRecord::Timer(_)
             | ControlRecord::Transaction(_)
             | ControlRecord::Pop(_)
-            | ControlRecord::RequestMode(_) => Ok(()),
+            | ControlRecord::RequestMode(_)
+            | ControlRecord::Forbidden(_)
+            | ControlRecord::OffsetReset(_) => Ok(()),
         }
     }
 

@@ -34,4 +34,9 @@ headers! {
         group_sys_flag: Option<i32> = "groupSysFlag",
         forbidden_type: Option<i32> = "forbiddenType",
     }
+
+    /// Reply to a pull that is forbidden (code 16), and says by what.
+    PullForbiddenReply {
+        forbidden_type: i32 = "forbiddenType",
+    }
 }

@@ -95,6 +95,10 @@ impl ConsumerGroup {
         self.members.range((from, Bound::Unbounded)).map(|(connection, member)| (*connection, member))
     }
 
+    pub fn has_connection(&self, connection: ConnectionId) -> bool {
+        self.members.contains_key(&connection)
+    }
+
     /// The oldest connection of a client.
     pub fn member(&self, client_id: &str) -> Option<(ConnectionId, &Member)> {
         self.members().find(|(_, member)| member.client_id() == client_id)

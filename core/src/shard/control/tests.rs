@@ -114,6 +114,14 @@ fn any_transaction() -> impl Strategy<Value = TransactionRecord> {
 
 fn any_record() -> impl Strategy<Value = ControlRecord> {
     prop_oneof![
+        any_group_offsets().prop_map(|offsets| ControlRecord::OffsetReset(OffsetReset::Set(offsets))),
+        any_group_offsets().prop_map(|offsets| ControlRecord::OffsetReset(OffsetReset::Pending(offsets))),
+        ("[a-z]{0,9}", 0..u64::MAX).prop_map(|(group, queue)| {
+            ControlRecord::OffsetReset(OffsetReset::Done { group, queue: QueueKey(queue) })
+        }),
+        ("[a-z]{0,9}", "[a-z]{0,9}", any::<bool>()).prop_map(|(group, topic, readable)| {
+            ControlRecord::Forbidden(ForbiddenRecord { group, topic, readable })
+        }),
         (any_number(), any_version(), any_topic_config())
             .prop_map(|(number, version, config)| ControlRecord::TopicPut { number, version, config }),
         (any_number(), any_version())
@@ -317,4 +325,17 @@ fn topic_number_of_control_records_is_refused() {
     bytes.extend_from_slice(&[0, 0, 0]);
     let error = ControlRecord::decode(&bytes).unwrap_err();
     assert!(matches!(error, ControlError::BadField { field: "topic number", .. }), "{error}");
+}
+
+#[test]
+fn records_of_resets_and_forbidden_topics_keep_their_bytes() {
+    let offsets =
+        vec![(TopicNumber(1).queue(0), QueueOffset(300)), (TopicNumber(1).queue(1), QueueOffset(0))];
+    let set = OffsetReset::Set(GroupOffsets { group: "g".into(), offsets });
+    let bytes = [13, 1, 0, 1, b'g', 2, 0x80, 0x80, 0x80, 0x80, 0x10, 0xac, 0x02, 1, 0];
+    assert_eq!(ControlRecord::OffsetReset(set).encode(), bytes);
+    let done = OffsetReset::Done { group: "g".into(), queue: QueueKey(5) };
+    assert_eq!(ControlRecord::OffsetReset(done).encode(), [13, 1, 1, 1, b'g', 5]);
+    let forbidden = ForbiddenRecord { group: "g".into(), topic: "T".into(), readable: false };
+    assert_eq!(ControlRecord::Forbidden(forbidden).encode(), [12, 1, 1, b'g', 1, b'T', 0]);
 }

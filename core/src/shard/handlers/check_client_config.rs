@@ -14,7 +14,8 @@ pub(super) fn handle<B: Buffer + 'static>(
     _now_ms: i64,
 ) -> Handled {
     let wanted: CheckClientRequestBody = parse(request.body)?;
-    if let Some(subscription) = &wanted.subscription_data {
+    // Tags are never wrong, as for RocketMQ; what makes no sense lets everything pass.
+    if let Some(subscription) = wanted.subscription_data.filter(|asked| !asked.is_tag_expression()) {
         let filter = parse_expression(Some(&subscription.sub_string), Some(&subscription.expression_type))?;
         filter.check_allowed(shard.config.enable_property_filter)?;
     }

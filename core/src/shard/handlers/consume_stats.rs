@@ -9,8 +9,9 @@ use apogee_storage::{Buffer, IndexFault, QueueKey, QueueOffset};
 
 use super::Handled;
 use crate::service::Request;
-use crate::shard::long_answer::{STEP_UNITS, done, more};
+use crate::shard::long_answer::{STEP_UNITS, done, done_behind, more};
 use crate::shard::state::Shard;
+use crate::shard::stats::{GroupMeasure, Period};
 use crate::shard::topics::{Topic, TopicNumber};
 
 /// Between the topics of `topicList`.
@@ -46,6 +47,12 @@ impl<B: Buffer + 'static> Shard<B> {
             last_timestamp: last.unwrap_or(0),
             pull_offset: pulled.max(consumed).0 as i64,
         })
+    }
+
+    /// Messages that a group gets of a topic in a second.
+    fn get_tps(&self, group: &str, topic: TopicNumber) -> f64 {
+        let figures = self.stats.meters.group_figures(group, topic, GroupMeasure::Got, Period::Minute);
+        figures.map_or(0.0, |figures| figures.messages_per_second)
     }
 
     /// A live group is shown in the topics it subscribes to, one that is offline in all it has consumed.
@@ -105,14 +112,18 @@ pub(super) fn of_group<B: Buffer + 'static>(
         None => Topics::Consumed(None),
     };
     let mut body = BodyInPieces::default();
-    body.open(r#"{"consumeTps":0.0,"offsetTable":{"#);
+    let mut tps = 0.0;
     let mut at: Option<(TopicNumber, i32)> = None;
     let step = move |shard: &mut Shard<B>, _: i64| {
         for _ in 0..STEP_UNITS {
             let Some((number, queue_id)) = at else {
                 let Some(number) = topics.next(shard, &group) else {
+                    let mut head = BodyInPieces::default();
+                    head.open(r#"{"consumeTps":"#);
+                    head.value(&tps);
+                    head.open(r#","offsetTable":{"#);
                     body.open("}}");
-                    return done(std::mem::take(&mut body));
+                    return done_behind(head, std::mem::take(&mut body));
                 };
                 at = Some((number, 0));
                 continue;
@@ -126,6 +137,9 @@ pub(super) fn of_group<B: Buffer + 'static>(
                 continue;
             };
             let progress = shard.progress(&group, number.queue(queue_id as u32))?;
+            if queue_id == 0 {
+                tps += shard.get_tps(&group, number);
+            }
             body.entry(&shard.message_queue(topic, queue_id), &progress);
             at = Some((number, queue_id + 1));
         }
@@ -182,7 +196,9 @@ pub(super) fn of_all_groups<B: Buffer + 'static>(
                             (config.order || !is_order) && shard.is_shown(group, &config.topic_name)
                         });
                         if is_shown {
-                            body.begin(r#"{"consumeTps":0.0,"offsetTable":{"#);
+                            body.begin(r#"{"consumeTps":"#);
+                            body.value(&shard.get_tps(group, number));
+                            body.open(r#","offsetTable":{"#);
                             let topics = Topics::Consumed(Some(number));
                             at = At::Queue(std::mem::take(group), topics, number, 0);
                         }

@@ -45,7 +45,7 @@ fn found(offset: QueueOffset) -> Reply {
 impl<B: Buffer + 'static> Shard<B> {
     /// Where a group goes on in a queue; `None` if it has never committed an offset there.
     pub(in crate::shard) fn consumed_to(&self, group: &str, queue: QueueKey) -> Option<QueueOffset> {
-        self.offsets.query(group, queue)
+        self.resets.pending(group, queue).or_else(|| self.offsets.query(group, queue))
     }
 
     pub(in crate::shard) fn holds_first_message_in_memory(&self, queue: QueueKey) -> bool {
@@ -60,18 +60,30 @@ pub(super) fn update<B: Buffer + 'static>(
     request: &Request<'_>,
     _now_ms: i64,
 ) -> Handled {
-    let wanted = UpdateConsumerOffsetRequest::decode(&request.header.ext)?;
-    if shard.groups.get(wanted.consumer_group).is_none() {
-        return Err(Refusal::group_unknown(wanted.consumer_group).into());
+    let invalid = |remark| Refusal::new(ResponseCode::INVALID_PARAMETER, remark);
+    let ext = &request.header.ext;
+    for (field, what) in [("queueId", "QueueId"), ("commitOffset", "Offset")] {
+        if ext.iter().all(|(name, _)| name != field) {
+            let topic = ext.iter().find(|(name, _)| *name == "topic").map_or("null", |(_, topic)| topic);
+            return Err(invalid(format!("{what} is null, topic is {topic}")).into());
+        }
     }
-    let topic = shard.topics.get(wanted.topic).ok_or_else(|| Refusal::topic_unknown(wanted.topic))?;
-    let (queue, offset) = topic
-        .queue_to_read(wanted.queue_id)
-        .zip(u64::try_from(wanted.commit_offset).ok())
-        .ok_or_else(|| {
-            let remark = format!("queueId {} or offset {} is illegal", wanted.queue_id, wanted.commit_offset);
-            Refusal::new(ResponseCode::INVALID_PARAMETER, remark)
-        })?;
+    let wanted = UpdateConsumerOffsetRequest::decode(ext)?;
+    if shard.groups.get(wanted.consumer_group).is_none() {
+        let remark = format!("Group {} not exist!", wanted.consumer_group);
+        return Err(Refusal::new(ResponseCode::SUBSCRIPTION_GROUP_NOT_EXIST, remark).into());
+    }
+    let topic = shard.topics.get(wanted.topic).ok_or_else(|| {
+        let remark = format!("Topic {} not exist!", wanted.topic);
+        Refusal::new(ResponseCode::TOPIC_NOT_EXIST, remark)
+    })?;
+    let (queue, offset) =
+        topic.queue_to_read(wanted.queue_id).zip(u64::try_from(wanted.commit_offset).ok()).ok_or_else(
+            || invalid(format!("queueId {} or offset {} is illegal", wanted.queue_id, wanted.commit_offset)),
+        )?;
+    if shard.resets.pending(wanted.consumer_group, queue).is_some() {
+        return Ok(Reply::success().with_remark("Offset has been previously reset").into());
+    }
     shard.offsets.commit(wanted.consumer_group, queue, QueueOffset(offset))?;
     Ok(Reply::success().into())
 }

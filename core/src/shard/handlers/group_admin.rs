@@ -155,7 +155,9 @@ pub(super) fn get_all<B: Buffer + 'static>(
     let mut body = BodyInPieces::default();
     body.open(r#"{"dataVersion":"#);
     body.value(&version);
-    body.open(r#","forbiddenTable":{},"subscriptionGroupTable":{"#);
+    body.open(r#","forbiddenTable":"#);
+    body.value(&shard.forbidden.shown());
+    body.open(r#","subscriptionGroupTable":{"#);
     let step = move |shard: &mut Shard<B>, _: i64| {
         let mut written = 0;
         let from = last.as_deref().map_or(Bound::Unbounded, Bound::Excluded);

@@ -35,15 +35,17 @@ pub(super) fn handle<B: Buffer + 'static>(
             Ok(knows) => knows_subscriptions &= knows,
             // The client's other groups must not suffer; the pulls of this one are refused, with the reason.
             Err(refusal) => {
+                knows_subscriptions = false;
                 let (group, remark) = (&consumer.group_name, &refusal.remark);
                 tracing::debug!(client = heartbeat.client_id, group, %remark, "group left out of a heartbeat");
             }
         }
     }
-    // A client that sent everything hears `true` too, as from a Java broker.
+    // A client that does not know of fingerprints hears `true`, as from a Java broker. One that does may leave its
+    // subscriptions out from now on if it hears `false`.
     let subscription_changed = match subscriptions {
-        Subscriptions::Full { .. } => true,
-        Subscriptions::LeftOut { .. } => !knows_subscriptions,
+        Subscriptions::Full { fingerprint: 0 } => true,
+        Subscriptions::Full { .. } | Subscriptions::LeftOut { .. } => !knows_subscriptions,
     };
     let reply = HeartbeatReply { subscription_changed: Some(subscription_changed), supports_v2: Some(true) };
     Ok(Reply::success().with_ext(reply).into())

@@ -3,6 +3,7 @@
 //! Dispatch and the list of supported codes follow from one list, below.
 
 mod ack_message;
+mod ask_client;
 mod auth_admin;
 mod broker_config;
 mod broker_stats;
@@ -16,6 +17,7 @@ mod consume_stats;
 mod consumer_list;
 mod consumer_offset;
 mod end_transaction;
+mod forbidden;
 mod group_admin;
 mod heartbeat;
 mod notification;
@@ -32,6 +34,7 @@ mod queue_locks;
 mod recall_message;
 mod reply_message;
 mod request_mode;
+mod reset_offset;
 mod send_back;
 mod send_message;
 mod timer_metrics;
@@ -186,4 +189,9 @@ handlers! {
     QUERY_CORRECTION_OFFSET => progress::correction_offsets,
     GET_ALL_CONSUMER_OFFSET => progress::all_offsets,
     CLONE_GROUP_OFFSET => progress::clone_offsets,
+    UPDATE_AND_GET_GROUP_FORBIDDEN => forbidden::update,
+    INVOKE_BROKER_TO_RESET_OFFSET => reset_offset::handle,
+    GET_CONSUMER_RUNNING_INFO => ask_client::running_info,
+    CONSUME_MESSAGE_DIRECTLY => ask_client::consume_directly,
+    INVOKE_BROKER_TO_GET_CONSUMER_STATUS => ask_client::consumer_status,
 }

@@ -13,7 +13,7 @@ use crate::service::Request;
 use crate::shard::filter::{Filter, parse_expression};
 use crate::shard::parked::{HOLD_MS_MAX, Wait};
 use crate::shard::pull::{PULL_BYTES_DEFAULT, PULL_BYTES_MAX, PULL_MESSAGES_MAX, ParkedPull, Pull, Pulled};
-use crate::shard::refusal::Refusal;
+use crate::shard::refusal::{ForbiddenBy, Refusal};
 use crate::shard::state::Shard;
 use crate::shard::stats::GroupMeasure;
 
@@ -24,6 +24,9 @@ pub(super) fn handle<B: Buffer + 'static>(
 ) -> Handled {
     let wanted = PullMessageRequest::decode(&request.header.ext)?;
     let pull = shard.check_pull(&wanted, now_ms)?;
+    if let Some(reply) = shard.hear_of_reset(wanted.consumer_group, &pull, now_ms) {
+        return Ok(reply.into());
+    }
     let pulled = shard.pull(&pull)?;
     let next = if let Pulled::Found(plan) = &pulled { plan.next_offset } else { pull.from };
     shard.offsets.note_pulled(wanted.consumer_group, pull.queue, next);
@@ -54,18 +57,18 @@ impl<B: Buffer + 'static> Shard<B> {
     fn check_pull(&mut self, wanted: &PullMessageRequest<'_>, now_ms: i64) -> Result<Pull, Refusal> {
         if self.settings.broker_perm & perm::READ == 0 {
             let remark = format!("the broker[{}] pulling message is forbidden", self.config.address.ip());
-            return Err(Refusal::new(ResponseCode::NO_PERMISSION, remark));
+            return Err(Refusal::forbidden(ForbiddenBy::Broker, remark));
         }
         let group = self.ensure_group(wanted.consumer_group, now_ms)?;
         if !group.consume_enable {
             let remark = format!("subscription group no permission, {}", wanted.consumer_group);
-            return Err(Refusal::new(ResponseCode::NO_PERMISSION, remark));
+            return Err(Refusal::forbidden(ForbiddenBy::Group, remark));
         }
         let group_sys_flag = group.group_sys_flag;
         let topic = self.topics.get(wanted.topic).ok_or_else(|| Refusal::topic_unknown(wanted.topic))?;
         if !topic.may_be_read() {
             let remark = format!("the topic[{}] pulling message is forbidden", wanted.topic);
-            return Err(Refusal::new(ResponseCode::NO_PERMISSION, remark));
+            return Err(Refusal::forbidden(ForbiddenBy::Topic, remark));
         }
         let queue = topic.queue_to_read(wanted.queue_id).ok_or_else(|| {
             let queues = topic.config().read_queue_nums;
@@ -115,7 +118,11 @@ impl<B: Buffer + 'static> Shard<B> {
         let may_broadcast = self.groups.get(group).is_some_and(|group| group.consume_broadcast_enable);
         if members.message_model() == MessageModel::Broadcasting && !may_broadcast {
             let remark = format!("the consumer group[{group}] can not consume by broadcast way");
-            return Err(Refusal::new(ResponseCode::NO_PERMISSION, remark));
+            return Err(Refusal::forbidden(ForbiddenBy::Broadcasting, remark));
+        }
+        if !self.forbidden.is_readable(group, topic) {
+            let remark = format!("the consumer group[{group}] is forbidden for topic[{topic}]");
+            return Err(Refusal::forbidden(ForbiddenBy::Subscription, remark));
         }
         let subscription = members.subscription(topic).ok_or_else(|| unknown("subscription"))?;
         if subscription.data().sub_version < wanted.sub_version {

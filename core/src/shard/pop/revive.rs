@@ -149,6 +149,8 @@ impl<B: Buffer + 'static> Shard<B> {
             deleted => self.offsets.apply(deleted),
         }
         self.pops.apply(deleted);
+        self.resets.apply(deleted);
+        self.forbidden.apply(deleted);
     }
 
     /// The topics from which messages of a topic come again to the groups that consume it.

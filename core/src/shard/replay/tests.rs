@@ -43,6 +43,9 @@ enum Step {
     MakeGroup { group: usize, retries: i32 },
     DeleteGroup { group: usize, forget_offsets: bool },
     Commit { group: usize, topic: usize, queue: i32, offset: u64 },
+    Reset { group: usize, topic: usize, offset: u64 },
+    HearOfReset { group: usize, topic: usize },
+    Forbid { group: usize, topic: usize, readable: bool },
     LogOffsets,
 }
 
@@ -57,6 +60,12 @@ fn any_step() -> impl Strategy<Value = Step> {
         2 => (group.clone(), 1..4i32).prop_map(|(group, retries)| Step::MakeGroup { group, retries }),
         1 => (group.clone(), any::<bool>())
             .prop_map(|(group, forget_offsets)| Step::DeleteGroup { group, forget_offsets }),
+        2 => (group.clone(), topic.clone(), 0..9u64)
+            .prop_map(|(group, topic, offset)| Step::Reset { group, topic, offset }),
+        1 => (group.clone(), topic.clone())
+            .prop_map(|(group, topic)| Step::HearOfReset { group, topic }),
+        1 => (group.clone(), topic.clone(), any::<bool>())
+            .prop_map(|(group, topic, readable)| Step::Forbid { group, topic, readable }),
         4 => (group, topic, 0..3i32, 0..9u64)
             .prop_map(|(group, topic, queue, offset)| Step::Commit { group, topic, queue, offset }),
         2 => Just(Step::LogOffsets),
@@ -65,7 +74,7 @@ fn any_step() -> impl Strategy<Value = Step> {
 
 /// The records that a shard logs when it lives through these steps.
 fn log_of(steps: &[Step]) -> Vec<ControlRecord> {
-    let Replay { mut topics, mut groups, mut offsets, .. } = empty();
+    let Replay { mut topics, mut groups, mut offsets, mut resets, mut forbidden, .. } = empty();
     let mut log = topics.ensure_system_topics(NOW).unwrap();
     log.extend(groups.ensure_system_groups(NOW).unwrap());
     for (now, step) in (NOW..).zip(steps) {
@@ -83,6 +92,7 @@ fn log_of(steps: &[Step]) -> Vec<ControlRecord> {
             Step::DeleteTopic { topic } => {
                 let deleted = topics.delete(TOPICS[topic], now).unwrap();
                 deleted.iter().for_each(|record| offsets.apply(record));
+                deleted.iter().for_each(|record| resets.apply(record));
                 log.extend(deleted);
             }
             Step::MakeGroup { group, retries } => {
@@ -96,12 +106,29 @@ fn log_of(steps: &[Step]) -> Vec<ControlRecord> {
             Step::DeleteGroup { group, forget_offsets } => {
                 let deleted = groups.delete(GROUPS[group], forget_offsets, now);
                 deleted.iter().for_each(|record| offsets.apply(record));
+                deleted.iter().for_each(|record| resets.apply(record));
+                deleted.iter().for_each(|record| forbidden.apply(record));
                 log.extend(deleted);
             }
             Step::Commit { group, topic, queue, offset } => {
                 if let Some(queue) = topics.get(TOPICS[topic]).and_then(|topic| topic.queue_to_read(queue)) {
                     offsets.commit(GROUPS[group], queue, QueueOffset(offset)).unwrap();
                 }
+            }
+            Step::Reset { group, topic, offset } => {
+                if let Some(topic) = topics.get(TOPICS[topic]) {
+                    let reset = [(topic.number().queue(0), QueueOffset(offset))];
+                    offsets.commit(GROUPS[group], reset[0].0, reset[0].1).unwrap();
+                    log.extend(resets.set(GROUPS[group], &reset).unwrap());
+                }
+            }
+            Step::HearOfReset { group, topic } => {
+                let queue = topics.get(TOPICS[topic]).map(|topic| topic.number().queue(0));
+                let heard = queue.and_then(|queue| resets.take(GROUPS[group], queue));
+                log.extend(heard.map(|(_, record)| record));
+            }
+            Step::Forbid { group, topic, readable } => {
+                log.extend(forbidden.set(GROUPS[group], TOPICS[topic], readable).unwrap());
             }
             Step::LogOffsets => log.extend(offsets.take_changes()),
         }

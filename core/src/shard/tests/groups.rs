@@ -1,9 +1,9 @@
 //! What tools are told about groups, and how they change them.
 
 use apogee_net::body::{
-    ConsumeStats, ConsumeStatsList, ConsumerConnection, ConsumerOffsetSerializeWrapper, DataVersion,
-    FromFastjson, GroupList, HeartbeatData, ProducerConnection, ProducerData, ProducerTableInfo,
-    QueryConsumeTimeSpanBody, QueryCorrectionOffsetBody, QuerySubscriptionResponseBody,
+    ConsumeStats, ConsumeStatsList, ConsumerConnection, ConsumerData, ConsumerOffsetSerializeWrapper,
+    DataVersion, FromFastjson, GroupList, HeartbeatData, ProducerConnection, ProducerData, ProducerTableInfo,
+    QueryConsumeTimeSpanBody, QueryCorrectionOffsetBody, QuerySubscriptionResponseBody, SubscriptionData,
     SubscriptionGroupConfig, SubscriptionGroupList, SubscriptionGroupWrapper, TopicList, parse, to_fastjson,
 };
 use apogee_net::code::{RequestCode, ResponseCode};
@@ -324,4 +324,114 @@ fn cloned_offsets_survive() {
     let other = [("srcGroup", "CG"), ("destGroup", "Other"), ("topic", "U"), ("offline", "true")];
     assert_eq!(world.tool(code, &other).code, ResponseCode::SUCCESS);
     assert_eq!(world.committed_offset("Other", "T").code, ResponseCode::QUERY_NOT_FOUND);
+}
+
+#[test]
+fn commits_are_checked_as_by_java() {
+    let mut world = consumed();
+    let code = RequestCode::UPDATE_CONSUMER_OFFSET;
+    let whole = [("consumerGroup", "CG"), ("topic", "T"), ("queueId", "0"), ("commitOffset", "1")];
+    let cases = [
+        ("queueId", None, ResponseCode::INVALID_PARAMETER, "QueueId is null, topic is T"),
+        ("commitOffset", None, ResponseCode::INVALID_PARAMETER, "Offset is null, topic is T"),
+        ("topic", Some("X"), ResponseCode::TOPIC_NOT_EXIST, "Topic X not exist!"),
+        ("consumerGroup", Some("X"), ResponseCode::SUBSCRIPTION_GROUP_NOT_EXIST, "Group X not exist!"),
+    ];
+    for (different, value, code_expected, remark) in cases {
+        let mut fields: Vec<_> = whole.into_iter().filter(|(name, _)| *name != different).collect();
+        fields.extend(value.map(|value| (different, value)));
+        let answer = world.tool(code, &fields);
+        assert_eq!((answer.code, &*answer.remark), (code_expected, remark));
+    }
+    assert_eq!(world.committed_offset("CG", "T").int("offset"), 2);
+    let not_to_zero = world.committed_offset("New", "T");
+    assert_eq!(not_to_zero.remark, "Not found, do not set to zero, maybe this group boot first");
+}
+
+#[test]
+fn a_fingerprint_stands_for_subscriptions_once_they_are_known() {
+    let mut world = World::new();
+    let heartbeat = |fingerprint, without_sub| {
+        let subscription = SubscriptionData::of_tags("T", "*", START_MS);
+        let consumer = ConsumerData {
+            group_name: "CG".into(),
+            subscription_data_set: if without_sub { Vec::new() } else { vec![subscription] },
+            ..Default::default()
+        };
+        to_fastjson(&HeartbeatData {
+            client_id: "client-1".into(),
+            consumer_data_set: vec![consumer],
+            heartbeat_fingerprint: fingerprint,
+            without_sub,
+            ..Default::default()
+        })
+    };
+    for (fingerprint, without_sub, is_changed) in
+        [(0, false, "true"), (7, true, "true"), (7, false, "false"), (7, true, "false"), (8, true, "true")]
+    {
+        let body = heartbeat(fingerprint, without_sub);
+        let answer = world.asked(CONSUMER, RequestCode::HEART_BEAT, &NoExt, &body);
+        assert_eq!(answer.ext["IS_SUPPORT_HEART_BEAT_V2"], "true");
+        assert_eq!(answer.ext["IS_SUB_CHANGE"], is_changed, "{fingerprint} {without_sub}");
+    }
+    let members = world.shard.clients.consumer_group("CG").unwrap();
+    assert!(members.subscription("T").is_some(), "left out is not taken away");
+}
+
+#[test]
+fn tags_are_never_refused_before_a_consumer_starts() {
+    let mut world = World::new();
+    let check = |subscription: &str| {
+        format!(r#"{{"clientId":"c","group":"CG","subscriptionData":{subscription}}}"#).into_bytes()
+    };
+    let code = RequestCode::CHECK_CLIENT_CONFIG;
+    for tags in
+        [r#"{"topic":"T","subString":" || "}"#, r#"{"topic":"T","subString":"A","expressionType":"TAG"}"#]
+    {
+        assert_eq!(world.asked(CONSUMER, code, &NoExt, &check(tags)).code, ResponseCode::SUCCESS);
+    }
+    let sql = r#"{"topic":"T","subString":"a >","expressionType":"SQL92"}"#;
+    assert_eq!(
+        world.asked(CONSUMER, code, &NoExt, &check(sql)).code,
+        ResponseCode::SUBSCRIPTION_PARSE_FAILED
+    );
+}
+
+#[test]
+fn members_hear_at_once_who_comes_and_goes_unless_their_group_does_not_want_to() {
+    let notified = RequestCode::NOTIFY_CONSUMER_IDS_CHANGED;
+    let (one, two) = (ConnectionId(11), ConnectionId(12));
+    for wants in [true, false] {
+        let mut world = World::new();
+        let config = SubscriptionGroupConfig {
+            group_name: "CG".into(),
+            notify_consumer_ids_changed_enable: wants,
+            ..Default::default()
+        };
+        let code = RequestCode::UPDATE_AND_CREATE_SUBSCRIPTIONGROUP;
+        world.asked(TOOL, code, &NoExt, &to_fastjson(&config));
+        let heard = |world: &mut World, expected: &[ConnectionId], what: &str| {
+            let expected: Vec<_> = expected.iter().filter(|_| wants).map(|to| (*to, notified)).collect();
+            assert_eq!(world.take_pushed(), expected, "{what}");
+        };
+        world.heartbeat(one, "client-1", "CG", "T", "*");
+        heard(&mut world, &[one], "a member comes");
+        world.heartbeat(two, "client-2", "CG", "T", "*");
+        heard(&mut world, &[one, two], "another comes");
+        world.tool(RequestCode::UNREGISTER_CLIENT, &[("clientID", "client-9"), ("consumerGroup", "CG")]);
+        heard(&mut world, &[], "a stranger leaves");
+        let leave = [("clientID", "client-2"), ("consumerGroup", "CG")];
+        world.asked(two, RequestCode::UNREGISTER_CLIENT, &leave, b"");
+        heard(&mut world, &[one], "a member leaves");
+        world.tick(60_000);
+        world.heartbeat(two, "client-2", "CG", "T", "*");
+        heard(&mut world, &[one, two], "it comes again");
+        world.tick(70_000);
+        heard(&mut world, &[two], "a member was silent for 120 s");
+        world.heartbeat(one, "client-1", "CG", "T", "*");
+        world.take_pushed();
+        world.shard.on_connection_closed(one, world.now_ms);
+        world.settle();
+        heard(&mut world, &[two], "a connection is lost");
+    }
 }

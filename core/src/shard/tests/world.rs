@@ -121,6 +121,7 @@ pub(in crate::shard) fn open(disk: &SimDisk, log_config: &LogConfig, now_ms: i64
         enable_property_filter: true,
         settings: Settings::default(),
         properties: Rc::default(),
+        server_side_reset: true,
     };
     let mut replay = Replay::new(policy(), true);
     let recovered = recover(disk, log_config, &mut replay).unwrap();

@@ -33,6 +33,9 @@ const BODY: [u8; 1024] = [b'x'; 1024];
 const PROPERTIES: &str = "TRAN_MSG\u{1}true\u{2}PGROUP\u{1}PG\u{2}WAIT\u{1}true\u{2}";
 const QUEUES: usize = 4;
 
+/// The second segment is made meanwhile.
+const WARM_UP: Duration = Duration::from_secs(5);
+
 fn main() {
     let mut numbers = std::env::args().skip(1).filter_map(|arg| arg.parse::<u64>().ok());
     let seconds = numbers.next().unwrap_or(10);
@@ -41,18 +44,23 @@ fn main() {
 
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let server = Server::start(dir.path(), "");
-    let until = Instant::now() + Duration::from_secs(seconds);
     let address = server.address();
+    // One to its end: a new broker has no segment yet.
+    let now = Instant::now();
+    Producer::new(TcpStream::connect(address).unwrap(), 0, 1).run(now, now);
+    let from = Instant::now() + WARM_UP;
+    let until = from + Duration::from_secs(seconds);
     let clients: Vec<_> = (0..connections)
         .map(|number| {
             let stream = TcpStream::connect(address).unwrap();
             stream.set_nodelay(true).unwrap();
             stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
-            std::thread::spawn(move || Producer::new(stream, number, in_flight).run(until))
+            std::thread::spawn(move || Producer::new(stream, number, in_flight).run(from, until))
         })
         .collect();
     let mut took: Vec<Duration> = clients.into_iter().flat_map(|client| client.join().unwrap()).collect();
     server.stop();
+    assert!(!took.is_empty(), "no transaction ended in the time measured");
     took.sort();
     let at = |share: f64| took[((took.len() - 1) as f64 * share) as usize];
     println!(
@@ -82,8 +90,8 @@ impl Producer {
         Producer { stream, out, received, queue_id, begun: vec![Instant::now(); in_flight] }
     }
 
-    /// How long each transaction took.
-    fn run(mut self, until: Instant) -> Vec<Duration> {
+    /// How long each transaction took that ended in the time measured.
+    fn run(mut self, from: Instant, until: Instant) -> Vec<Duration> {
         let mut took = Vec::new();
         let mut under_way = self.begun.len();
         (0..under_way).for_each(|nth| self.begin(nth));
@@ -101,8 +109,11 @@ impl Producer {
                     self.commit(nth, &SendMessageReply::decode(&header.ext).unwrap());
                     continue;
                 }
-                took.push(self.begun[nth].elapsed());
-                if Instant::now() < until {
+                let now = Instant::now();
+                if (from..until).contains(&now) {
+                    took.push(now - self.begun[nth]);
+                }
+                if now < until {
                     self.begin(nth);
                 } else {
                     under_way -= 1;

@@ -102,6 +102,11 @@ impl ResetTable {
         self.groups.get(group)?.get(&queue).copied()
     }
 
+    /// A queue of the topic in which the group has yet to hear of a reset.
+    pub fn first_of(&self, group: &str, topic: TopicNumber) -> Option<QueueKey> {
+        self.groups.get(group)?.range(topic.queues()).next().map(|(queue, _)| *queue)
+    }
+
     /// The group hears of its reset.
     pub fn take(&mut self, group: &str, queue: QueueKey) -> Option<(QueueOffset, ControlRecord)> {
         let offset = self.pending(group, queue)?;
@@ -201,6 +206,7 @@ mod tests {
         let (offset, record) = table.take("g", TEA.queue(1)).unwrap();
         log.push(record);
         assert_eq!((offset, table.len()), (QueueOffset(6), 1));
+        assert_eq!((table.first_of("g", TEA), table.first_of("g", RUM)), (Some(TEA.queue(0)), None));
         assert_eq!(table.take("g", TEA.queue(1)), None);
         assert_eq!(rebuilt_from(log), table);
         assert_eq!(rebuilt_from(table.snapshot()), table);

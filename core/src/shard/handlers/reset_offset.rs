@@ -110,6 +110,17 @@ impl<B: Buffer + 'static> Shard<B> {
         Some(Reply::new(ResponseCode::PULL_OFFSET_MOVED).with_remark("OFFSET_RESET").with_ext(ext))
     }
 
+    /// A group that pops begins where the offsets say, so its next pop knows of the reset; of at most
+    /// [`STEP_UNITS`] queues at once.
+    pub(in crate::shard) fn pop_hears_of_resets(&mut self, group: &str, topic: TopicNumber, now_ms: i64) {
+        for _ in 0..STEP_UNITS {
+            let Some(queue) = self.resets.first_of(group, topic) else { return };
+            if let Some((_, record)) = self.resets.take(group, queue) {
+                self.journal(record, Then::Nothing, now_ms);
+            }
+        }
+    }
+
     /// Parked pulls of a group end, so that it asks again and hears of its reset.
     fn wake_members(&mut self, group: &str, offsets: &[(QueueKey, QueueOffset)], now_ms: i64) {
         let Some(members) = self.clients.consumer_group(group) else { return };

@@ -100,6 +100,7 @@ impl<B: Buffer + 'static> Shard<B> {
         to: Option<ReplyTo>,
         now_ms: i64,
     ) -> Result<Popped, super::super::handlers::Unanswered> {
+        self.pop_hears_of_resets(&pop.group, pop.topic, now_ms);
         let plan = self.plan_pop(pop, now_ms)?;
         self.popping.turn = self.popping.turn.wrapping_add(1);
         for &(queue, offset) in &plan.moved {

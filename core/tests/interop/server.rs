@@ -65,15 +65,11 @@ impl Server {
         let settings = work.join("settings.toml");
         std::fs::write(&settings, SETTINGS).expect("write the server's settings");
         let more = vec!["--config".into(), settings.into_os_string()];
-        Server::start_standalone(work, SHARDS, Ports::free(SHARDS), more)
+        Server::start_shards(work, SHARDS, Ports::free(SHARDS), more)
     }
 
-    /// With no settings but the defaults.
-    pub(crate) fn start_shards(work: &Path, shards: u16, ports: Ports) -> Server {
-        Server::start_standalone(work, shards, ports, Vec::new())
-    }
-
-    fn start_standalone(work: &Path, shards: u16, ports: Ports, more: Vec<OsString>) -> Server {
+    /// With arguments beyond those of every run.
+    pub(crate) fn start_shards(work: &Path, shards: u16, ports: Ports, more: Vec<OsString>) -> Server {
         let program = std::env::var_os("APOGEE_INTEROP_SERVER")
             .unwrap_or_else(|| OsString::from(env!("CARGO_BIN_EXE_apogee")));
         let args = ["standalone".into(), "--data".into(), work.join("data").into_os_string()]

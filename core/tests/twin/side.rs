@@ -49,7 +49,7 @@ impl Side {
 
     pub(crate) fn apogee(work: &Path, ports: Ports) -> Side {
         let work = folder(work, "apogee");
-        let server = Server::start_shards(&work, 1, ports);
+        let server = Server::start_shards(&work, 1, ports, Vec::new());
         Side { ports, work, server }
     }
 

@@ -515,16 +515,6 @@ proptest! {
     }
 
     #[test]
-    fn properties_are_walked_as_everywhere(
-        bytes in prop::collection::vec(prop_oneof![Just(1_u8), Just(2), 97..100_u8], 0..40),
-    ) {
-        let properties = apogee_net::message::Properties(&bytes);
-        let mut walked = Vec::new();
-        evaluate::for_each_pair(properties, |name, value| walked.push((name, value)));
-        prop_assert_eq!(walked, properties.iter().collect::<Vec<_>>());
-    }
-
-    #[test]
     fn any_text_is_an_expression_or_an_error(text in prop_oneof![any::<String>(), any_pieces()]) {
         if let Ok(expression) = SqlExpression::parse(&text) {
             prop_assert!(expression.nodes() > 0);

@@ -6,11 +6,11 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc;
+use std::sync::{Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 /// From the start of the process to its `ready` line. Generous: the first start prepares segments on a slow disk.
-const READY_TIME_MAX: Duration = Duration::from_secs(90);
+const READY_TIME_MAX: Duration = Duration::from_secs(240);
 /// From SIGTERM to exit.
 const STOP_TIME_MAX: Duration = Duration::from_secs(30);
 /// More than one, so that clients see more than one broker.
@@ -183,12 +183,16 @@ fn tail(log: &Path) -> String {
     format!("--- end of {} ---\n{shown}", log.display())
 }
 
-/// First of `count` ports in a row that are free now.
+/// First of `count` ports in a row that are free now and were not given before: suites may start at the same time.
 fn free_ports(count: u16) -> u16 {
+    static GIVEN: Mutex<u32> = Mutex::new(0);
+    let mut given = GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
     let span = u32::from(BASE_PORTS.end - BASE_PORTS.start - count);
-    let start = std::process::id().wrapping_mul(7919);
-    (0..span)
-        .map(|i| BASE_PORTS.start + (start.wrapping_add(i * u32::from(count)) % span) as u16)
-        .find(|&first| (first..first + count).all(|p| TcpListener::bind(("127.0.0.1", p)).is_ok()))
-        .expect("free ports")
+    let start = std::process::id().wrapping_mul(7919).wrapping_add(*given);
+    let (after, first) = (0..span)
+        .map(|i| (*given + i + u32::from(count), BASE_PORTS.start + (start.wrapping_add(i) % span) as u16))
+        .find(|&(_, first)| (first..first + count).all(|p| TcpListener::bind(("127.0.0.1", p)).is_ok()))
+        .expect("free ports");
+    *given = after;
+    first
 }

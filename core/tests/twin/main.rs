@@ -22,7 +22,7 @@ mod wire;
 use std::fs::File;
 use std::io::Write;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::OnceLock;
 
 use commands::Commands;
 use differences::Comparison;
@@ -119,11 +119,10 @@ fn against_itself() -> bool {
     std::env::var("APOGEE_TWIN_ITSELF").as_deref() == Ok("1")
 }
 
-/// What is around each suite: one at a time, tools looked for, programs built. The folder with data and logs is kept
-/// if something failed.
+/// What is around each suite: tools looked for, programs built. The folder with data and logs is kept if something
+/// failed. Suites run at the same time, for most of their time is spent waiting.
 fn suite(name: &'static str, run: impl FnOnce(&Java, &Path)) {
-    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    static JAVA: OnceLock<Java> = OnceLock::new();
 
     if let Some(missing) = Java::missing() {
         assert!(
@@ -133,13 +132,13 @@ fn suite(name: &'static str, run: impl FnOnce(&Java, &Path)) {
         println!("{name}: skipped: no `{missing}` in PATH");
         return;
     }
-    let java = Java::build();
+    let java = JAVA.get_or_init(Java::build);
     let work = tempfile::Builder::new()
         .prefix(&format!("twin-{name}-"))
         .tempdir_in(env!("CARGO_TARGET_TMPDIR"))
         .expect("a folder for data and logs");
     let path = work.keep();
     println!("{name}: data and logs in {} until it has passed", path.display());
-    run(&java, &path);
+    run(java, &path);
     std::fs::remove_dir_all(&path).expect("remove the folder of a suite that passed");
 }

@@ -35,6 +35,8 @@ public final class Examples {
             Capture.Running running = Capture.start(() ->
                 example.getMethod("main", String[].class).invoke(null, (Object) arguments));
             running.await(words[1], Integer.parseInt(words[2]), Long.parseLong(words[3]));
+            // Before anything is closed: what programs say to that is not theirs.
+            String printed = running.printed();
             if (words[0].equals("start")) {
                 background = running;
             } else {
@@ -45,7 +47,7 @@ public final class Examples {
                 }
                 running.end();
             }
-            answers.println(JSON.toJSONString(running.printed()));
+            answers.println(JSON.toJSONString(printed));
             answers.flush();
         }
         Runtime.getRuntime().halt(0);

@@ -13,6 +13,8 @@ pub(crate) enum Detail {
     Keys,
 }
 
+/// Where errors refer to, in the server's words or the client's.
+const FAQ: &str = "https://rocketmq.apache.org/docs/bestPractice/06FAQ";
 /// Positions in a log and memory addresses: small numbers that mean nothing to anybody else.
 const PLACES: &[&str] = &[
     "commitLogOffset=",
@@ -34,9 +36,13 @@ pub(crate) fn lines(text: &str, side: &Side, detail: Detail) -> Vec<String> {
     let text = text
         .replace(&side.ports.namesrv.to_string(), "NAMESRV")
         .replace(&side.ports.broker.to_string(), "BROKER")
-        .replace(&work, "WORK");
+        .replace(&work, "WORK")
+        // Several of which some commands print in one line, in any order.
+        .replace("]MessageTrack [", "]\nMessageTrack [");
     text.lines()
         // Where in the tools an exception passed says nothing about the server.
+        // Nor does the page that an error refers to.
+        .filter(|line| !line.contains(FAQ))
         .filter(|line| !line.starts_with("\tat ") && !line.starts_with("\t... ") && !is_of_thread_dump(line))
         .map(|line| squeeze(&tokens(line, detail)))
         .map(|line| if detail == Detail::Keys { key(&line) } else { line })
@@ -77,7 +83,7 @@ fn tokens(line: &str, detail: Detail) -> String {
         if let Some(name) = rest.strip_prefix('@') {
             let object = run(name, |c| c.is_ascii_hexdigit());
             if object >= OBJECT_DIGITS && !name[object..].starts_with(|c: char| c.is_ascii_alphanumeric()) {
-                out.push_str("@OBJECT");
+                out.push_str(if detail == Detail::Exact { "@OBJECT" } else { "@N" });
                 rest = &name[object..];
                 continue;
             }

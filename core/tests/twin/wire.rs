@@ -67,7 +67,10 @@ impl<'a> Asker<'a> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
         let mut request = request.clone();
         for (_, value) in &mut request.ext {
-            *value = value.replace("$msgId", &self.msg_id).replace("$now", &now.to_string());
+            *value = value
+                .replace("$msgId", &self.msg_id)
+                .replace("$place", &place_in_log(&self.msg_id).to_string())
+                .replace("$now", &now.to_string());
         }
         let connection = match request.to {
             Receiver::Broker => &mut self.broker,
@@ -97,6 +100,11 @@ impl<'a> Asker<'a> {
         // Short lines of a body's keys: addresses in them, ids and times.
         normal::lines(&lines.join("\n"), self.side, Detail::Exact)
     }
+}
+
+/// The last eight bytes of an offset message id; zero without one.
+fn place_in_log(msg_id: &str) -> u64 {
+    msg_id.get(msg_id.len().saturating_sub(16)..).map_or(0, |hex| u64::from_str_radix(hex, 16).unwrap_or(0))
 }
 
 /// Messages, JSON, `key=value` lines, or something else.

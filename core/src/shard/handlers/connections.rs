@@ -142,7 +142,8 @@ pub(super) fn all_producers<B: Buffer + 'static>(
                 client_id: member.client_id().to_owned(),
                 language: member.language().name().to_owned(),
                 last_update_timestamp: member.heard_ms(),
-                remote_ip: member.address().to_string(),
+                // As Java writes an address (`Channel#remoteAddress`).
+                remote_ip: format!("/{}", member.address()),
                 version: member.version(),
             });
             *last = Some(connection);

@@ -109,7 +109,7 @@ fn producers_are_listed_by_group() {
     let expected = r#"{"connectionSet":[{"clientAddr":"10.0.0.1:5555","clientId":"p-1","language":"JAVA","version":479}]}"#;
     assert_eq!(String::from_utf8(known.body).unwrap(), expected);
     let all = world.tool(RequestCode::GET_ALL_PRODUCER_INFO, &[]);
-    let expected = r#"{"data":{"PG":[{"clientId":"p-1","language":"JAVA","lastUpdateTimestamp":1700000000000,"remoteIP":"10.0.0.1:5555","version":479}],"QG":[{"clientId":"p-2","language":"JAVA","lastUpdateTimestamp":1700000000000,"remoteIP":"10.0.0.1:5555","version":479}]}}"#;
+    let expected = r#"{"data":{"PG":[{"clientId":"p-1","language":"JAVA","lastUpdateTimestamp":1700000000000,"remoteIP":"/10.0.0.1:5555","version":479}],"QG":[{"clientId":"p-2","language":"JAVA","lastUpdateTimestamp":1700000000000,"remoteIP":"/10.0.0.1:5555","version":479}]}}"#;
     assert_eq!(String::from_utf8(all.body).unwrap(), expected);
 }
 

@@ -107,7 +107,7 @@ impl<B: Buffer + 'static> Shard<B> {
         now_ms: i64,
     ) -> Result<Target, Refusal> {
         if let Some(group) = topics::group_of_retry_topic(send.topic) {
-            let config = self.groups.get(group).ok_or_else(|| Refusal::group_unknown(group))?;
+            let config = self.ensure_group(group, now_ms)?;
             let max = send.max_reconsume_times.unwrap_or(config.retry_max_times);
             if send.reconsume_times > max || self.locks.is_group_ordered(group, now_ms) {
                 if let Some(record) = self.topics.ensure_dead_letter_topic(group, now_ms)? {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use apogee_net::body::perm;
 use apogee_net::code::ResponseCode;
 use apogee_storage::Buffer;
 
@@ -16,6 +17,14 @@ pub(super) struct Checked {
 }
 
 impl<B: Buffer + 'static> Shard<B> {
+    pub(super) fn check_broker_readable(&self, doing: &str) -> Result<(), Refusal> {
+        if self.settings.broker_perm & perm::READ != 0 {
+            return Ok(());
+        }
+        let remark = format!("the broker[{}] {doing} message is forbidden", self.config.address.ip());
+        Err(Refusal::new(ResponseCode::NO_PERMISSION, remark))
+    }
+
     pub(super) fn check_pop(
         &mut self,
         group: &str,
@@ -23,6 +32,7 @@ impl<B: Buffer + 'static> Shard<B> {
         queue_id: i32,
         now_ms: i64,
     ) -> Result<Checked, Refusal> {
+        self.check_broker_readable("peeking")?;
         let known = self.topics.get(topic).ok_or_else(|| Refusal::topic_unknown(topic))?;
         if !known.may_be_read() {
             let remark = format!("the topic[{topic}] peeking message is forbidden");

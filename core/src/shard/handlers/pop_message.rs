@@ -32,6 +32,7 @@ pub(super) fn handle<B: Buffer + 'static>(
         let remark = format!("the broker[{}] pop message is timeout too much", shard.config.address.ip());
         return Err(Refusal::new(ResponseCode::POLLING_TIMEOUT, remark).into());
     }
+    shard.check_broker_readable("pop")?;
     if wanted.messages_max > POP_MESSAGES_MAX {
         let remark = format!(
             "the broker[{}] pop message's num is greater than {POP_MESSAGES_MAX}",
@@ -46,10 +47,6 @@ pub(super) fn handle<B: Buffer + 'static>(
             let remark = "parse the consumer's subscription failed";
             Refusal::new(ResponseCode::SUBSCRIPTION_PARSE_FAILED, remark)
         })?;
-    if filter.sql().is_some() {
-        let remark = "pops filter by tags only";
-        return Err(Refusal::new(ResponseCode::SUBSCRIPTION_PARSE_FAILED, remark).into());
-    }
     shard.check_changes_flow()?;
     let pop = Pop {
         group: checked.group,
@@ -62,30 +59,22 @@ pub(super) fn handle<B: Buffer + 'static>(
         attempt_id: wanted.attempt_id.filter(|id| !id.is_empty()).map(Into::into),
         init_mode: wanted.init_mode,
     };
-    let (rest, is_cut_short) = match shard.pop(&pop, request.reply_to(), now_ms)? {
-        Popped::Given { rest } => {
-            if rest > 0 {
-                shard.popping.look_again(pop.key());
-            }
-            return Ok(Answer::Later);
-        }
-        Popped::Nothing { rest, is_cut_short } => (rest, is_cut_short),
-    };
     // By the client's clock, but not longer than it asked for by ours.
     let held_ms = wanted.poll_ms.clamp(0, HOLD_MS_MAX);
     let deadline_ms = ends_ms.min(now_ms + held_ms);
-    let (Some(to), true) = (request.reply_to(), wanted.poll_ms > 0 && deadline_ms - now_ms > HOLD_MS_MIN)
-    else {
-        return Ok(pop.nothing(ResponseCode::POLLING_TIMEOUT, rest, now_ms).into());
-    };
-    let key = pop.key();
-    match shard.popping.polls.park(key.clone(), request.connection, deadline_ms, ParkedPop { to, pop }) {
-        Ok(()) => {
-            if is_cut_short {
-                shard.popping.look_again(key);
-            }
-            Ok(Answer::Later)
+    let deadline_ms = if deadline_ms - now_ms > HOLD_MS_MIN { deadline_ms } else { now_ms };
+    if pop.filter.sql().is_some() {
+        if let Some(to) = request.reply_to() {
+            shard.sift(ParkedPop { to, pop }, deadline_ms, now_ms);
         }
-        Err((_, ParkedPop { pop, .. })) => Ok(pop.nothing(ResponseCode::POLLING_FULL, rest, now_ms).into()),
+        return Ok(Answer::Later);
     }
+    match (shard.pop(&pop, request.reply_to(), now_ms)?, request.reply_to()) {
+        (Popped::Given { rest: 1.. }, _) => shard.popping.look_again(pop.key()),
+        (Popped::Nothing { rest, is_cut_short }, Some(to)) => {
+            shard.park_pop(ParkedPop { to, pop }, deadline_ms, rest, is_cut_short, now_ms);
+        }
+        (Popped::Given { .. } | Popped::Nothing { .. }, _) => {}
+    }
+    Ok(Answer::Later)
 }

@@ -118,6 +118,10 @@ impl<B: Buffer + 'static> Shard<B> {
             if let Some((_, record)) = self.resets.take(group, queue) {
                 self.journal(record, Then::Nothing, now_ms);
             }
+            // What an ordered pop gave out before stops the queue no more.
+            if let Some(record) = self.pops.clear_order(group, queue) {
+                self.journal(record, Then::Nothing, now_ms);
+            }
         }
     }
 

@@ -19,7 +19,7 @@ use super::super::state::Shard;
 use super::super::stats::{GroupMeasure, Totals};
 use super::super::topics::TopicNumber;
 use super::order::{Order, separate};
-use super::plan::{FoundQueue, Pop};
+use super::plan::{FoundQueue, Messages, Pop};
 use super::retry_topic::retry_kind;
 use crate::service::{Reply, ReplyTo};
 
@@ -39,9 +39,10 @@ pub(super) struct Delivery<B> {
     starts: String,
     offsets: String,
     order_counts: Option<String>,
-    runs: SmallVec<[Run<B>; 4]>,
+    messages: SmallVec<[Fetch; 4]>,
     /// Of retry topics: they are delivered under their original topic, so they have to be read and written anew.
     retries: SmallVec<[Run<B>; 4]>,
+    retries_read: SmallVec<[Bytes; 2]>,
     retry_starts: SmallVec<[(RetryKind, u64); 2]>,
     /// All of it.
     got: Totals,
@@ -59,8 +60,9 @@ impl<B: Buffer + 'static> Delivery<B> {
             starts: String::new(),
             offsets: String::new(),
             order_counts,
-            runs: SmallVec::new(),
+            messages: SmallVec::new(),
             retries: SmallVec::new(),
+            retries_read: SmallVec::new(),
             retry_starts: SmallVec::new(),
             got: Totals::default(),
         }
@@ -74,10 +76,10 @@ impl<B: Buffer + 'static> Delivery<B> {
 
     /// One entry for each queue: `{retry} {queue} {start}` and `{retry} {queue} {offset},…`.
     pub(super) fn add(&mut self, queues: SmallVec<[FoundQueue<B>; 4]>) {
-        for FoundQueue { source, start, next: _, offsets, runs } in queues {
+        for FoundQueue { source, start, next: _, offsets, messages } in queues {
             let (retry, queue_id) = (source.kind.letter(), source.queue_id);
             self.got.messages += offsets.len() as u64;
-            self.got.bytes += runs.iter().map(Run::bytes).sum::<u64>();
+            self.got.bytes += messages.bytes();
             separate(&mut self.starts);
             let _ = write!(self.starts, "{retry} {queue_id} {start}");
             separate(&mut self.offsets);
@@ -86,11 +88,17 @@ impl<B: Buffer + 'static> Delivery<B> {
                 let comma = if nth > 0 { "," } else { "" };
                 let _ = write!(self.offsets, "{comma}{offset}");
             }
-            if source.kind == RetryKind::Normal {
-                self.runs.extend(runs);
-            } else {
-                self.retries.extend(runs);
+            let is_retry = source.kind != RetryKind::Normal;
+            if is_retry {
                 self.retry_starts.push((source.kind, start));
+            }
+            match messages {
+                Messages::Runs(runs) if is_retry => self.retries.extend(runs),
+                Messages::Loaded(read) if is_retry => self.retries_read.extend(read),
+                Messages::Runs(runs) => self.messages.extend(runs.into_iter().map(Fetch::from)),
+                Messages::Loaded(read) => {
+                    self.messages.extend(read.into_iter().map(|read| Fetch::Here(Chunk::from(read))));
+                }
             }
         }
     }
@@ -177,17 +185,22 @@ impl<B: Buffer + 'static> Shard<B> {
     /// Answers a pop whose check points are durable.
     pub(super) fn deliver_popped(&mut self, mut delivery: Delivery<B>, to: ReplyTo, now_ms: i64) {
         let retries = std::mem::take(&mut delivery.retries);
-        if retries.is_empty() {
-            return self.send_delivery(delivery, Bytes::new(), to);
+        if retries.is_empty() && delivery.retries_read.is_empty() {
+            return self.send_delivery(delivery, to);
         }
         let then = move |shard: &mut Shard<B>, read: Result<Bytes, _>, _| match (
             read,
             shard.topics.by_number(delivery.topic),
         ) {
-            (Ok(stored), Some(topic)) => {
+            (Ok(read), Some(topic)) => {
                 let topic = &topic.config().topic_name;
-                let rewritten = delivery.rewrite(&stored, topic, &shard.config.broker_name);
-                shard.send_delivery(delivery, rewritten, to);
+                for read in std::mem::take(&mut delivery.retries_read).iter().chain([&read]) {
+                    let rewritten = delivery.rewrite(read, topic, &shard.config.broker_name);
+                    if !rewritten.is_empty() {
+                        delivery.messages.push(Fetch::Here(Chunk::from(rewritten)));
+                    }
+                }
+                shard.send_delivery(delivery, to);
             }
             (Ok(_), None) => {
                 let remark = "the topic was deleted meanwhile";
@@ -201,16 +214,12 @@ impl<B: Buffer + 'static> Shard<B> {
         self.load_plan(retries, now_ms, Box::new(then));
     }
 
-    fn send_delivery(&mut self, delivery: Delivery<B>, rewritten: Bytes, to: ReplyTo) {
+    fn send_delivery(&mut self, delivery: Delivery<B>, to: ReplyTo) {
         let Delivery { ref group, topic, got, .. } = delivery;
         let meter = self.stats.meters.of_group(group, topic, GroupMeasure::Got, || false);
         self.stats.on_found(meter, got);
         let reply = delivery.reply();
-        let mut fetches: SmallVec<[Fetch; 4]> = delivery.runs.into_iter().map(Fetch::from).collect();
-        if !rewritten.is_empty() {
-            fetches.push(Fetch::Here(Chunk::from(rewritten)));
-        }
-        self.send_read(to, reply, fetches);
+        self.send_read(to, reply, delivery.messages);
     }
 
     /// Answers with a body that lies in memory, or has to be fetched first.

@@ -7,6 +7,7 @@ mod polls;
 mod record;
 mod retry_topic;
 mod revive;
+mod sift;
 mod table;
 #[cfg(test)]
 pub(in crate::shard) mod tests;

@@ -4,11 +4,14 @@ use std::sync::Arc;
 
 use apogee_net::message::RetryKind;
 use apogee_storage::{Buffer, IndexFault, QueueKey, QueueOffset, ReadLimits, Run};
+use bytes::Bytes;
 use smallvec::SmallVec;
 
 use super::super::commit::Then;
 use super::super::control::ControlRecord;
 use super::super::filter::Filter;
+use super::super::handlers::Unanswered;
+use super::super::offsets::OffsetError;
 use super::super::pull::PULL_BYTES_DEFAULT;
 use super::super::refusal::Refusal;
 use super::super::state::Shard;
@@ -60,13 +63,19 @@ pub(in crate::shard) struct PopSource {
 /// What a pop would give out.
 #[derive(Debug)]
 pub(super) struct Plan<B> {
-    pub queues: SmallVec<[FoundQueue<B>; 4]>,
+    queues: SmallVec<[FoundQueue<B>; 4]>,
     /// Queues in which the filter takes nothing up to an offset, and those that the group is new to.
     moved: SmallVec<[(QueueKey, QueueOffset); 4]>,
     /// Messages that the group has not been given yet.
     pub rest: i64,
     /// There may be more behind what was looked at.
     pub is_cut_short: bool,
+}
+
+impl<B> Default for Plan<B> {
+    fn default() -> Self {
+        Plan { queues: SmallVec::new(), moved: SmallVec::new(), rest: 0, is_cut_short: false }
+    }
 }
 
 /// Messages of one queue.
@@ -76,7 +85,23 @@ pub(super) struct FoundQueue<B> {
     pub start: u64,
     pub next: u64,
     pub offsets: Vec<u64>,
-    pub runs: SmallVec<[Run<B>; 4]>,
+    pub messages: Messages<B>,
+}
+
+/// Where messages are, in the order of their offsets.
+#[derive(Debug)]
+pub(super) enum Messages<B> {
+    Runs(SmallVec<[Run<B>; 4]>),
+    Loaded(SmallVec<[Bytes; 2]>),
+}
+
+impl<B> Messages<B> {
+    pub(super) fn bytes(&self) -> u64 {
+        match self {
+            Messages::Runs(runs) => runs.iter().map(Run::bytes).sum(),
+            Messages::Loaded(loaded) => loaded.iter().map(|piece| piece.len() as u64).sum(),
+        }
+    }
 }
 
 /// What became of a pop.
@@ -93,26 +118,38 @@ pub(in crate::shard) enum Popped {
 }
 
 impl<B: Buffer + 'static> Shard<B> {
-    /// Gives out what there is, to be answered to `to`. A fault is met only in front of all that could be given.
+    /// Gives out what there is, to be answered to `to`. A fault is met only in front of all that could be given. Not
+    /// for expressions, see [`sift`](Shard::sift).
     pub(in crate::shard) fn pop(
         &mut self,
         pop: &Pop,
         to: Option<ReplyTo>,
         now_ms: i64,
-    ) -> Result<Popped, super::super::handlers::Unanswered> {
+    ) -> Result<Popped, Unanswered> {
         self.pop_hears_of_resets(&pop.group, pop.topic, now_ms);
         let plan = self.plan_pop(pop, now_ms)?;
+        Ok(self.give(pop, plan, to, now_ms)?)
+    }
+
+    /// Gives out what was planned.
+    pub(super) fn give(
+        &mut self,
+        pop: &Pop,
+        plan: Plan<B>,
+        to: Option<ReplyTo>,
+        now_ms: i64,
+    ) -> Result<Popped, OffsetError> {
+        let Plan { queues, moved, rest, is_cut_short } = plan;
         self.popping.turn = self.popping.turn.wrapping_add(1);
-        for &(queue, offset) in &plan.moved {
+        for (queue, offset) in moved {
             self.offsets.commit(&pop.group, queue, offset)?;
         }
-        let Plan { queues, rest, is_cut_short, .. } = plan;
         if queues.is_empty() {
             return Ok(Popped::Nothing { rest, is_cut_short });
         }
         let order_counts = pop.is_ordered.then(String::new);
         let mut delivery = Delivery::new(pop, now_ms, rest, order_counts);
-        let records = if pop.is_ordered {
+        let mut records = if pop.is_ordered {
             self.take_ordered(pop, &queues, &mut delivery, now_ms)
         } else {
             self.take(pop, &queues, now_ms)
@@ -126,11 +163,11 @@ impl<B: Buffer + 'static> Shard<B> {
                     (None, Ok(_)) => {}
                 }
             }));
-        let (last, before) = records.split_last().expect("a record for what was found");
-        for record in before {
-            self.journal(record.clone(), Then::Nothing, now_ms);
+        let last = records.pop().expect("a record for what was found");
+        for record in records {
+            self.journal(record, Then::Nothing, now_ms);
         }
-        self.journal(last.clone(), deliver, now_ms);
+        self.journal(last, deliver, now_ms);
         Ok(Popped::Given { rest })
     }
 
@@ -239,6 +276,42 @@ impl<B: Buffer + 'static> Shard<B> {
         }
     }
 
+    /// Whether a pop takes something of a queue, and from where.
+    pub(super) fn look(
+        &self,
+        pop: &Pop,
+        source: PopSource,
+        left: &Left,
+        plan: &mut Plan<B>,
+        now_ms: i64,
+    ) -> Look {
+        let queue = source.queue;
+        // What lies behind blocked messages counts not as waiting: it would wake pops that get nothing.
+        if pop.is_ordered && self.pops.is_blocked(&pop.group, queue, pop.attempt_id.as_deref(), now_ms) {
+            return Look::Away;
+        }
+        let (from, is_new) = self.pop_position(&pop.group, source, pop.init_mode);
+        let max = self.log.max_offset(queue);
+        let has_room = match pop.is_ordered {
+            true => self.pops.has_room_for_order(&pop.group, queue),
+            false => self.pops.has_room(&pop.group, queue),
+        };
+        let is_held = self.popping.is_sifted(&pop.group, queue);
+        if is_new && !is_held {
+            plan.moved.push((queue, from));
+        }
+        if left.messages == 0 || !has_room || from == max || is_held {
+            plan.rest += (max.0 - from.0) as i64;
+            return Look::Away;
+        }
+        if left.examine == 0 || left.bytes == 0 {
+            plan.is_cut_short = true;
+            plan.rest += (max.0 - from.0) as i64;
+            return Look::Away;
+        }
+        Look::At { from, max }
+    }
+
     fn plan_queue(
         &self,
         pop: &Pop,
@@ -247,34 +320,12 @@ impl<B: Buffer + 'static> Shard<B> {
         plan: &mut Plan<B>,
         now_ms: i64,
     ) -> Result<(), IndexFault> {
-        let queue = source.queue;
-        // What lies behind blocked messages counts not as waiting: it would wake pops that get nothing.
-        if pop.is_ordered && self.pops.is_blocked(&pop.group, queue, pop.attempt_id.as_deref(), now_ms) {
-            return Ok(());
-        }
-        let (from, is_new) = self.pop_position(&pop.group, source, pop.init_mode);
-        let max = self.log.max_offset(queue);
-        let has_room = match pop.is_ordered {
-            true => self.pops.has_room_for_order(&pop.group, queue),
-            false => self.pops.has_room(&pop.group, queue),
-        };
-        if is_new {
-            plan.moved.push((queue, from));
-        }
-        if left.messages == 0 || !has_room || from == max {
-            plan.rest += (max.0 - from.0) as i64;
-            return Ok(());
-        }
-        if left.examine == 0 || left.bytes == 0 {
-            plan.is_cut_short = true;
-            plan.rest += (max.0 - from.0) as i64;
-            return Ok(());
-        }
+        let Look::At { from, max } = self.look(pop, source, left, plan, now_ms) else { return Ok(()) };
         let limits =
             ReadLimits { messages_max: left.messages, bytes_max: left.bytes, examine_max: left.examine };
         let mut offset = from.0;
         let mut offsets = Vec::new();
-        let read = self.log.plan_read(queue, from, limits, |entry| {
+        let read = self.log.plan_read(source.queue, from, limits, |entry| {
             let is_wanted = pop.filter.may_match_hash(entry.tag_hash);
             if is_wanted {
                 offsets.push(offset);
@@ -287,22 +338,51 @@ impl<B: Buffer + 'static> Shard<B> {
         left.messages -= read.messages;
         left.bytes = left.bytes.saturating_sub(read.bytes);
         left.examine = left.examine.saturating_sub(read.examined);
-        let next = read.next_offset;
-        plan.rest += (max.0 - next.0) as i64;
-        if !offsets.is_empty() {
-            let (start, next, runs) = (from.0, next.0, read.runs);
-            plan.queues.push(FoundQueue { source, start, next, offsets, runs });
-        } else if next > from {
-            plan.moved.push((queue, next));
-            plan.is_cut_short |= next < max;
-        }
+        plan.found(source, (from, read.next_offset, max), offsets, Messages::Runs(read.runs));
         read.fault.map_or(Ok(()), Err)
     }
 }
 
+/// Whether a queue has something for a pop.
+pub(super) enum Look {
+    Away,
+    At { from: QueueOffset, max: QueueOffset },
+}
+
+impl<B> Plan<B> {
+    /// The filter takes nothing in front of `next`.
+    pub(super) fn passed_over(&mut self, source: PopSource, next: QueueOffset) {
+        self.moved.push((source.queue, next));
+    }
+
+    /// What was found of a queue between `from` and `next`.
+    pub(super) fn found(
+        &mut self,
+        source: PopSource,
+        (from, next, max): (QueueOffset, QueueOffset, QueueOffset),
+        offsets: Vec<u64>,
+        messages: Messages<B>,
+    ) {
+        self.rest += (max.0 - next.0) as i64;
+        if !offsets.is_empty() {
+            self.queues.push(FoundQueue { source, start: from.0, next: next.0, offsets, messages });
+        } else if next > from {
+            self.passed_over(source, next);
+            self.is_cut_short |= next < max;
+        }
+    }
+}
+
 /// What a pop may still take.
-struct Left {
-    messages: u32,
-    bytes: u64,
-    examine: u32,
+pub(super) struct Left {
+    pub messages: u32,
+    pub bytes: u64,
+    /// Messages looked at.
+    pub examine: u32,
+}
+
+impl Left {
+    pub(super) fn of(pop: &Pop) -> Self {
+        Left { messages: pop.messages_max, bytes: PULL_BYTES_DEFAULT, examine: EXAMINE_MAX }
+    }
 }

@@ -609,3 +609,153 @@ fn acknowledged_never_comes_again_and_everything_else_does() {
         assert!(lost.is_empty(), "seed {seed}: {lost:?} never came");
     }
 }
+
+/// Sends with a property `n`.
+fn send_numbered(world: &mut World, body: &str, n: i32) {
+    let properties = format!("n\u{1}{n}\u{2}");
+    let send = apogee_net::request::SendMessageRequest { properties: &properties, ..send_to("T") };
+    world.asked(PRODUCER, RequestCode::SEND_MESSAGE_V2, &send, body.as_bytes());
+}
+
+#[test]
+fn an_expression_decides_by_properties_in_memory_on_disk_and_when_it_comes_again() {
+    let mut world = World::new();
+    let sql = PopMessageRequest { expression_type: Some("SQL92"), expression: Some("n > 5"), ..pop_of("T") };
+    // More than the tail cache holds: the first messages are on disk only.
+    let large = "x".repeat(300_000);
+    for n in [7, 1, 9, 2, 8] {
+        send_numbered(&mut world, &large, n);
+    }
+    send_numbered(&mut world, "small", 6);
+    let mut seen = Vec::new();
+    loop {
+        let reply = world.try_pop(&PopMessageRequest { messages_max: 2, ..sql });
+        if reply.code != ResponseCode::SUCCESS {
+            assert_eq!(reply.code, ResponseCode::POLLING_TIMEOUT, "{reply:?}");
+            break;
+        }
+        let of_n = |message: &apogee_net::message::StoredMessage<'_>| {
+            message.properties.get("n").unwrap().parse::<i32>().unwrap()
+        };
+        seen.extend(reply.messages().iter().map(of_n));
+        for received in received(&reply).iter().filter(|received| received.body != "small") {
+            assert_eq!(world.ack(received), ResponseCode::SUCCESS);
+        }
+    }
+    assert_eq!(seen, [7, 9, 8, 6]);
+    assert_eq!(world.committed_offset("CG", "T").int("offset"), 6);
+    world.crash();
+    world.tick(INVISIBLE_MS);
+    let again = world.try_pop(&sql);
+    assert_eq!(bodies(&received(&again)), ["small"]);
+    let bad = PopMessageRequest { expression: Some("n >"), ..sql };
+    assert_eq!(world.try_pop(&bad).code, ResponseCode::SUBSCRIPTION_PARSE_FAILED);
+}
+
+#[test]
+fn a_waiting_expression_is_answered_by_what_it_wants() {
+    let mut world = World::new();
+    send_numbered(&mut world, "first", 1);
+    let sql = PopMessageRequest {
+        expression_type: Some("SQL92"),
+        expression: Some("n > 5"),
+        poll_ms: 15_000,
+        born_ms: world.now_ms,
+        ..pop_of("T")
+    };
+    let opaque = world.start_pop(&sql);
+    send_numbered(&mut world, "no", 2);
+    assert!(!world.answered.contains_key(&opaque));
+    send_numbered(&mut world, "yes", 6);
+    assert_eq!(world.answered.remove(&opaque).unwrap().bodies(), ["yes"]);
+    let opaque = world.start_pop(&sql);
+    world.tick(INVISIBLE_MS);
+    let reply = world.answered.remove(&opaque).unwrap();
+    assert_eq!(reply.code, ResponseCode::SUCCESS, "what was popped first came again: {reply:?}");
+    let opaque = world.start_pop(&PopMessageRequest { born_ms: world.now_ms, poll_ms: 1_000, ..sql });
+    world.tick(1_000);
+    assert_eq!(world.answered.remove(&opaque).unwrap().code, ResponseCode::POLLING_TIMEOUT);
+    assert!(world.shard.popping.polls.is_empty());
+}
+
+#[test]
+fn queues_are_shared_out_as_the_mode_says() {
+    use apogee_net::body::{
+        MessageRequestMode, QueryAssignmentRequestBody, QueryAssignmentResponseBody, QueueData,
+        SetMessageRequestModeRequestBody, TopicRouteData, parse,
+    };
+
+    let mut world = world_with(&["a"]);
+    world.heartbeat(CONSUMER, "client-1", "CG", "T", "*");
+    world.heartbeat(PRODUCER, "client-2", "CG", "T", "*");
+    let wanted = QueryAssignmentRequestBody {
+        client_id: "client-2".into(),
+        consumer_group: "CG".into(),
+        strategy_name: "AVG".into(),
+        topic: "T".into(),
+        ..Default::default()
+    };
+    let route = || {
+        let queues = |broker: &str| QueueData {
+            broker_name: broker.into(),
+            perm: 6,
+            read_queue_nums: 4,
+            write_queue_nums: 4,
+            ..Default::default()
+        };
+        let queue_datas = vec![queues("broker-b-0"), queues(BROKER)];
+        crate::shard::assignment::FoundRoute::Found(Box::new(TopicRouteData {
+            queue_datas,
+            ..Default::default()
+        }))
+    };
+    let ask = |world: &mut World, wanted: &QueryAssignmentRequestBody| {
+        let opaque = world.ask(CONSUMER, RequestCode::QUERY_ASSIGNMENT, &NoExt, &to_fastjson(wanted));
+        for topic in std::mem::take(&mut world.route_asked) {
+            world.shard.on_route(&topic, route(), world.now_ms);
+        }
+        world.settle();
+        let reply = world.answered.remove(&opaque).unwrap();
+        assert_eq!(reply.code, ResponseCode::SUCCESS);
+        let body: QueryAssignmentResponseBody = parse(&reply.body).unwrap();
+        body.assignments.map(|assigned| {
+            let of = |assigned: apogee_net::body::MessageQueueAssignment| {
+                (assigned.queue.broker_name, assigned.queue.queue_id, assigned.mode)
+            };
+            assigned.into_iter().map(of).collect::<Vec<_>>()
+        })
+    };
+    let pulled: Vec<_> = (0..4).map(|id| ("broker-b-0".to_owned(), id, MessageRequestMode::Pull)).collect();
+    assert_eq!(ask(&mut world, &wanted), Some(pulled));
+    let unknown = QueryAssignmentRequestBody { strategy_name: "MACHINE_ROOM".into(), ..wanted.clone() };
+    assert_eq!(ask(&mut world, &unknown), None);
+    let stranger = QueryAssignmentRequestBody { consumer_group: "nobody".into(), ..wanted.clone() };
+    assert_eq!(ask(&mut world, &stranger), None);
+
+    let set = |topic: &str| {
+        to_fastjson(&SetMessageRequestModeRequestBody {
+            consumer_group: "CG".into(),
+            mode: MessageRequestMode::Pop,
+            pop_share_queue_num: 0,
+            topic: topic.into(),
+        })
+    };
+    for (topic, code) in [
+        ("%RETRY%CG", ResponseCode::NO_PERMISSION),
+        ("none", ResponseCode::TOPIC_NOT_EXIST),
+        ("T", ResponseCode::SUCCESS),
+    ] {
+        let reply = world.asked(CONSUMER, RequestCode::SET_MESSAGE_REQUEST_MODE, &NoExt, &set(topic));
+        assert_eq!(reply.code, code, "{topic}");
+    }
+    world.crash();
+    world.heartbeat(CONSUMER, "client-2", "CG", "T", "*");
+    let popped: Vec<_> =
+        [BROKER, "broker-b-0"].map(|broker| (broker.to_owned(), -1, MessageRequestMode::Pop)).into();
+    assert_eq!(ask(&mut world, &wanted), Some(popped));
+    let all = world.asked(CONSUMER, RequestCode::GET_ALL_MESSAGE_REQUEST_MODE, &NoExt, b"");
+    assert_eq!(
+        String::from_utf8(all.body).unwrap(),
+        r#"{"messageRequestModeMap":{"T":{"CG":{"consumerGroup":"CG","mode":"POP","popShareQueueNum":0,"topic":"T"}}}}"#
+    );
+}

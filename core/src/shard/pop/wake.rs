@@ -8,6 +8,7 @@ use apogee_net::io::ConnectionId;
 use apogee_net::message::ORDER_REVIVE_QUEUE_ID;
 use apogee_net::request::{NotificationReply, PopMessageReply};
 use apogee_storage::{Buffer, QueueKey};
+use rustc_hash::FxHashSet;
 
 use super::super::state::Shard;
 use super::super::topics::TopicNumber;
@@ -34,6 +35,8 @@ pub(in crate::shard) struct Popping {
     /// Check points whose messages are on their way into a retry topic.
     pub(super) reviving: usize,
     look_again: VecDeque<PollKey>,
+    /// Queues that a pop with an expression reads.
+    pub(super) sifted: FxHashSet<(Arc<str>, QueueKey)>,
 }
 
 #[derive(Debug)]
@@ -82,6 +85,11 @@ impl Popping {
         }
     }
 
+    /// Whether a pop with an expression reads the queue.
+    pub(super) fn is_sifted(&self, group: &Arc<str>, queue: QueueKey) -> bool {
+        !self.sifted.is_empty() && self.sifted.contains(&(group.clone(), queue))
+    }
+
     /// When a tick has something to do.
     fn wake_at_ms(&self) -> Option<i64> {
         let now = (!self.look_again.is_empty()).then_some(0);
@@ -100,8 +108,8 @@ impl<B: Buffer + 'static> Shard<B> {
             self.notify_pops(&key, now_ms);
         }
         for _ in 0..POLLS_PER_TICK_MAX {
-            let Some(ParkedPop { to, pop }) = self.popping.polls.poll_deadline(now_ms) else { break };
-            self.finish_pop(&pop, to, now_ms);
+            let Some(parked) = self.popping.polls.poll_deadline(now_ms) else { break };
+            self.finish_pop(parked, now_ms);
         }
         for _ in 0..POLLS_PER_TICK_MAX {
             let Some(parked) = self.popping.notifications.poll_deadline(now_ms) else { break };
@@ -162,18 +170,17 @@ impl<B: Buffer + 'static> Shard<B> {
     /// Executes waiting pops as long as they get something. Who gets nothing waits on.
     fn serve(&mut self, key: &PollKey, now_ms: i64) {
         for _ in 0..POPS_PER_WAKE_MAX {
-            let Some((connection, deadline_ms, ParkedPop { to, pop })) = self.popping.polls.take(key) else {
-                return;
-            };
+            let Some((_, deadline_ms, parked)) = self.popping.polls.take(key) else { return };
+            if parked.pop.filter.sql().is_some() {
+                return self.sift(parked, deadline_ms, now_ms);
+            }
+            let ParkedPop { to, pop } = parked;
             match self.pop(&pop, Some(to), now_ms) {
                 Ok(Popped::Given { rest: 1.. }) => {}
                 Ok(Popped::Given { .. }) => return,
-                Ok(Popped::Nothing { is_cut_short, .. }) => {
-                    self.park_pop_again(connection, deadline_ms, ParkedPop { to, pop });
-                    if is_cut_short {
-                        self.popping.look_again(key.clone());
-                    }
-                    return;
+                Ok(Popped::Nothing { rest, is_cut_short }) => {
+                    let parked = ParkedPop { to, pop };
+                    return self.park_pop(parked, deadline_ms, rest, is_cut_short, now_ms);
                 }
                 // What it would get lies in an index file, or cannot be taken: the client asks again.
                 Err(_) => {
@@ -186,15 +193,13 @@ impl<B: Buffer + 'static> Shard<B> {
         self.popping.look_again(key.clone());
     }
 
-    fn park_pop_again(&mut self, connection: ConnectionId, deadline_ms: i64, parked: ParkedPop) {
-        let key = parked.pop.key();
-        let refused = self.popping.polls.park(key, connection, deadline_ms, parked);
-        assert!(refused.is_ok(), "a pop that waited has its place");
-    }
-
     /// A last try, for its time is up.
-    fn finish_pop(&mut self, pop: &Pop, to: ReplyTo, now_ms: i64) {
-        let rest = match self.pop(pop, Some(to), now_ms) {
+    fn finish_pop(&mut self, parked: ParkedPop, now_ms: i64) {
+        if parked.pop.filter.sql().is_some() {
+            return self.sift(parked, now_ms, now_ms);
+        }
+        let ParkedPop { to, pop } = parked;
+        let rest = match self.pop(&pop, Some(to), now_ms) {
             Ok(Popped::Given { .. }) => return,
             Ok(Popped::Nothing { rest, .. }) => rest,
             Err(_) => 0,

@@ -19,7 +19,7 @@ pub(super) struct LikePattern {
 
 #[derive(Debug)]
 enum Piece {
-    Text(Finder<'static>),
+    Text(Box<Finder<'static>>),
     /// With a `_` in it.
     Mixed(Box<[Part]>),
 }
@@ -98,7 +98,7 @@ impl Piece {
             })
             .collect();
         match bytes {
-            Some(bytes) => Piece::Text(Finder::new(&bytes).into_owned()),
+            Some(bytes) => Piece::Text(Box::new(Finder::new(&bytes).into_owned())),
             None => Piece::Mixed(parts.into()),
         }
     }

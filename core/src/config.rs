@@ -14,7 +14,7 @@ use apogee_tuning::CpuList;
 use serde::{Deserialize, Serialize};
 
 use crate::shard::settings::Settings;
-use crate::shard::timers::{DEFAULT_DELAY_LEVELS, DelayLevels, TimerSettings};
+use crate::shard::timers::{DEFAULT_DELAY_LEVELS, DelayLevels, TIMER_DELAY_SEC, TimerSettings};
 
 /// Where RocketMQ's NameServer listens.
 pub const NAMESRV_PORT: u16 = 9876;
@@ -291,7 +291,12 @@ impl BrokerConfig {
         self.delay_levels
             .parse::<DelayLevels>()
             .with_context(|| format!("delay_levels = {:?}", self.delay_levels))?;
-        between("timer_delay_max_sec", self.timer_delay_max_sec, 1, TIMER_DELAY_SEC_MAX)?;
+        between(
+            "timer_delay_max_sec",
+            self.timer_delay_max_sec,
+            *TIMER_DELAY_SEC.start(),
+            *TIMER_DELAY_SEC.end(),
+        )?;
         self.log(GroupId(0), NodeId(0)).validate()?;
         self.advertised_ip().map(|_| ())
     }
@@ -336,6 +341,9 @@ impl BrokerConfig {
             transaction_check_interval_ms: self.transaction_check_interval_ms,
             transaction_checks_max: self.transaction_checks_max,
             store_replies: self.store_replies,
+            timer_enable: self.timer_enable,
+            timer_delay_max_sec: self.timer_delay_max_sec,
+            recall_enable: self.recall_enable,
         }
     }
 
@@ -360,7 +368,7 @@ impl BrokerConfig {
                     Durability::Async => "ASYNC_FLUSH".into(),
                 },
             ),
-            ("messageDelayLevel", "1s 5s 10s 30s 1m 2m 3m 4m 5m 6m 7m 8m 9m 10m 20m 30m 1h 2h".into()),
+            ("messageDelayLevel", self.delay_levels.clone()),
             ("msgTraceTopicName", "RMQ_SYS_TRACE_TOPIC".into()),
             ("traceTopicEnable", "false".into()),
             ("filterServerNums", "0".into()),
@@ -393,14 +401,7 @@ impl BrokerConfig {
     /// # Panics
     /// If the settings are not [valid](Self::validate).
     pub fn timers(&self) -> TimerSettings {
-        let half_retention_ms = u64::from(self.retention_hours) * HOUR_MS / 2;
-        TimerSettings {
-            levels: self.delay_levels.parse().expect("validated"),
-            is_enabled: self.timer_enable,
-            delay_max_ms: self.timer_delay_max_sec as i64 * 1_000,
-            roll_window_ms: half_retention_ms.min(TIMER_ROLL_WINDOW_MS_MAX) as i64,
-            may_recall: self.recall_enable,
-        }
+        TimerSettings { levels: self.delay_levels.parse().expect("validated"), ..TimerSettings::default() }
     }
 
     /// The address clients are sent to; it also stands in every stored message.
@@ -440,6 +441,9 @@ const SHOWN_AS_SETTINGS: &[&str] = &[
     "transaction_check_interval_ms",
     "transaction_checks_max",
     "store_replies",
+    "timer_enable",
+    "timer_delay_max_sec",
+    "recall_enable",
 ];
 
 /// A configuration value in one line.
@@ -454,13 +458,6 @@ fn text(value: serde_json::Value) -> String {
 }
 
 const NAME_BYTES_MAX: usize = 100;
-
-/// A message that waits for its time is put into the log anew after so long (`timerRollWindowSlot`), or after half the
-/// time that messages are kept, so that it never expires.
-const TIMER_ROLL_WINDOW_MS_MAX: u64 = 48 * HOUR_MS;
-
-/// A leap year.
-const TIMER_DELAY_SEC_MAX: u64 = 366 * 86_400;
 
 /// A hundred years.
 const RETENTION_HOURS_MAX: u64 = 876_000;

@@ -17,8 +17,7 @@ pub(super) fn handle<B: Buffer + 'static>(
     now_ms: i64,
 ) -> Handled {
     let recall = RecallMessageRequest::decode(&request.header.ext)?;
-    let settings = &shard.config.timers;
-    if !settings.may_recall {
+    if !shard.settings.recall_enable {
         let remark = "recall failed, operation is forbidden";
         return Err(Refusal::new(ResponseCode::NO_PERMISSION, remark).into());
     }
@@ -35,8 +34,9 @@ pub(super) fn handle<B: Buffer + 'static>(
     if handle.broker_name != shard.config.broker_name {
         return Err(illegal("recall failed, broker service not available").into());
     }
+    let delay_max_ms = shard.settings.timer_delay_max_sec as i64 * 1_000;
     let due_ms: i64 = handle.due_ms.parse().unwrap_or(-1);
-    if due_ms <= now_ms || due_ms - now_ms >= settings.delay_max_ms {
+    if due_ms <= now_ms || due_ms - now_ms >= delay_max_ms {
         return Err(illegal("recall failed, timestamp invalid").into());
     }
     let reply = Reply::success().with_ext(RecallMessageReply {

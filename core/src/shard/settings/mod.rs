@@ -13,6 +13,7 @@ use apogee_net::body::{DataVersion, perm};
 
 pub use self::record::SettingsRecord;
 use super::control::ControlRecord;
+use super::timers::TIMER_DELAY_SEC;
 
 /// Keys that may not be changed by a request (`BrokerConfig.configBlackList`).
 const BLACK_LIST: [&str; 3] = ["configBlackList", "brokerConfigPath", "rocketmqHome"];
@@ -90,6 +91,13 @@ settings! {
     "transactionCheckMax" => transaction_checks_max: u32 = 15, if |max| CHECKS_MAX.contains(max), "1 to 1000000";
     /// Replies of request-reply are stored as well as handed over.
     "storeReplyMessageEnable" => store_replies: bool = true, if |_| true, "true or false";
+    /// Messages may ask for a time of their own.
+    "timerWheelEnable" => timer_enable: bool = true, if |_| true, "true or false";
+    /// The longest such time from now, in seconds.
+    "timerMaxDelaySec" => timer_delay_max_sec: u64 = 259_200, if |sec| TIMER_DELAY_SEC.contains(sec),
+        "1 to 31622400 s";
+    /// Producers may take back a message that waits for its time.
+    "recallMessageEnable" => recall_enable: bool = false, if |_| true, "true or false";
 }
 
 /// Why UPDATE_BROKER_CONFIG changed nothing.

@@ -169,7 +169,7 @@ fn times_are_taken_by_rocketmqs_rules() {
         delivered += usize::from(is_now);
         assert_eq!(all(&mut world, "T").len(), delivered, "{name} {value}");
     }
-    world.shard.config.timers.is_enabled = false;
+    world.shard.settings.timer_enable = false;
     let off = send_timer(&mut world, 1_000, "x");
     assert_eq!(off.code, ResponseCode::SYSTEM_ERROR);
     assert!(off.remark.contains("timerWheelEnable"), "{}", off.remark);
@@ -207,7 +207,7 @@ fn timers_on_disk_are_delivered_as_well() {
 #[test]
 fn a_long_timer_moves_on_in_the_log() {
     let mut world = World::new();
-    world.shard.config.timers.roll_window_ms = 10_000;
+    world.shard.config.timers.roll_window_ms_max = 10_000;
     send_timer(&mut world, 25_000, "late");
     send_timer(&mut world, 9_000, "early");
     pass(&mut world, 24_900);
@@ -273,7 +273,7 @@ fn a_recall_is_refused_by_rocketmqs_rules() {
     for (topic, handle, code) in cases {
         assert_eq!(recall(&mut world, topic, &handle).code, code, "{topic} {handle}");
     }
-    world.shard.config.timers.may_recall = false;
+    world.shard.settings.recall_enable = false;
     assert_eq!(recall(&mut world, "T", &good.encode()).code, ResponseCode::NO_PERMISSION);
     assert_eq!(world.shard.timers.table.len(), 1);
 }
@@ -429,7 +429,7 @@ fn delayed_messages_survive_crashes_at_any_moment() {
         let mut sent: BTreeMap<i32, String> = BTreeMap::new();
         let mut acknowledged = BTreeSet::new();
         for step in 0..200 {
-            world.shard.config.timers.roll_window_ms = 1_500;
+            world.shard.config.timers.roll_window_ms_max = 1_500;
             match rng.below(20) {
                 0 => {
                     world.crash();

@@ -117,9 +117,9 @@ pub(in crate::shard) fn open(disk: &SimDisk, log_config: &LogConfig, now_ms: i64
         broker_name: BROKER.into(),
         address: "127.0.0.1:10911".parse().unwrap(),
         message_bytes_max: 4 << 20,
-        timers: TimerSettings { may_recall: true, ..TimerSettings::default() },
+        timers: TimerSettings::default(),
         enable_property_filter: true,
-        settings: Settings::default(),
+        settings: Settings { recall_enable: true, ..Settings::default() },
         properties: Rc::default(),
         server_side_reset: true,
     };

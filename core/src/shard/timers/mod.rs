@@ -19,5 +19,5 @@ pub use levels::{DEFAULT_DELAY_LEVELS, DELAY_LEVELS_MAX, DelayLevel, DelayLevels
 pub(super) use machine::Timers;
 pub use record::{TimerId, TimerPut, TimerRecord};
 pub(super) use stage::Delay;
-pub use stage::TimerSettings;
+pub use stage::{TIMER_DELAY_SEC, TimerSettings};
 pub use table::{TIMERS_MAX, TimerTable};

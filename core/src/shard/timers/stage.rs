@@ -15,32 +15,26 @@ use crate::shard::refusal::Refusal;
 use crate::shard::state::Shard;
 use crate::shard::topics::{SCHEDULE, TIMER};
 
-/// What a broker is told about delayed messages.
+/// What `timerMaxDelaySec` may be: up to a leap year.
+pub const TIMER_DELAY_SEC: std::ops::RangeInclusive<u64> = 1..=31_622_400;
+
+/// What a broker is told about delayed messages, besides what can be changed while it runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TimerSettings {
     /// `messageDelayLevel`
     pub levels: DelayLevels,
-    /// Whether messages may ask for a time of their own (`timerWheelEnable`).
-    pub is_enabled: bool,
-    /// The longest such time from now (`timerMaxDelaySec`).
-    pub delay_max_ms: i64,
-    /// A message that waits longer is put into the log anew after this time, so that retention never takes it.
-    pub roll_window_ms: i64,
-    /// `recallMessageEnable`
-    pub may_recall: bool,
+    /// A message that waits longer is put into the log anew after this time (`timerRollWindowSlot`), or after half the
+    /// time that messages are kept, so that retention never takes it.
+    pub roll_window_ms_max: i64,
 }
 
 impl Default for TimerSettings {
     fn default() -> Self {
-        TimerSettings {
-            levels: DelayLevels::default(),
-            is_enabled: true,
-            delay_max_ms: 3 * 86_400_000,
-            roll_window_ms: 36 * 3_600_000,
-            may_recall: false,
-        }
+        TimerSettings { levels: DelayLevels::default(), roll_window_ms_max: 48 * HOUR_MS }
     }
 }
+
+const HOUR_MS: i64 = 3_600_000;
 
 /// When a message shall become visible, if not at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,12 +63,11 @@ impl<B: Buffer + 'static> Shard<B> {
         properties: Properties<'_>,
         now_ms: i64,
     ) -> Result<Option<Delay>, Refusal> {
-        let settings = &self.config.timers;
         if let Some(level) = properties.get(property::DELAY) {
             let number: i32 = level.parse().map_err(|_| {
                 Refusal::new(ResponseCode::SYSTEM_ERROR, format!("DELAY is {level:?}, expected a number"))
             })?;
-            if let Some(level) = settings.levels.clamp(number) {
+            if let Some(level) = self.config.timers.levels.clamp(number) {
                 return Ok(Some(Delay::Level(level)));
             }
         }
@@ -87,14 +80,15 @@ impl<B: Buffer + 'static> Shard<B> {
         else {
             return Ok(None);
         };
-        if !settings.is_enabled {
+        if !self.settings.timer_enable {
             let remark = "accurate timer message is not enabled, timerWheelEnable is false";
             return Err(Refusal::new(ResponseCode::SYSTEM_ERROR, remark));
         }
+        let delay_max_ms = self.settings.timer_delay_max_sec as i64 * 1_000;
         let illegal = || {
             let remark = format!(
                 "timer message illegal, the delay time should not be bigger than the max delay {}ms; or if set del msg, the delay time should be bigger than the current time",
-                settings.delay_max_ms
+                delay_max_ms
             );
             Refusal::new(ResponseCode::MESSAGE_ILLEGAL, remark)
         };
@@ -108,7 +102,7 @@ impl<B: Buffer + 'static> Shard<B> {
         if due_ms <= now_ms {
             return Ok(None);
         }
-        if due_ms - now_ms > settings.delay_max_ms {
+        if due_ms - now_ms > delay_max_ms {
             return Err(illegal());
         }
         Ok(Some(Delay::Until(due_ms)))
@@ -171,7 +165,9 @@ impl<B: Buffer + 'static> Shard<B> {
     /// The timer of a message that is staged next but `before` in the timer topic. One that waits for longer than the
     /// window is looked at when that is over.
     pub(super) fn timer_id(&self, due_ms: i64, before: u64, now_ms: i64) -> TimerId {
-        let roll_ms = now_ms.saturating_add(self.config.timers.roll_window_ms);
+        let half_retention_ms = i64::from(self.settings.file_reserved_hours) * HOUR_MS / 2;
+        let window_ms = half_retention_ms.min(self.config.timers.roll_window_ms_max);
+        let roll_ms = now_ms.saturating_add(window_ms);
         let offset = QueueOffset(self.log.tail_offset(self.timers.wheel).0 + before);
         TimerId { due_ms: due_ms.min(roll_ms), offset }
     }

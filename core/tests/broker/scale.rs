@@ -1,5 +1,8 @@
 //! Many topics, groups and connections at once, on one shard: what takes long must not keep others waiting.
 
+// A test waits for a process, and serves nobody meanwhile.
+#![allow(clippy::disallowed_methods)]
+
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};

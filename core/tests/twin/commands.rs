@@ -105,7 +105,13 @@ pub(crate) fn run_all(commands: &Commands, java: &Java, side: &Side) -> Vec<Vec<
         // Unabridged, for whoever looks into a difference.
         writeln!(log, "=== {} ({:.1} s)\n{text}", words.join(" "), begun.elapsed().as_secs_f64())
             .expect("write commands.log");
-        printed.push(normal::lines(&text, side, step.detail));
+        let mut lines = normal::lines(&text, side, step.detail);
+        if words[0] == "!limit" {
+            // How often it says a thing is a matter of time.
+            lines.sort();
+            lines.dedup();
+        }
+        printed.push(lines);
     }
     printed
 }

@@ -10,7 +10,7 @@ import java.nio.charset.StandardCharsets;
  * that it starts goes to a buffer, all other output to where it went before.
  */
 final class Capture {
-    private static final InheritableThreadLocal<ByteArrayOutputStream> BUFFER = new InheritableThreadLocal<>();
+    private static final InheritableThreadLocal<Buffer> BUFFER = new InheritableThreadLocal<>();
 
     private Capture() {
     }
@@ -35,7 +35,7 @@ final class Capture {
 
     /** Starts the program in a thread of its own. */
     static Running start(Program program) {
-        ByteArrayOutputStream buffer = new ByteArrayOutputStream();
+        Buffer buffer = new Buffer();
         Thread thread = new Thread(() -> {
             BUFFER.set(buffer);
             try {
@@ -49,7 +49,7 @@ final class Capture {
         return new Running(thread, buffer);
     }
 
-    record Running(Thread thread, ByteArrayOutputStream buffer) {
+    record Running(Thread thread, Buffer buffer) {
         private static final long LOOK_MILLIS = 50;
 
         /** Until the text has been printed so often, or the time is over. */
@@ -75,9 +75,17 @@ final class Capture {
             }
         }
 
+        /** Interrupts the program's thread, and any other of its threads at the next thing that it prints. */
         void end() {
+            synchronized (buffer) {
+                buffer.isEnded = true;
+            }
             thread.interrupt();
         }
+    }
+
+    static final class Buffer extends ByteArrayOutputStream {
+        private boolean isEnded;
     }
 
     private static final class Split extends OutputStream {
@@ -94,12 +102,16 @@ final class Capture {
 
         @Override
         public void write(byte[] bytes, int from, int length) throws java.io.IOException {
-            ByteArrayOutputStream buffer = BUFFER.get();
+            Buffer buffer = BUFFER.get();
             if (buffer == null) {
                 elsewhere.write(bytes, from, length);
                 return;
             }
             synchronized (buffer) {
+                if (buffer.isEnded) {
+                    // No exception: there are programs that print every one and go on.
+                    throw new Error("printed after the end");
+                }
                 buffer.write(bytes, from, length);
             }
         }

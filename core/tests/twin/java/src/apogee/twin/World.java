@@ -85,6 +85,7 @@ final class World {
     }
 
     /** A consumer that has consumed everything, and said so. */
+    @SuppressWarnings("deprecation")
     private void live(Map<String, String> values) throws Exception {
         AtomicInteger consumed = new AtomicInteger();
         DefaultMQPushConsumer consumer = consumer(LIVE_GROUP);
@@ -94,6 +95,9 @@ final class World {
         });
         consumer.subscribe(TOPIC, "*");
         consumer.start();
+        await("a queue of retries", () ->
+            consumer.getDefaultMQPushConsumerImpl().getRebalanceImpl().getProcessQueueTable().keySet().stream()
+                .anyMatch(queue -> queue.getTopic().equals("%RETRY%" + LIVE_GROUP)));
         await("messages consumed", () -> consumed.get() >= QUEUES * PER_QUEUE);
         DefaultMQAdminExt admin = admin();
         await("offsets committed", () -> {

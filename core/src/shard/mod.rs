@@ -1,8 +1,5 @@
 //! One RocketMQ broker: every decision it takes, as plain values.
 
-// Until everything that loads, calls and log-first changes are for has landed.
-#![allow(dead_code)]
-
 pub mod assignment;
 pub mod attributes;
 pub mod clients;

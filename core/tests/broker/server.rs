@@ -114,7 +114,10 @@ impl Drop for Server {
     fn drop(&mut self) {
         // Ended already, as a rule.
         let _ = self.process.kill();
-        let _ = self.process.wait();
+        let ended = self.process.wait();
+        if std::thread::panicking() {
+            eprintln!("the broker ended with {ended:?} and said:\n{}", self.log());
+        }
     }
 }
 

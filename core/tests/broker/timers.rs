@@ -59,10 +59,10 @@ fn timers_survive_a_kill_and_come_once_and_never_early() {
     let server = Server::start(place.path(), "");
     let mut client = Client::connect(&server);
     let begun_ms = now_ms();
-    let sends = (0..COUNT).map(|n| (n.to_string().into_bytes(), due_at(begun_ms + 500 + 10 * n as i64)));
+    let sends = (0..COUNT).map(|n| (n.to_string().into_bytes(), due_at(begun_ms + 3_000 + 10 * n as i64)));
     client.send_many("T", sends);
     // In the middle of the deliveries.
-    std::thread::sleep(Duration::from_millis(1_500));
+    std::thread::sleep(Duration::from_millis(4_000));
     drop(server);
     let server = Server::start(place.path(), "");
     let mut client = Client::connect(&server);

@@ -1,10 +1,10 @@
 //! The client programs: which tools they need, how they are built, how they are started.
 
-use std::collections::hash_map::DefaultHasher;
 use std::ffi::OsString;
-use std::hash::{Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+
+use super::sources::fingerprint;
 
 /// Attempts at a build that has to fetch from a registry.
 const BUILD_TRIES: u32 = 3;
@@ -243,29 +243,4 @@ fn source_folder(client: &str) -> PathBuf {
 
 fn build_folder(client: &str) -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join("interop-build").join(client)
-}
-
-/// Over every file of the folder, name and content.
-fn fingerprint(folder: &Path, version: &str) -> String {
-    let mut files = Vec::new();
-    list_files(folder, &mut files);
-    files.sort();
-    let mut hasher = DefaultHasher::new();
-    version.hash(&mut hasher);
-    for file in files {
-        file.hash(&mut hasher);
-        std::fs::read(&file).expect("read a source file").hash(&mut hasher);
-    }
-    format!("{:016x}", hasher.finish())
-}
-
-fn list_files(folder: &Path, files: &mut Vec<PathBuf>) {
-    for entry in std::fs::read_dir(folder).expect("read a source folder") {
-        let path = entry.expect("a folder entry").path();
-        if path.is_dir() {
-            list_files(&path, files);
-        } else {
-            files.push(path);
-        }
-    }
 }

@@ -11,6 +11,7 @@ mod client;
 mod matrix;
 mod server;
 mod session;
+mod sources;
 
 use std::ops::RangeInclusive;
 use std::path::PathBuf;

@@ -1,10 +1,10 @@
 //! The suite's Java programs and Apache RocketMQ, fetched and built by Maven below the target folder.
 
-use std::collections::hash_map::DefaultHasher;
 use std::ffi::OsString;
-use std::hash::{Hash, Hasher};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
+
+use super::sources::fingerprint;
 
 /// Attempts at a build that has to fetch from a registry.
 const BUILD_TRIES: u32 = 3;
@@ -32,7 +32,7 @@ impl Java {
 
         // Maven takes seconds to find that there is nothing to do; the stamp says it at once.
         let stamp = out.join("stamp");
-        let wanted = fingerprint(&sources);
+        let wanted = fingerprint(&sources, "");
         if std::fs::read_to_string(&stamp).ok().as_deref() != Some(&wanted) {
             println!("building the Java programs");
             // Otherwise a class or library of an older version could stay in the class path.
@@ -75,28 +75,4 @@ fn define(name: &str, value: &Path) -> OsString {
     let mut option = OsString::from(format!("-D{name}="));
     option.push(value);
     option
-}
-
-/// Over every file of the folder, name and content.
-fn fingerprint(folder: &Path) -> String {
-    let mut files = Vec::new();
-    list_files(folder, &mut files);
-    files.sort();
-    let mut hasher = DefaultHasher::new();
-    for file in files {
-        file.hash(&mut hasher);
-        std::fs::read(&file).expect("read a source file").hash(&mut hasher);
-    }
-    format!("{:016x}", hasher.finish())
-}
-
-fn list_files(folder: &Path, files: &mut Vec<PathBuf>) {
-    for entry in std::fs::read_dir(folder).expect("read a source folder") {
-        let path = entry.expect("a folder entry").path();
-        if path.is_dir() {
-            list_files(&path, files);
-        } else {
-            files.push(path);
-        }
-    }
 }

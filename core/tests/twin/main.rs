@@ -16,6 +16,8 @@ mod requests;
 #[path = "../interop/server.rs"]
 mod server;
 mod side;
+#[path = "../interop/sources.rs"]
+mod sources;
 mod tool;
 mod wire;
 

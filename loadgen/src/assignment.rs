@@ -10,18 +10,23 @@ use crate::schedule::StreamId;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QueueTarget {
     pub stream: StreamId,
+    /// Index into the run's list of topics.
+    pub topic: usize,
     /// Index into the run's list of brokers.
     pub broker: usize,
     pub queue_id: i32,
 }
 
-/// All queues of a run, in the order of their streams.
-pub fn number_streams(brokers: usize, queues_per_broker: u32) -> Vec<QueueTarget> {
-    let queues = (0..queues_per_broker).flat_map(|queue| (0..brokers).map(move |broker| (queue, broker)));
-    queues
+/// All queues of a run, in the order of their streams: every topic has `queues` on each broker.
+pub fn number_streams(topics: usize, brokers: usize, queues: u32) -> Vec<QueueTarget> {
+    let places = (0..queues).flat_map(|queue| {
+        (0..topics).flat_map(move |topic| (0..brokers).map(move |broker| (queue, topic, broker)))
+    });
+    places
         .enumerate()
-        .map(|(stream, (queue, broker))| QueueTarget {
+        .map(|(stream, (queue, topic, broker))| QueueTarget {
             stream: StreamId(u32::try_from(stream).expect("queues of a run")),
+            topic,
             broker,
             queue_id: i32::try_from(queue).expect("bounded by QUEUES_PER_BROKER_MAX"),
         })
@@ -38,7 +43,7 @@ pub fn deal_to_threads(targets: &[QueueTarget], brokers: usize, threads: usize) 
     for target in targets {
         // Threads serving this broker: broker, broker + brokers, broker + 2 * brokers, … below `threads`.
         let serving = threads.saturating_sub(target.broker).div_ceil(brokers).max(1);
-        let turn = target.queue_id as usize % serving;
+        let turn = (target.queue_id as usize + target.topic) % serving;
         dealt[(target.broker + turn * brokers) % threads].push(*target);
     }
     dealt.retain(|part| !part.is_empty());
@@ -69,26 +74,26 @@ mod tests {
 
     #[test]
     fn consecutive_streams_are_on_different_brokers() {
-        let targets = number_streams(2, 2);
+        let targets = number_streams(1, 2, 2);
         let placed: Vec<_> = targets.iter().map(|t| (t.stream.0, t.broker, t.queue_id)).collect();
         assert_eq!(placed, [(0, 0, 0), (1, 1, 0), (2, 0, 1), (3, 1, 1)]);
     }
 
     #[test]
     fn with_enough_brokers_each_has_one_thread() {
-        let dealt = deal_to_threads(&number_streams(4, 8), 4, 2);
+        let dealt = deal_to_threads(&number_streams(1, 4, 8), 4, 2);
         assert_eq!(dealt.iter().map(|part| brokers_of(part)).collect::<Vec<_>>(), [vec![0, 2], vec![1, 3]]);
     }
 
     #[test]
     fn with_few_brokers_their_queues_are_divided() {
-        let dealt = deal_to_threads(&number_streams(1, 8), 1, 4);
+        let dealt = deal_to_threads(&number_streams(1, 1, 8), 1, 4);
         assert_eq!(dealt.iter().map(Vec::len).collect::<Vec<_>>(), [2, 2, 2, 2]);
     }
 
     #[test]
     fn connections_share_the_queues_and_none_is_idle() {
-        let queues = number_streams(1, 3);
+        let queues = number_streams(1, 1, 3);
         assert_eq!(deal_to_connections(&queues, 2).iter().map(Vec::len).collect::<Vec<_>>(), [2, 1]);
         assert_eq!(deal_to_connections(&queues, 9).len(), 3);
     }
@@ -96,9 +101,9 @@ mod tests {
     proptest! {
         #[test]
         fn every_queue_is_dealt_once_and_in_stream_order(
-            brokers in 1usize..6, queues in 1u32..9, threads in 1usize..12, connections in 1usize..5,
+            topics in 1usize..4, brokers in 1usize..6, queues in 1u32..9, threads in 1usize..12, connections in 1usize..5,
         ) {
-            let targets = number_streams(brokers, queues);
+            let targets = number_streams(topics, brokers, queues);
             let dealt = deal_to_threads(&targets, brokers, threads);
             prop_assert!(dealt.len() <= threads);
             for part in &dealt {

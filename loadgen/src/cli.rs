@@ -1,4 +1,4 @@
-//! The command line: what can be asked, and how it becomes settings.
+//! The command line: what can be asked, and how it becomes a scenario.
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -14,7 +14,7 @@ use crate::driver;
 use crate::driver::floor::{self, FloorSettings};
 use crate::driver::run;
 use crate::progress;
-use crate::settings::{self, Load, RunSettings};
+use crate::scenario::{self, Consumer, Load, Messages, Producers, Run, Scenario, Sizes, Target, Topics};
 use crate::stop::StopFlag;
 
 /// Measures latency tails of any RocketMQ-compatible broker, and keeps books on every message.
@@ -54,9 +54,12 @@ struct RunArgs {
     #[arg(long, value_parser = humantime::parse_duration, default_value = "2s")]
     warmup: Duration,
     /// Topic; made on every broker
-    #[arg(long, default_value = settings::TOPIC_DEFAULT)]
+    #[arg(long, default_value = scenario::TOPIC_DEFAULT)]
     topic: String,
-    /// Queues of the topic on each broker
+    /// Topics; with more than one they are called TOPIC-0, TOPIC-1, ...
+    #[arg(long, default_value_t = 1)]
+    topics: u32,
+    /// Queues of each topic on each broker
     #[arg(long, default_value_t = 4)]
     queues: u32,
     /// Threads [default: half of the CPUs, or as many as --pin names]
@@ -133,13 +136,13 @@ impl Cli {
 fn execute_run(args: RunArgs) -> anyhow::Result<Outcome> {
     let allowed = driver::allowed_cpus();
     let json = create(args.json.as_deref())?;
-    let settings = args.into_settings(&allowed)?;
-    settings.check()?;
+    let scenario = args.into_scenario(&allowed)?;
+    scenario.check()?;
     eprintln!(
-        "{}, {} B, {:?} after {:?} of warm-up (Ctrl-C ends it early)",
-        settings.load, settings.size_bytes, settings.duration, settings.warmup
+        "{}, {}, {:?} after {:?} of warm-up (Ctrl-C ends it early)",
+        scenario.load, scenario.messages.size, scenario.run.duration, scenario.run.warmup
     );
-    let report = run::run(&settings, &stop_on_ctrl_c()?, &mut *progress::for_stderr())?;
+    let report = run::run(&scenario, &stop_on_ctrl_c()?, &mut *progress::for_stderr())?;
     print!("{}", report.text());
     write(json, &report)?;
     Ok(if report.faults.is_empty() { Outcome::Good } else { Outcome::Faulty })
@@ -184,31 +187,36 @@ fn write(file: Option<File>, report: &impl Serialize) -> anyhow::Result<()> {
 }
 
 impl RunArgs {
-    fn into_settings(self, allowed_cpus: &[usize]) -> anyhow::Result<RunSettings> {
+    fn into_scenario(self, allowed_cpus: &[usize]) -> anyhow::Result<Scenario> {
         let cpus = self.pin.map(|list| list.0);
         if let Some(cpu) = cpus.iter().flatten().find(|cpu| !allowed_cpus.contains(cpu)) {
             bail!("--pin names CPU {cpu}; this process may use {allowed_cpus:?}");
         }
-        let threads_default = cpus.as_ref().map_or((allowed_cpus.len() / 2).max(1), Vec::len);
-        Ok(RunSettings {
-            namesrv: self.namesrv.into_iter().filter(|address| !address.is_empty()).collect(),
+        Ok(Scenario {
+            target: Target {
+                namesrv: self.namesrv.into_iter().filter(|address| !address.is_empty()).collect(),
+                brokers: self.brokers,
+            },
+            topics: Topics { name: self.topic, count: self.topics, queues: self.queues },
             load: match self.closed_loop {
                 Some(depth) => Load::Closed { depth },
-                None => Load::Open { rate: self.rate },
+                None => Load::Constant { rate: self.rate },
             },
-            size_bytes: self.size,
-            duration: self.duration,
-            warmup: self.warmup,
-            topic: self.topic,
-            queues_per_broker: self.queues,
-            threads: self.threads.unwrap_or(threads_default),
-            cpus,
-            connections: self.connections,
-            brokers: self.brokers,
-            consume: !self.no_consume,
-            in_flight_max: self.in_flight_max.unwrap_or(settings::in_flight_default(self.size)),
-            send_timeout: self.send_timeout,
-            drain_timeout: self.drain_timeout,
+            messages: Messages { size: Sizes::Fixed(self.size), ..Messages::default() },
+            producers: Producers {
+                connections: self.connections,
+                in_flight_max: self.in_flight_max,
+                timeout: self.send_timeout,
+            },
+            consumers: if self.no_consume { vec![] } else { vec![Consumer::default()] },
+            run: Run {
+                duration: self.duration,
+                warmup: self.warmup,
+                drain: self.drain_timeout,
+                threads: self.threads,
+                cpus,
+            },
+            ..Scenario::default()
         })
     }
 }
@@ -244,37 +252,35 @@ fn parse_cpus(text: &str) -> Result<CpuList, String> {
 mod tests {
     use super::*;
 
-    fn settings(line: &str) -> anyhow::Result<RunSettings> {
+    fn scenario(line: &str) -> anyhow::Result<Scenario> {
         let cli = Cli::try_parse_from(["apogee-loadgen", "run"].into_iter().chain(line.split_whitespace()))?;
         match cli.command {
-            Command::Run(args) => args.into_settings(&[0, 1, 2, 3]),
+            Command::Run(args) => args.into_scenario(&[0, 1, 2, 3]),
             Command::Floor(_) => bail!("not a run"),
         }
     }
 
     #[test]
     fn the_readmes_command_is_understood() {
-        let settings = settings("--namesrv 127.0.0.1:9876 --rate 5000 --size 1024 --duration 30s").unwrap();
-        assert_eq!(settings.load, Load::Open { rate: 5_000 });
-        assert_eq!((settings.size_bytes, settings.duration), (1024, Duration::from_secs(30)));
-        assert_eq!((settings.warmup, settings.threads, settings.consume), (Duration::from_secs(2), 2, true));
-        assert_eq!(settings.check(), Ok(()));
+        let scenario = scenario("--namesrv 127.0.0.1:9876 --rate 5000 --size 1024 --duration 30s").unwrap();
+        assert_eq!(scenario, Scenario { load: Load::Constant { rate: 5_000 }, ..Scenario::default() });
+        assert_eq!(scenario.check(), Ok(()));
     }
 
     #[test]
     fn threads_follow_the_pinned_cpus() {
-        let settings = settings("--namesrv a:1;b:2 --pin 1,3 --closed-loop 8 --brokers x,y").unwrap();
-        assert_eq!((settings.threads, settings.cpus), (2, Some(vec![1, 3])));
-        assert_eq!(settings.load, Load::Closed { depth: 8 });
-        assert_eq!(settings.namesrv, ["a:1", "b:2"]);
-        assert_eq!(settings.brokers, Some(vec!["x".into(), "y".into()]));
+        let scenario = scenario("--namesrv a:1;b:2 --pin 1,3 --closed-loop 8 --brokers x,y").unwrap();
+        assert_eq!((scenario.threads(), scenario.run.cpus), (2, Some(vec![1, 3])));
+        assert_eq!(scenario.load, Load::Closed { depth: 8 });
+        assert_eq!(scenario.target.namesrv, ["a:1", "b:2"]);
+        assert_eq!(scenario.target.brokers, Some(vec!["x".into(), "y".into()]));
     }
 
     #[test]
     fn contradictions_and_foreign_cpus_are_refused() {
-        assert!(settings("--rate 5 --closed-loop 3").is_err());
-        assert!(settings("--pin 4").unwrap_err().to_string().contains("CPU 4"));
-        assert!(settings("--rate x").is_err());
+        assert!(scenario("--rate 5 --closed-loop 3").is_err());
+        assert!(scenario("--pin 4").unwrap_err().to_string().contains("CPU 4"));
+        assert!(scenario("--rate x").is_err());
     }
 
     #[test]

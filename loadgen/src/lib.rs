@@ -16,7 +16,7 @@ pub mod pace;
 pub mod payload;
 pub mod progress;
 pub mod report;
+pub mod scenario;
 pub mod schedule;
-pub mod settings;
 pub mod stop;
 pub mod tally;

@@ -109,9 +109,9 @@ fn phase_name(phase: Phase) -> &'static str {
 
 /// Elapsed, planned and remaining time.
 fn time_line(view: &View<'_>) -> String {
-    let total = view.settings.length();
+    let total = view.scenario.length();
     if view.phase == Phase::Draining {
-        return format!("waiting for what is outstanding, at most {:?}", view.settings.drain_timeout);
+        return format!("waiting for what is outstanding, at most {:?}", view.scenario.run.drain);
     }
     let left = total.saturating_sub(view.elapsed);
     let left = if left.subsec_nanos() > 0 { left.as_secs() + 1 } else { left.as_secs() };
@@ -149,18 +149,18 @@ impl Observer for Terminal {
 
     fn on_tick(&mut self, view: &View<'_>) {
         let millis = |duration: Duration| duration.as_millis() as u64;
-        if self.time.length() != Some(millis(view.settings.length())) {
+        if self.time.length() != Some(millis(view.scenario.length())) {
             let template = "{spinner:.cyan} {prefix:.bold} {bar:32.cyan/dim}  {msg}";
             let style = ProgressStyle::with_template(template).expect("fixed template");
             self.time.set_style(style.progress_chars("━╸─"));
-            self.time.set_length(millis(view.settings.length()));
+            self.time.set_length(millis(view.scenario.length()));
         }
         self.time.set_prefix(format!("{:<10}", phase_name(view.phase)));
-        self.time.set_position(millis(view.elapsed).min(millis(view.settings.length())));
+        self.time.set_position(millis(view.elapsed).min(millis(view.scenario.length())));
         self.time.set_message(time_line(view));
         let counts = Counts::read(view);
-        self.flow.set_message(flow_line(self.gauge.rates(counts), counts, view.settings.consume));
-        self.latency.set_message(latency_line(view.live, view.settings.consume));
+        self.flow.set_message(flow_line(self.gauge.rates(counts), counts, view.scenario.consumes()));
+        self.latency.set_message(latency_line(view.live, view.scenario.consumes()));
     }
 
     fn on_end(&mut self) {
@@ -192,7 +192,7 @@ impl Observer for Lines {
         }
         // The first tick has nothing to show yet; the next line is due one period later.
         if self.printed.replace(view.elapsed).is_some() {
-            let consume = view.settings.consume;
+            let consume = view.scenario.consumes();
             eprintln!(
                 "{}, {}: {}; {}",
                 phase_name(view.phase),

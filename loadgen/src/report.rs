@@ -13,7 +13,7 @@ pub use self::scheduling::Scheduling;
 use crate::failure::Failures;
 use crate::latency::Summary;
 use crate::ledger::LedgerTotals;
-use crate::settings::{Load, RunSettings};
+use crate::scenario::{Load, Scenario};
 use crate::stop::{self, Fault};
 use crate::tally::Measurements;
 
@@ -29,6 +29,8 @@ pub struct Report {
     /// From the planned send to the receipt by the consumer in the same process.
     pub e2e: Summary,
     pub e2e_from_sent: Summary,
+    /// From a consumer's request to acknowledge to the broker's answer.
+    pub consume_ack: Summary,
     pub scheduling: Scheduling,
     pub errors: Errors,
     pub ledger: LedgerTotals,
@@ -53,7 +55,10 @@ pub struct Configuration {
     pub rate: Option<u64>,
     /// Requests in flight per connection; only of a closed loop.
     pub depth: Option<u32>,
-    pub size: usize,
+    /// Bytes of a body, on average.
+    pub size: f64,
+    /// Sizes of bodies, in words.
+    pub sizes: String,
     #[serde(rename = "duration_s", serialize_with = "as_seconds")]
     pub duration: Duration,
     #[serde(rename = "warmup_s", serialize_with = "as_seconds")]
@@ -63,6 +68,8 @@ pub struct Configuration {
     /// Publishing connections of all threads to all brokers.
     pub connections: usize,
     pub consume: bool,
+    /// All that was asked for.
+    pub scenario: Scenario,
 }
 
 /// Messages per second in the measured part, by arrival of the acknowledgement or the message.
@@ -97,16 +104,16 @@ pub struct Surroundings {
 impl Report {
     /// `measured_for` is the length of the window that was really run through: shorter after an interruption.
     pub fn new(
-        settings: &RunSettings,
+        scenario: &Scenario,
         surroundings: &Surroundings,
         measured: &Measurements,
         measured_for: Duration,
         interrupted: bool,
     ) -> Report {
         let per_second = |count: u64| count as f64 / measured_for.as_secs_f64().max(f64::EPSILON);
-        let mib = |messages: f64| messages * settings.size_bytes as f64 / (1024.0 * 1024.0);
-        let (rate, depth) = match settings.load {
-            Load::Open { rate } => (Some(rate), None),
+        let mib = |messages: f64| messages * scenario.messages.size.mean() / (1024.0 * 1024.0);
+        let (rate, depth) = match scenario.load {
+            Load::Constant { rate } => (Some(rate), None),
             Load::Closed { depth } => (None, Some(depth)),
         };
         let published_per_s = per_second(measured.acked_in_window);
@@ -115,20 +122,22 @@ impl Report {
             configuration: Configuration {
                 version: env!("CARGO_PKG_VERSION"),
                 run_id: surroundings.run_id.clone(),
-                namesrv: settings.namesrv.join(";"),
-                topic: settings.topic.clone(),
+                namesrv: scenario.target.namesrv.join(";"),
+                topic: scenario.topics.name.clone(),
                 brokers: surroundings.brokers.clone(),
                 queues: surroundings.queues,
-                load: settings.load.to_string(),
+                load: scenario.load.to_string(),
                 rate,
                 depth,
-                size: settings.size_bytes,
-                duration: settings.duration,
-                warmup: settings.warmup,
+                size: scenario.messages.size.mean(),
+                sizes: scenario.messages.size.to_string(),
+                duration: scenario.run.duration,
+                warmup: scenario.run.warmup,
                 threads: surroundings.threads,
-                cpus: settings.cpus.clone(),
+                cpus: scenario.run.cpus.clone(),
                 connections: surroundings.connections,
-                consume: settings.consume,
+                consume: scenario.consumes(),
+                scenario: scenario.clone(),
             },
             throughput: Throughput {
                 published_per_s: tenth(published_per_s),
@@ -140,6 +149,7 @@ impl Report {
             publish_from_sent: measured.publish.from_sent.summary(),
             e2e: measured.end_to_end.from_due.summary(),
             e2e_from_sent: measured.end_to_end.from_sent.summary(),
+            consume_ack: measured.consume_ack.summary(),
             scheduling: Scheduling::judge(&measured.lateness.summary(), &measured.publish.from_due.summary()),
             errors: Errors {
                 total: measured.publish_failures.total() + measured.consume_failures.total(),

@@ -8,7 +8,7 @@ use apogee_loadgen::driver::SetupError;
 use apogee_loadgen::driver::run::{Observer, RunError, View, run};
 use apogee_loadgen::ledger::LedgerTotals;
 use apogee_loadgen::report::Report;
-use apogee_loadgen::settings::{Load, RunSettings, TOPIC_DEFAULT, in_flight_default};
+use apogee_loadgen::scenario::{Load, Scenario, Sizes};
 use apogee_loadgen::stop::{Fault, StopFlag};
 use fake::Misdeeds;
 
@@ -20,43 +20,37 @@ impl Observer for Unseen {
     fn on_end(&mut self) {}
 }
 
-fn settings(misdeeds: Misdeeds) -> RunSettings {
-    RunSettings {
-        namesrv: vec![fake::start(misdeeds).to_string()],
-        load: Load::Open { rate: 200 },
-        size_bytes: 200,
-        duration: Duration::from_millis(300),
-        warmup: Duration::from_millis(100),
-        topic: TOPIC_DEFAULT.into(),
-        queues_per_broker: 2,
-        threads: 1,
-        cpus: None,
-        connections: 1,
-        brokers: None,
-        consume: true,
-        in_flight_max: in_flight_default(200),
-        // Generous: other builds may have the machine's cores.
-        send_timeout: Duration::from_secs(20),
-        drain_timeout: Duration::from_secs(30),
-    }
+fn scenario(misdeeds: Misdeeds) -> Scenario {
+    let mut scenario = Scenario { load: Load::Constant { rate: 200 }, ..Scenario::default() };
+    scenario.target.namesrv = vec![fake::start(misdeeds).to_string()];
+    scenario.messages.size = Sizes::Fixed(200);
+    scenario.topics.queues = 2;
+    scenario.run.duration = Duration::from_millis(300);
+    scenario.run.warmup = Duration::from_millis(100);
+    scenario.run.threads = Some(1);
+    // Generous: other builds may have the machine's cores.
+    scenario.producers.timeout = Duration::from_secs(20);
+    scenario.run.drain = Duration::from_secs(30);
+    scenario
 }
 
-fn report(settings: &RunSettings) -> Report {
-    run(settings, &StopFlag::default(), &mut Unseen).unwrap()
+fn report(scenario: &Scenario) -> Report {
+    run(scenario, &StopFlag::default(), &mut Unseen).unwrap()
 }
 
 fn report_of(misdeeds: Misdeeds) -> Report {
-    report(&settings(misdeeds))
+    report(&scenario(misdeeds))
 }
 
 /// For misdeeds whose proof is that nothing comes.
 fn impatient(misdeeds: Misdeeds) -> Report {
-    let patience = Duration::from_secs(3);
-    report(&RunSettings { drain_timeout: patience, ..settings(misdeeds) })
+    let mut scenario = scenario(misdeeds);
+    scenario.run.drain = Duration::from_secs(3);
+    report(&scenario)
 }
 
-fn error_of(settings: &RunSettings) -> RunError {
-    run(settings, &StopFlag::default(), &mut Unseen).expect_err("a run that cannot begin")
+fn error_of(scenario: &Scenario) -> RunError {
+    run(scenario, &StopFlag::default(), &mut Unseen).expect_err("a run that cannot begin")
 }
 
 /// What `report_of` finds when all is well.
@@ -74,9 +68,9 @@ fn a_clean_run_has_a_clean_ledger_and_counts_only_the_measured_part() {
 
 #[test]
 fn several_threads_and_connections_divide_the_work_and_add_up() {
-    let mut settings = settings(Misdeeds::default());
-    (settings.threads, settings.connections, settings.queues_per_broker) = (3, 2, 8);
-    let report = report(&settings);
+    let mut scenario = scenario(Misdeeds::default());
+    (scenario.run.threads, scenario.producers.connections, scenario.topics.queues) = (Some(3), 2, 8);
+    let report = report(&scenario);
     assert_eq!((report.ledger, report.errors.total), (clean(), 0));
     assert_eq!((report.configuration.threads, report.configuration.connections), (3, 6));
 }
@@ -144,10 +138,10 @@ fn a_broken_connection_is_made_anew() {
 #[test]
 fn a_stall_is_felt_by_every_message_that_was_due_in_it() {
     let stall = Duration::from_millis(200);
-    let mut settings = settings(Misdeeds { stall: Some((400, stall)), ..Misdeeds::default() });
-    settings.load = Load::Open { rate: 1_000 };
-    settings.duration = Duration::from_millis(2_000);
-    let report = report(&settings);
+    let mut scenario = scenario(Misdeeds { stall: Some((400, stall)), ..Misdeeds::default() });
+    scenario.load = Load::Constant { rate: 1_000 };
+    scenario.run.duration = Duration::from_millis(2_000);
+    let report = report(&scenario);
     // 200 of 2,000 messages were due during the stall; their latencies spread evenly from 200 ms down to none. A
     // generator that waited for replies would have seen one slow message, and a p99 of almost nothing.
     assert!(report.publish.p99_us.unwrap() >= 175_000.0, "{:?}", report.publish);
@@ -158,9 +152,9 @@ fn a_stall_is_felt_by_every_message_that_was_due_in_it() {
 #[test]
 fn planned_messages_beyond_the_in_flight_limit_are_errors_not_silence() {
     let stall = Some((20, Duration::from_millis(300)));
-    let mut settings = settings(Misdeeds { stall, ..Misdeeds::default() });
-    settings.in_flight_max = 10;
-    let report = report(&settings);
+    let mut scenario = scenario(Misdeeds { stall, ..Misdeeds::default() });
+    scenario.producers.in_flight_max = Some(10);
+    let report = report(&scenario);
     // 60 messages fall due during the stall.
     assert!(report.errors.unsent >= 45, "{:?}", report.errors);
     assert_eq!(report.ledger.sent + report.errors.unsent, 80);
@@ -171,9 +165,9 @@ fn planned_messages_beyond_the_in_flight_limit_are_errors_not_silence() {
 
 #[test]
 fn a_closed_loop_keeps_the_broker_busy_and_balances() {
-    let mut settings = settings(Misdeeds::default());
-    settings.load = Load::Closed { depth: 4 };
-    let report = report(&settings);
+    let mut scenario = scenario(Misdeeds::default());
+    scenario.load = Load::Closed { depth: 4 };
+    let report = report(&scenario);
     let books = &report.ledger;
     assert!(books.sent > 40, "{books:?}");
     assert_eq!((books.acked, books.received, books.lost), (books.sent, books.sent, 0));
@@ -182,17 +176,17 @@ fn a_closed_loop_keeps_the_broker_busy_and_balances() {
 
 #[test]
 fn without_consumption_nothing_is_pulled_and_nothing_is_lost() {
-    let mut settings = settings(Misdeeds { forget: Some(7), ..Misdeeds::default() });
-    settings.consume = false;
-    let report = report(&settings);
+    let mut scenario = scenario(Misdeeds { forget: Some(7), ..Misdeeds::default() });
+    scenario.consumers.clear();
+    let report = report(&scenario);
     assert_eq!(report.ledger, LedgerTotals { received: 0, ..clean() });
 }
 
 #[test]
 fn a_second_run_on_the_same_topic_starts_where_the_first_ended() {
-    let settings = settings(Misdeeds::default());
+    let scenario = scenario(Misdeeds::default());
     for _ in 0..2 {
-        assert_eq!(report(&settings).ledger, clean());
+        assert_eq!(report(&scenario).ledger, clean());
     }
 }
 
@@ -208,36 +202,36 @@ fn an_interrupted_run_still_reports() {
         }
         fn on_end(&mut self) {}
     }
-    let mut settings = settings(Misdeeds::default());
-    settings.duration = Duration::from_secs(60);
+    let mut scenario = scenario(Misdeeds::default());
+    scenario.run.duration = Duration::from_secs(60);
     let flag = std::sync::Arc::default();
     let stop = StopFlag::new(std::sync::Arc::clone(&flag));
-    let report = run(&settings, &stop, &mut StopAtOnce(flag)).unwrap();
+    let report = run(&scenario, &stop, &mut StopAtOnce(flag)).unwrap();
     assert!(report.interrupted && report.ledger.sent > 0, "{:?}", report.ledger);
     assert_eq!((report.ledger.lost, report.ledger.received), (0, report.ledger.sent));
 }
 
 #[test]
 fn what_keeps_a_run_from_beginning_is_said_clearly() {
-    let mut unreachable = settings(Misdeeds::default());
-    unreachable.namesrv = vec!["127.0.0.1:1".into()];
+    let mut unreachable = scenario(Misdeeds::default());
+    unreachable.target.namesrv = vec!["127.0.0.1:1".into()];
     let message = error_of(&unreachable).to_string();
     assert!(message.contains("no NameServer can be reached: 127.0.0.1:1: Connection refused"), "{message}");
 
-    let mut no_address = settings(Misdeeds::default());
-    no_address.namesrv = vec!["nonsense".into()];
+    let mut no_address = scenario(Misdeeds::default());
+    no_address.target.namesrv = vec!["nonsense".into()];
     assert!(matches!(error_of(&no_address), RunError::Setup(SetupError::Address { .. })));
 
-    let not_a_namesrv = settings(Misdeeds { no_namesrv: true, ..Misdeeds::default() });
+    let not_a_namesrv = scenario(Misdeeds { no_namesrv: true, ..Misdeeds::default() });
     let message = error_of(&not_a_namesrv).to_string();
     assert!(message.contains("is not a NameServer") && message.contains("not a broker"), "{message}");
 
-    let mut stranger = settings(Misdeeds::default());
-    stranger.brokers = Some(vec!["other".into()]);
+    let mut stranger = scenario(Misdeeds::default());
+    stranger.target.brokers = Some(vec!["other".into()]);
     let message = error_of(&stranger).to_string();
     assert!(message.contains("broker 'other' is not registered; registered are: fake-broker"), "{message}");
 
-    let forbidden = settings(Misdeeds { no_topics: true, ..Misdeeds::default() });
+    let forbidden = scenario(Misdeeds { no_topics: true, ..Misdeeds::default() });
     let message = error_of(&forbidden).to_string();
     assert!(
         message.contains("refuses to create the topic: NO_PERMISSION (16), topics are made by others"),
@@ -254,8 +248,8 @@ fn a_listener_that_speaks_another_protocol_is_no_namesrv() {
             std::io::Write::write_all(&mut stream.unwrap(), b"HTTP/1.1 400 Bad Request\r\n\r\n").unwrap();
         }
     });
-    let mut settings = settings(Misdeeds::default());
-    settings.namesrv = vec![address.to_string()];
-    let message = error_of(&settings).to_string();
+    let mut scenario = scenario(Misdeeds::default());
+    scenario.target.namesrv = vec![address.to_string()];
+    let message = error_of(&scenario).to_string();
     assert!(message.contains("is not a NameServer"), "{message}");
 }

@@ -31,10 +31,10 @@ impl Books {
                 if failure.is_stored() {
                     tally.on_acked(stamp, now, Some((failure, remark)));
                 } else {
-                    tally.on_failed(failure, Some(remark));
+                    tally.on_failed(stamp, now, failure, Some(remark));
                 }
             }
-            Err(error) => tally.on_failed(error.into(), None),
+            Err(error) => tally.on_failed(stamp, now, error.into(), None),
         }
         drop(tally);
         self.changed.raise();

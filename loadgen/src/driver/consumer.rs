@@ -13,10 +13,9 @@ use apogee_net::request::{
 use super::books::Books;
 use super::link::{Link, RETRY_PAUSE};
 use super::setup::{ADMIN_TIMEOUT, SetupError, ask_broker};
+use crate::assignment::QueueTarget;
 use crate::failure::Failure;
 use crate::schedule::StreamId;
-
-const CONSUMER_GROUP: &str = "apogee-loadgen";
 
 /// Messages asked for at once; brokers have their own, usually lower, limits beside it.
 const PULL_MESSAGES_MAX: i32 = 128;
@@ -33,6 +32,7 @@ pub(super) struct QueueReader {
     pub(super) stream: StreamId,
     pub(super) queue_id: i32,
     pub(super) topic: Rc<str>,
+    pub(super) group: Rc<str>,
     pub(super) link: Rc<Link>,
     next: Cell<i64>,
     end: Cell<Option<i64>>,
@@ -41,13 +41,13 @@ pub(super) struct QueueReader {
 impl QueueReader {
     /// Asks where the queue ends now; that is where reading begins.
     pub(super) async fn open(
-        stream: StreamId,
-        queue_id: i32,
+        target: &QueueTarget,
         broker: &str,
         topic: Rc<str>,
+        group: Rc<str>,
         link: Rc<Link>,
     ) -> Result<Rc<QueueReader>, SetupError> {
-        let request = GetMaxOffsetRequest { topic: &topic, queue_id, committed: true };
+        let request = GetMaxOffsetRequest { topic: &topic, queue_id: target.queue_id, committed: true };
         let client = link.client().ok_or_else(|| SetupError::BrokerUnreachable {
             name: broker.to_string(),
             address: link.address().to_string(),
@@ -62,7 +62,8 @@ impl QueueReader {
             remark: "the reply has no offset".to_owned(),
         })?;
         let (next, end) = (Cell::new(next), Cell::new(None));
-        Ok(Rc::new(QueueReader { stream, queue_id, topic, link, next, end }))
+        let QueueTarget { stream, queue_id, .. } = *target;
+        Ok(Rc::new(QueueReader { stream, queue_id, topic, group, link, next, end }))
     }
 
     /// Pulls for ever and writes down what comes.
@@ -101,7 +102,7 @@ impl QueueReader {
 
     async fn pull(&self, client: &RemotingClient) -> Result<ReplyFrame, CallError> {
         let request = PullMessageRequest {
-            consumer_group: CONSUMER_GROUP,
+            consumer_group: &self.group,
             topic: &self.topic,
             queue_id: self.queue_id,
             queue_offset: self.next.get(),
@@ -124,7 +125,7 @@ impl QueueReader {
         let reply = match pulled {
             Ok(reply) => reply,
             Err(error) => {
-                tally.on_pull_failed(error.into(), None);
+                tally.on_pull_failed(self.stream, now, error.into(), None);
                 return false;
             }
         };
@@ -138,13 +139,13 @@ impl QueueReader {
                 | ResponseCode::PULL_OFFSET_MOVED
         );
         if !moves_on {
-            tally.on_pull_failed(Failure::Answered(code), header.remark.as_deref());
+            tally.on_pull_failed(self.stream, now, Failure::Answered(code), header.remark.as_deref());
             return false;
         }
         let fields = match PullMessageReply::decode(&header.ext) {
             Ok(fields) => fields,
             Err(error) => {
-                tally.on_pull_failed(Failure::Malformed, Some(&error.to_string()));
+                tally.on_pull_failed(self.stream, now, Failure::Malformed, Some(&error.to_string()));
                 return false;
             }
         };
@@ -152,13 +153,15 @@ impl QueueReader {
             for message in StoredMessages::new(reply.body()) {
                 match message {
                     Ok(message) => tally.on_delivery(self.stream, message.body, now),
-                    Err(error) => tally.on_pull_failed(Failure::Malformed, Some(&error.to_string())),
+                    Err(error) => {
+                        tally.on_pull_failed(self.stream, now, Failure::Malformed, Some(&error.to_string()))
+                    }
                 }
             }
         }
         if code == ResponseCode::PULL_OFFSET_MOVED {
             // Nobody trims or resets this topic while it is measured: worth a line in the report.
-            tally.on_pull_failed(Failure::Answered(code), header.remark.as_deref());
+            tally.on_pull_failed(self.stream, now, Failure::Answered(code), header.remark.as_deref());
         }
         self.next.set(fields.next_begin_offset);
         true

@@ -33,6 +33,7 @@ const LOOK_UP: Duration = Duration::from_millis(50);
 pub(super) struct Route {
     pub(super) link: Rc<Link>,
     pub(super) broker: Rc<str>,
+    pub(super) topic: Rc<str>,
     pub(super) queue_id: i32,
 }
 
@@ -41,7 +42,6 @@ pub(super) struct Publisher {
     routes: FxHashMap<StreamId, Route>,
     books: Rc<Books>,
     payload: PayloadWriter,
-    topic: String,
     timeout: Duration,
     in_flight_max: u32,
     keys: RefCell<UniqueKeys>,
@@ -54,7 +54,6 @@ pub(super) struct PublisherParts {
     pub(super) routes: FxHashMap<StreamId, Route>,
     pub(super) books: Rc<Books>,
     pub(super) payload: PayloadWriter,
-    pub(super) topic: String,
     pub(super) timeout: Duration,
     pub(super) in_flight_max: u32,
     pub(super) local_ip: IpAddr,
@@ -71,7 +70,6 @@ impl Publisher {
             routes: parts.routes,
             books: parts.books,
             payload: parts.payload,
-            topic: parts.topic,
             timeout: parts.timeout,
             in_flight_max: parts.in_flight_max,
             keys: UniqueKeys::new(parts.local_ip, std::process::id(), parts.salt).into(),
@@ -139,11 +137,11 @@ impl Publisher {
         let route = &self.routes[&stream];
         let mut tally = self.books.tally.borrow_mut();
         let Some(client) = route.link.client() else {
-            tally.on_unsent(Failure::NotConnected);
+            tally.on_unsent(stream, Failure::NotConnected, self.books.clock.now());
             return then();
         };
         if tally.in_flight() >= self.in_flight_max {
-            tally.on_unsent(Failure::InFlightLimit);
+            tally.on_unsent(stream, Failure::InFlightLimit, self.books.clock.now());
             return then();
         }
         let stamp = tally.plan_send(stream, due, self.books.clock.now());
@@ -155,7 +153,7 @@ impl Publisher {
         append_property(&mut properties, property::WAIT, "true");
         let request = SendMessageRequest {
             producer_group: PRODUCER_GROUP,
-            topic: &self.topic,
+            topic: &route.topic,
             default_topic: "TBW102",
             default_topic_queues: 4,
             queue_id: route.queue_id,

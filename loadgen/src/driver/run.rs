@@ -15,7 +15,7 @@ use crate::assignment;
 use crate::live::Live;
 use crate::payload::RunId;
 use crate::report::{Report, Surroundings};
-use crate::settings::{RunSettings, SettingsError};
+use crate::scenario::{Scenario, ScenarioError};
 use crate::stop::StopFlag;
 use crate::tally::Measurements;
 
@@ -29,7 +29,7 @@ pub const TICK: Duration = Duration::from_millis(100);
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     #[error(transparent)]
-    Settings(#[from] SettingsError),
+    Scenario(#[from] ScenarioError),
     #[error(transparent)]
     Setup(#[from] SetupError),
     #[error(transparent)]
@@ -55,7 +55,7 @@ pub struct View<'a> {
     pub phase: Phase,
     /// Since the first message was due.
     pub elapsed: Duration,
-    pub settings: &'a RunSettings,
+    pub scenario: &'a Scenario,
     pub live: &'a [Arc<Live>],
 }
 
@@ -70,26 +70,32 @@ pub trait Observer {
 }
 
 /// Prepares, sends, receives and reports. Blocks until all is done or `stop` is set and the rest has been awaited.
-pub fn run(settings: &RunSettings, stop: &StopFlag, observer: &mut dyn Observer) -> Result<Report, RunError> {
-    settings.check()?;
+pub fn run(scenario: &Scenario, stop: &StopFlag, observer: &mut dyn Observer) -> Result<Report, RunError> {
+    scenario.check()?;
     let nudge = Nudge::start(NUDGE_PERIOD);
-    let settings = Arc::new(settings.clone());
+    let scenario = Arc::new(scenario.clone());
 
-    observer.on_step(&format!("topic {} on the brokers of {}", settings.topic, settings.namesrv.join(";")));
-    let brokers: Arc<[Broker]> = prepare(&settings, &nudge)?.into();
+    observer.on_step(&format!(
+        "topic {} on the brokers of {}",
+        scenario.topics.name,
+        scenario.target.namesrv.join(";")
+    ));
+    let brokers: Arc<[Broker]> = prepare(&scenario, &nudge)?.into();
     if stop.is_set() {
         return Err(RunError::Interrupted);
     }
 
     let run_id = new_run_id();
-    let targets = assignment::number_streams(brokers.len(), settings.queues_per_broker);
-    let dealt = assignment::deal_to_threads(&targets, brokers.len(), settings.threads);
+    let topics: Arc<[String]> = scenario.topic_names().into();
+    let targets = assignment::number_streams(topics.len(), brokers.len(), scenario.topics.queues);
+    let dealt = assignment::deal_to_threads(&targets, brokers.len(), scenario.threads());
     let threads = dealt.len();
     observer.on_step(&format!("{} queues on {} brokers", targets.len(), brokers.len()));
     let plans = dealt.into_iter().enumerate().map(|(index, own)| WorkerPlan {
         index,
         run: run_id,
-        settings: settings.clone(),
+        scenario: scenario.clone(),
+        topics: topics.clone(),
         brokers: brokers.clone(),
         targets: own,
         streams: u32::try_from(targets.len()).expect("streams were numbered with u32"),
@@ -100,7 +106,7 @@ pub fn run(settings: &RunSettings, stop: &StopFlag, observer: &mut dyn Observer)
     let mut team = Team::start(plans, &nudge)?;
     let connections = team.await_ready()?;
     let start = team.give_start();
-    let stopped_after = team.watch(&settings, start, stop, observer);
+    let stopped_after = team.watch(&scenario, start, stop, observer);
     observer.on_end();
     let measured = team.join()?;
 
@@ -111,14 +117,14 @@ pub fn run(settings: &RunSettings, stop: &StopFlag, observer: &mut dyn Observer)
         threads,
         connections,
     };
-    let ran_for = stopped_after.unwrap_or(settings.length()).min(settings.length());
-    let measured_for = ran_for.saturating_sub(settings.warmup);
-    Ok(Report::new(&settings, &surroundings, &measured, measured_for, stopped_after.is_some()))
+    let ran_for = stopped_after.unwrap_or(scenario.length()).min(scenario.length());
+    let measured_for = ran_for.saturating_sub(scenario.run.warmup);
+    Ok(Report::new(&scenario, &surroundings, &measured, measured_for, stopped_after.is_some()))
 }
 
-fn prepare(settings: &Arc<RunSettings>, nudge: &Nudge) -> Result<Vec<Broker>, RunError> {
-    let settings = settings.clone();
-    let task = move || async move { setup::prepare(&settings).await };
+fn prepare(scenario: &Arc<Scenario>, nudge: &Nudge) -> Result<Vec<Broker>, RunError> {
+    let scenario = scenario.clone();
+    let task = move || async move { setup::prepare(&scenario).await };
     let handle = runtime::start("loadgen-setup", None, nudge, task)?;
     Ok(handle.join().map_err(|error| RunError::Thread(error.to_string()))??)
 }
@@ -145,7 +151,7 @@ impl Team {
         let (end_guard, ended) = sync_channel(0);
         let mut team = Team { members: vec![], ready, starts: vec![], live: vec![], ended };
         for plan in plans {
-            let cpu = plan.settings.cpus.as_ref().map(|cpus| cpus[plan.index]);
+            let cpu = plan.scenario.run.cpus.as_ref().map(|cpus| cpus[plan.index]);
             let (start_sender, start) = sync_channel(1);
             let handshake = Handshake { ready: ready_sender.clone(), start };
             let end_guard: SyncSender<()> = end_guard.clone();
@@ -182,7 +188,7 @@ impl Team {
     /// Shows the run to the observer until it is over; the time of an interruption, if there was one.
     fn watch(
         &self,
-        settings: &RunSettings,
+        scenario: &Scenario,
         start: Instant,
         stop: &StopFlag,
         observer: &mut dyn Observer,
@@ -191,20 +197,20 @@ impl Team {
         loop {
             let is_over = self.ended.recv_timeout(TICK) != Err(RecvTimeoutError::Timeout);
             let elapsed = start.elapsed();
-            if stop.is_set() && stopped_after.is_none() && elapsed < settings.length() {
+            if stop.is_set() && stopped_after.is_none() && elapsed < scenario.length() {
                 stopped_after = Some(elapsed);
             }
             if is_over {
                 return stopped_after;
             }
-            let phase = if stopped_after.is_some() || elapsed >= settings.length() {
+            let phase = if stopped_after.is_some() || elapsed >= scenario.length() {
                 Phase::Draining
-            } else if elapsed < settings.warmup {
+            } else if elapsed < scenario.run.warmup {
                 Phase::WarmUp
             } else {
                 Phase::Measuring
             };
-            observer.on_tick(&View { phase, elapsed, settings, live: &self.live });
+            observer.on_tick(&View { phase, elapsed, scenario, live: &self.live });
         }
     }
 

@@ -13,7 +13,7 @@ use apogee_net::request::{CreateTopicRequest, GetRouteInfoRequest};
 
 use super::link::CONNECT_TIMEOUT;
 use crate::cluster::{self, BrokerTarget, ClusterError};
-use crate::settings::RunSettings;
+use crate::scenario::Scenario;
 
 pub(super) const ADMIN_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -54,15 +54,18 @@ pub enum SetupError {
 }
 
 /// Finds the brokers and makes the topic on each of them.
-pub(super) async fn prepare(settings: &RunSettings) -> Result<Vec<Broker>, SetupError> {
-    let (namesrv, cluster) = find_cluster(&settings.namesrv).await?;
-    let targets = cluster::select_brokers(&cluster, settings.brokers.as_deref())
+pub(super) async fn prepare(scenario: &Scenario) -> Result<Vec<Broker>, SetupError> {
+    let (namesrv, cluster) = find_cluster(&scenario.target.namesrv).await?;
+    let targets = cluster::select_brokers(&cluster, scenario.target.brokers.as_deref())
         .map_err(|error| SetupError::Cluster { namesrv: namesrv.peer().to_string(), error })?;
     let mut brokers = Vec::with_capacity(targets.len());
+    let topics = scenario.topic_names();
     for target in &targets {
-        brokers.push(create_topic(target, settings).await?);
+        brokers.push(create_topics(target, &topics, scenario).await?);
     }
-    await_route(&namesrv, &targets, settings).await?;
+    for topic in &topics {
+        await_route(&namesrv, &targets, topic, scenario.topics.queues).await?;
+    }
     Ok(brokers)
 }
 
@@ -94,7 +97,11 @@ async fn find_cluster(addresses: &[String]) -> Result<(Rc<RemotingClient>, Clust
     Err(SetupError::NameServerUnreachable { tried })
 }
 
-async fn create_topic(target: &BrokerTarget, settings: &RunSettings) -> Result<Broker, SetupError> {
+async fn create_topics(
+    target: &BrokerTarget,
+    topics: &[String],
+    scenario: &Scenario,
+) -> Result<Broker, SetupError> {
     let unreachable = |reason: String| SetupError::BrokerUnreachable {
         name: target.name.clone(),
         address: target.address.clone(),
@@ -103,21 +110,23 @@ async fn create_topic(target: &BrokerTarget, settings: &RunSettings) -> Result<B
     let address = resolve(&target.address)?;
     let client = RemotingClient::connect(address, CONNECT_TIMEOUT).await;
     let client = client.map_err(|error| unreachable(error.to_string()))?;
-    let queues = i32::try_from(settings.queues_per_broker).expect("bounded by QUEUES_PER_BROKER_MAX");
-    let request = CreateTopicRequest {
-        topic: &settings.topic,
-        default_topic: "TBW102",
-        read_queues: queues,
-        write_queues: queues,
-        perm: Perm::READ_WRITE,
-        filter_type: "SINGLE_TAG",
-        topic_sys_flag: Some(0),
-        order: false,
-        attributes: None,
-        force: false,
-    };
-    let code = RequestCode::UPDATE_AND_CREATE_TOPIC;
-    ask_broker(&client, &target.name, code, &request, "to create the topic").await?;
+    let queues = i32::try_from(scenario.topics.queues).expect("bounded by QUEUES_PER_BROKER_MAX");
+    for topic in topics {
+        let request = CreateTopicRequest {
+            topic,
+            default_topic: "TBW102",
+            read_queues: queues,
+            write_queues: queues,
+            perm: Perm::READ_WRITE,
+            filter_type: "SINGLE_TAG",
+            topic_sys_flag: Some(0),
+            order: false,
+            attributes: None,
+            force: false,
+        };
+        let code = RequestCode::UPDATE_AND_CREATE_TOPIC;
+        ask_broker(&client, &target.name, code, &request, "to create the topic").await?;
+    }
     Ok(Broker { name: target.name.clone(), address })
 }
 
@@ -143,14 +152,11 @@ pub(super) async fn ask_broker(
 async fn await_route(
     namesrv: &RemotingClient,
     brokers: &[BrokerTarget],
-    settings: &RunSettings,
+    topic: &str,
+    queues: u32,
 ) -> Result<(), SetupError> {
-    let request = GetRouteInfoRequest {
-        topic: &settings.topic,
-        accept_standard_json_only: true,
-        zone_name: None,
-        zone_mode: false,
-    };
+    let request =
+        GetRouteInfoRequest { topic, accept_standard_json_only: true, zone_name: None, zone_mode: false };
     let wrong = |how: String| SetupError::NotANameServer { address: namesrv.peer().to_string(), how };
     let started = Instant::now();
     loop {
@@ -161,17 +167,13 @@ async fn await_route(
             ResponseCode::TOPIC_NOT_EXIST => TopicRouteData::default(),
             code => return Err(wrong(format!("asked for a route it answers {code}"))),
         };
-        let missing = cluster::not_yet_routed(&route, brokers, settings.queues_per_broker);
+        let missing = cluster::not_yet_routed(&route, brokers, queues);
         if missing.is_empty() {
             return Ok(());
         }
         if started.elapsed() >= ROUTE_WAIT_MAX {
             let missing = missing.into_iter().map(str::to_owned).collect();
-            return Err(SetupError::NoRoute {
-                topic: settings.topic.clone(),
-                missing,
-                waited: ROUTE_WAIT_MAX,
-            });
+            return Err(SetupError::NoRoute { topic: topic.to_owned(), missing, waited: ROUTE_WAIT_MAX });
         }
         // The NameServer tells nobody about changes; clients ask again, as here.
         glommio::timer::sleep(ROUTE_POLL).await;

@@ -21,8 +21,8 @@ use crate::clock::{RunClock, RunTime};
 use crate::live::Live;
 use crate::pace::{ClosedLoop, Pacer};
 use crate::payload::{PayloadWriter, RunId};
+use crate::scenario::{Load, Scenario};
 use crate::schedule::{MESSAGES_MAX, Schedule, StreamId};
-use crate::settings::{Load, RunSettings};
 use crate::stop::{Drain, DrainStep, Outstanding, StopFlag};
 use crate::tally::{Measurements, Tally, Window};
 
@@ -30,7 +30,9 @@ use crate::tally::{Measurements, Tally, Window};
 pub(super) struct WorkerPlan {
     pub(super) index: usize,
     pub(super) run: RunId,
-    pub(super) settings: Arc<RunSettings>,
+    pub(super) scenario: Arc<Scenario>,
+    /// Names, in the order of the targets' indexes.
+    pub(super) topics: Arc<[String]>,
     pub(super) brokers: Arc<[Broker]>,
     /// Queues of this thread.
     pub(super) targets: Vec<QueueTarget>,
@@ -71,28 +73,33 @@ pub(super) async fn work(plan: WorkerPlan, handshake: Handshake) -> Option<Measu
 }
 
 async fn wire(plan: &WorkerPlan) -> Result<Wiring, SetupError> {
-    let settings = &plan.settings;
-    let topic: Rc<str> = settings.topic.as_str().into();
+    let scenario = &plan.scenario;
+    let topics: Vec<Rc<str>> = plan.topics.iter().map(|topic| topic.as_str().into()).collect();
     let mut wiring = Wiring { routes: FxHashMap::default(), lanes: vec![], readers: vec![], links: vec![] };
     for (at, broker) in plan.brokers.iter().enumerate() {
         let name: Rc<str> = broker.name.as_str().into();
         let queues: Vec<_> = plan.targets.iter().filter(|target| target.broker == at).copied().collect();
-        for part in assignment::deal_to_connections(&queues, settings.connections) {
+        for part in assignment::deal_to_connections(&queues, scenario.producers.connections) {
             let link = open(broker).await?;
             for target in &part {
-                let route = Route { link: link.clone(), broker: name.clone(), queue_id: target.queue_id };
+                let route = Route {
+                    link: link.clone(),
+                    broker: name.clone(),
+                    topic: topics[target.topic].clone(),
+                    queue_id: target.queue_id,
+                };
                 wiring.routes.insert(target.stream, route);
             }
             wiring.lanes.push((link.clone(), part.iter().map(|target| target.stream).collect()));
             wiring.links.push(link);
         }
-        if settings.consume && !queues.is_empty() {
+        for consumer in scenario.consumers.iter().filter(|_| !queues.is_empty()) {
             // Its own connection: a reply full of messages must not hold up acknowledgements.
             let link = open(broker).await?;
+            let group: Rc<str> = consumer.group.as_str().into();
             for target in &queues {
-                let (topic, link) = (topic.clone(), link.clone());
-                let reader = QueueReader::open(target.stream, target.queue_id, &name, topic, link);
-                wiring.readers.push(reader.await?);
+                let (topic, group, link) = (topics[target.topic].clone(), group.clone(), link.clone());
+                wiring.readers.push(QueueReader::open(target, &name, topic, group, link).await?);
             }
             wiring.links.push(link);
         }
@@ -109,11 +116,11 @@ async fn open(broker: &Broker) -> Result<Rc<Link>, SetupError> {
 }
 
 async fn run(plan: WorkerPlan, wiring: Wiring, clock: RunClock) -> Measurements {
-    let settings = &plan.settings;
+    let scenario = &plan.scenario;
     let streams: Vec<_> = plan.targets.iter().map(|target| target.stream).collect();
-    let end = RunTime::after_start(settings.length());
-    let window = Window { start: RunTime::after_start(settings.warmup), end };
-    let tally = Tally::new(plan.run, window, &streams, settings.consume, plan.live.clone());
+    let end = RunTime::after_start(scenario.length());
+    let window = Window { start: RunTime::after_start(scenario.run.warmup), end };
+    let tally = Tally::new(plan.run, window, &plan.targets, scenario.consumes(), plan.live.clone());
     let books = Rc::new(Books { tally: RefCell::new(tally), clock, changed: Signal::default() });
 
     // Dropping a task ends it; these live until the books are closed.
@@ -123,32 +130,31 @@ async fn run(plan: WorkerPlan, wiring: Wiring, clock: RunClock) -> Measurements 
     background.extend(wiring.readers.iter().map(follow));
 
     publish(&plan, &wiring, &books, &streams, end).await;
-    let drain = Drain { deadline: clock.now() + settings.drain_timeout, consumed: settings.consume };
+    let drain = Drain { deadline: clock.now() + scenario.run.drain, consumed: scenario.consumes() };
     finish(drain, &wiring.readers, &books).await;
     drop(background);
     books.tally.borrow_mut().finish()
 }
 
 async fn publish(plan: &WorkerPlan, wiring: &Wiring, books: &Rc<Books>, streams: &[StreamId], end: RunTime) {
-    let settings = &plan.settings;
+    let scenario = &plan.scenario;
     let Some((first, _)) = wiring.lanes.first() else { return };
     let publisher = Publisher::new(PublisherParts {
         routes: wiring.routes.clone(),
         books: books.clone(),
-        payload: PayloadWriter::new(plan.run, settings.size_bytes),
-        topic: settings.topic.clone(),
-        timeout: settings.send_timeout,
-        in_flight_max: match settings.load {
-            Load::Open { .. } => settings.in_flight_max,
+        payload: PayloadWriter::new(plan.run, scenario.messages.size.largest()),
+        timeout: scenario.producers.timeout,
+        in_flight_max: match scenario.load.is_open() {
+            true => scenario.in_flight_max(),
             // A closed loop is bounded by its depth.
-            Load::Closed { .. } => u32::MAX,
+            false => u32::MAX,
         },
         local_ip: first.address().ip(),
         salt: (plan.run.0 as u32).wrapping_add(plan.index as u32),
     });
-    match settings.load {
-        Load::Open { rate } => {
-            let schedule = Schedule::constant(rate, settings.length()).expect("checked with the settings");
+    match scenario.load {
+        Load::Constant { rate } => {
+            let schedule = Schedule::constant(rate, scenario.length()).expect("checked with the settings");
             publisher.follow(Pacer::new(schedule.share(plan.streams, streams)), &plan.stop).await;
         }
         Load::Closed { depth } => {

@@ -2,24 +2,12 @@ use super::*;
 use crate::failure::Failure;
 use crate::latency::Latency;
 
-fn settings() -> RunSettings {
-    RunSettings {
-        namesrv: vec!["127.0.0.1:9876".into()],
-        load: Load::Open { rate: 5_000 },
-        size_bytes: 1024,
-        duration: Duration::from_secs(2),
-        warmup: Duration::from_millis(500),
-        topic: "apogee-loadgen".into(),
-        queues_per_broker: 4,
-        threads: 1,
-        cpus: Some(vec![1]),
-        connections: 1,
-        brokers: None,
-        consume: true,
-        in_flight_max: 1_000,
-        send_timeout: Duration::from_secs(3),
-        drain_timeout: Duration::from_secs(10),
-    }
+fn scenario() -> Scenario {
+    let mut scenario = Scenario { load: Load::Constant { rate: 5_000 }, ..Scenario::default() };
+    scenario.run.duration = Duration::from_secs(2);
+    scenario.run.warmup = Duration::from_millis(500);
+    scenario.run.cpus = Some(vec![1]);
+    scenario
 }
 
 fn surroundings() -> Surroundings {
@@ -53,7 +41,7 @@ fn measured() -> Measurements {
 }
 
 fn report() -> Report {
-    Report::new(&settings(), &surroundings(), &measured(), Duration::from_secs(2), false)
+    Report::new(&scenario(), &surroundings(), &measured(), Duration::from_secs(2), false)
 }
 
 #[test]
@@ -69,7 +57,7 @@ fn the_json_has_the_promised_members() {
         assert!(json[distribution]["count"].is_u64());
     }
     assert_eq!(json["configuration"]["rate"], 5_000);
-    assert_eq!(json["configuration"]["size"], 1_024);
+    assert_eq!(json["configuration"]["size"], 1_024.0);
     assert_eq!(json["configuration"]["duration_s"], 2.0);
     assert!(json["configuration"]["version"].is_string());
     assert_eq!(json["throughput"]["published_per_s"], 5_000.0);
@@ -106,8 +94,8 @@ fn the_text_names_load_target_errors_and_faults() {
 
 #[test]
 fn a_closed_loop_is_named_and_has_no_plan_to_be_late_against() {
-    let settings = RunSettings { load: Load::Closed { depth: 16 }, consume: false, ..settings() };
-    let text = Report::new(&settings, &surroundings(), &measured(), Duration::from_secs(2), false).text();
+    let scenario = Scenario { load: Load::Closed { depth: 16 }, consumers: vec![], ..scenario() };
+    let text = Report::new(&scenario, &surroundings(), &measured(), Duration::from_secs(2), false).text();
     assert!(text.contains("closed loop, 16 in flight per connection"), "{text}");
     assert!(
         !text.contains("lateness") && !text.contains("end to end") && !text.contains("from actual send"),

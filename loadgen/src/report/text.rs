@@ -27,13 +27,7 @@ fn heading(out: &mut String, report: &Report) {
     line(
         out,
         "load",
-        format_args!(
-            "{}, {} B each, {:?} after {:?} of warm-up",
-            run.load,
-            count(run.size as u64),
-            run.duration,
-            run.warmup
-        ),
+        format_args!("{}, {}, {:?} after {:?} of warm-up", run.load, run.sizes, run.duration, run.warmup),
     );
     let brokers = match &run.brokers[..] {
         [first, .., last] if run.brokers.len() > 4 => {

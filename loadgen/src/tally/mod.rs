@@ -6,170 +6,107 @@
 //! on_delivery                                 any number of times, whenever a pull brings something
 //! ```
 
-use std::collections::BTreeMap;
+mod recorder;
+
 use std::sync::Arc;
 
+use rustc_hash::FxHashMap;
+
+pub use self::recorder::{Measurements, Recorder, Times, TwiceMeasured, Window};
+use crate::assignment::QueueTarget;
 use crate::clock::RunTime;
-use crate::failure::{Failure, Failures};
-use crate::latency::Latency;
-use crate::ledger::{Delivery, LedgerTotals, StreamLedger};
+use crate::failure::Failure;
+use crate::ledger::{Delivery, StreamLedger};
 use crate::live::Live;
 use crate::payload::{self, RunId, Stamp, Unrecognised};
 use crate::schedule::StreamId;
-
-/// The part of a run that counts: from the end of the warm-up to the end of the plan, by due time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Window {
-    pub start: RunTime,
-    pub end: RunTime,
-}
-
-impl Window {
-    pub fn contains(&self, at: RunTime) -> bool {
-        self.start <= at && at < self.end
-    }
-}
-
-/// A latency measured twice: from when the message was wanted, and from when the generator really sent it.
-///
-/// The first is what a user of the broker would feel; the difference is the generator's own fault.
-#[derive(Clone, Debug, Default)]
-pub struct TwiceMeasured {
-    pub from_due: Latency,
-    pub from_sent: Latency,
-}
-
-impl TwiceMeasured {
-    fn record(&mut self, stamp: &Stamp, now: RunTime) {
-        self.from_due.record(now.since(stamp.due));
-        self.from_sent.record(now.since(stamp.sent));
-    }
-
-    fn merge(&mut self, other: &TwiceMeasured) {
-        self.from_due.merge(&other.from_due);
-        self.from_sent.merge(&other.from_sent);
-    }
-}
-
-/// What a run, or one thread of it, measured. Messages of the warm-up are in no distribution.
-#[derive(Clone, Debug, Default)]
-pub struct Measurements {
-    pub publish: TwiceMeasured,
-    pub end_to_end: TwiceMeasured,
-    /// How late messages left, against the plan.
-    pub lateness: Latency,
-    /// Failures of messages, warm-up included.
-    pub publish_failures: Failures,
-    /// Failures of pulls.
-    pub consume_failures: Failures,
-    /// Planned messages that were never handed to a connection; their reasons are among `publish_failures`.
-    pub unsent: u64,
-    /// Acknowledgements that arrived within the window.
-    pub acked_in_window: u64,
-    /// First deliveries that arrived within the window.
-    pub received_in_window: u64,
-    pub ledger: LedgerTotals,
-}
-
-impl Measurements {
-    pub fn merge(&mut self, other: &Measurements) {
-        self.publish.merge(&other.publish);
-        self.end_to_end.merge(&other.end_to_end);
-        self.lateness.merge(&other.lateness);
-        self.publish_failures.merge(&other.publish_failures);
-        self.consume_failures.merge(&other.consume_failures);
-        self.unsent += other.unsent;
-        self.acked_in_window += other.acked_in_window;
-        self.received_in_window += other.received_in_window;
-        self.ledger.add(&other.ledger);
-    }
-}
 
 /// The books of one thread and the streams it owns.
 #[derive(Debug)]
 pub struct Tally {
     run: RunId,
-    window: Window,
-    ledgers: BTreeMap<StreamId, StreamLedger>,
-    measured: Measurements,
+    streams: FxHashMap<StreamId, Stream>,
+    recorder: Recorder,
     in_flight: u32,
-    live: Arc<Live>,
+}
+
+#[derive(Debug)]
+struct Stream {
+    ledger: StreamLedger,
+    /// Index into the run's list of brokers.
+    broker: usize,
 }
 
 impl Tally {
-    pub fn new(run: RunId, window: Window, streams: &[StreamId], consumed: bool, live: Arc<Live>) -> Tally {
-        let ledgers = streams.iter().map(|stream| (*stream, StreamLedger::new(consumed))).collect();
-        Tally { run, window, ledgers, measured: Measurements::default(), in_flight: 0, live }
+    /// The books of `targets`; `consumed` tells whether messages are to come back.
+    pub fn new(
+        run: RunId,
+        window: Window,
+        targets: &[QueueTarget],
+        consumed: bool,
+        live: Arc<Live>,
+    ) -> Tally {
+        let stream = |target: &QueueTarget| {
+            (target.stream, Stream { ledger: StreamLedger::new(consumed), broker: target.broker })
+        };
+        let streams = targets.iter().map(stream).collect();
+        Tally { run, streams, recorder: Recorder::new(window, live), in_flight: 0 }
     }
 
     /// A message is handed to a connection `now`; the stamp goes into it.
-    pub fn plan_send(&mut self, stream: StreamId, due: RunTime, now: RunTime) -> Stamp {
-        let sequence = self.ledger(stream).on_sent();
-        if self.window.contains(due) {
-            self.measured.lateness.record(now.since(due));
-        }
+    pub fn plan_send(&mut self, id: StreamId, due: RunTime, now: RunTime) -> Stamp {
+        let stream = self.stream(id);
+        let (sequence, broker) = (stream.ledger.on_sent(), stream.broker);
+        self.recorder.on_sent(broker, Times { due, sent: now });
         self.set_in_flight(self.in_flight + 1);
-        self.live.sent.increment();
-        Stamp { stream, sequence, due, sent: now }
+        Stamp { stream: id, sequence, due, sent: now }
     }
 
     /// A message was due but could not be handed to a connection.
-    pub fn on_unsent(&mut self, failure: Failure) {
-        self.measured.unsent += 1;
-        self.measured.publish_failures.record(failure, None);
-        self.live.failed.increment();
+    pub fn on_unsent(&mut self, id: StreamId, failure: Failure, now: RunTime) {
+        let broker = self.stream(id).broker;
+        self.recorder.on_unsent(broker, failure, now);
     }
 
     /// The broker stored the message; `note` is a reservation it made (`Failure::Answered` with 10, 11 or 12).
     pub fn on_acked(&mut self, stamp: &Stamp, now: RunTime, note: Option<(Failure, &str)>) {
         self.set_in_flight(self.in_flight - 1);
-        self.ledger(stamp.stream).on_acked(stamp.sequence);
-        if self.window.contains(stamp.due) {
-            self.measured.publish.record(stamp, now);
-        }
-        if self.window.contains(now) {
-            self.measured.acked_in_window += 1;
-        }
-        self.live.acked.increment();
-        self.live.publish.record(now.since(stamp.due));
+        let stream = self.stream(stamp.stream);
+        stream.ledger.on_acked(stamp.sequence);
+        let broker = stream.broker;
+        self.recorder.on_acked(broker, times(stamp), now);
         if let Some((failure, remark)) = note {
-            self.measured.publish_failures.record(failure, Some(remark));
-            self.live.failed.increment();
+            self.recorder.on_publish_failed(broker, failure, Some(remark), now);
         }
     }
 
     /// The message will not be acknowledged any more.
-    pub fn on_failed(&mut self, failure: Failure, remark: Option<&str>) {
+    pub fn on_failed(&mut self, stamp: &Stamp, now: RunTime, failure: Failure, remark: Option<&str>) {
         self.set_in_flight(self.in_flight - 1);
-        self.measured.publish_failures.record(failure, remark);
-        self.live.failed.increment();
+        let broker = self.stream(stamp.stream).broker;
+        self.recorder.on_publish_failed(broker, failure, remark, now);
     }
 
     /// The queue of `stream` delivered a message with this body.
-    pub fn on_delivery(&mut self, stream: StreamId, body: &[u8], now: RunTime) {
+    pub fn on_delivery(&mut self, id: StreamId, body: &[u8], now: RunTime) {
         let run = self.run;
+        let stream = self.stream(id);
         let stamp = match payload::read(run, body) {
-            Ok(stamp) if stamp.stream == stream => stamp,
-            Ok(_) | Err(Unrecognised::Corrupted) => return self.ledger(stream).on_corrupted(),
-            Err(Unrecognised::Foreign) => return self.ledger(stream).on_foreign(),
+            Ok(stamp) if stamp.stream == id => stamp,
+            Ok(_) | Err(Unrecognised::Corrupted) => return stream.ledger.on_corrupted(),
+            Err(Unrecognised::Foreign) => return stream.ledger.on_foreign(),
         };
-        match self.ledger(stream).on_received(stamp.sequence) {
+        match stream.ledger.on_received(stamp.sequence) {
             Delivery::First | Delivery::OutOfOrder => {}
             Delivery::Duplicate | Delivery::NeverSent => return,
         }
-        if self.window.contains(stamp.due) {
-            self.measured.end_to_end.record(&stamp, now);
-        }
-        if self.window.contains(now) {
-            self.measured.received_in_window += 1;
-        }
-        self.live.received.increment();
-        self.live.end_to_end.record(now.since(stamp.due));
+        let broker = stream.broker;
+        self.recorder.on_received(broker, times(&stamp), now);
     }
 
-    pub fn on_pull_failed(&mut self, failure: Failure, remark: Option<&str>) {
-        self.measured.consume_failures.record(failure, remark);
-        self.live.failed.increment();
+    pub fn on_pull_failed(&mut self, id: StreamId, now: RunTime, failure: Failure, remark: Option<&str>) {
+        let broker = self.stream(id).broker;
+        self.recorder.on_consume_failed(broker, failure, remark, now);
     }
 
     /// Messages handed to connections whose fate is open.
@@ -179,27 +116,31 @@ impl Tally {
 
     /// Acknowledged messages still to be received.
     pub fn awaited(&self) -> u64 {
-        self.ledgers.values().map(StreamLedger::awaited).sum()
+        self.streams.values().map(|stream| stream.ledger.awaited()).sum()
     }
 
     /// Closes the books; what is still in flight counts as timed out.
     pub fn finish(&mut self) -> Measurements {
-        let mut measured = std::mem::take(&mut self.measured);
-        measured.publish_failures.record_many(Failure::TimedOut, u64::from(self.in_flight));
-        for ledger in self.ledgers.values() {
-            measured.ledger.add(&ledger.totals());
+        self.recorder.on_abandoned(u64::from(self.in_flight));
+        let mut measured = self.recorder.take();
+        for stream in self.streams.values() {
+            measured.ledger.add(&stream.ledger.totals());
         }
         measured
     }
 
     fn set_in_flight(&mut self, messages: u32) {
         self.in_flight = messages;
-        self.live.in_flight.set(u64::from(messages));
+        self.recorder.set_in_flight(messages);
     }
 
-    fn ledger(&mut self, stream: StreamId) -> &mut StreamLedger {
-        self.ledgers.get_mut(&stream).unwrap_or_else(|| panic!("{stream:?} belongs to another thread"))
+    fn stream(&mut self, id: StreamId) -> &mut Stream {
+        self.streams.get_mut(&id).unwrap_or_else(|| panic!("{id:?} belongs to another thread"))
     }
+}
+
+fn times(stamp: &Stamp) -> Times {
+    Times { due: stamp.due, sent: stamp.sent }
 }
 
 #[cfg(test)]
@@ -207,6 +148,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::latency::Latency;
     use crate::payload::PayloadWriter;
 
     const RUN: RunId = RunId(77);
@@ -218,9 +160,13 @@ mod tests {
         RunTime::START + Duration::from_micros(micros)
     }
 
+    fn target(stream: StreamId) -> QueueTarget {
+        QueueTarget { stream, topic: 0, broker: 0, queue_id: stream.0 as i32 }
+    }
+
     fn tally() -> Tally {
         let window = Window { start: RunTime::START + WARMUP, end: RunTime::START + WARMUP * 2 };
-        Tally::new(RUN, window, &[A, B], true, Arc::default())
+        Tally::new(RUN, window, &[target(A), target(B)], true, Arc::default())
     }
 
     fn body(stamp: &Stamp) -> bytes::Bytes {
@@ -258,10 +204,10 @@ mod tests {
     #[test]
     fn failures_have_no_latency_but_are_counted() {
         let mut tally = tally();
-        tally.plan_send(A, at(10_000), at(10_000));
+        let stamp = tally.plan_send(A, at(10_000), at(10_000));
         assert_eq!(tally.in_flight(), 1);
-        tally.on_failed(Failure::TimedOut, None);
-        tally.on_unsent(Failure::InFlightLimit);
+        tally.on_failed(&stamp, at(11_000), Failure::TimedOut, None);
+        tally.on_unsent(A, Failure::InFlightLimit, at(11_000));
         assert_eq!(tally.in_flight(), 0);
         let measured = tally.finish();
         assert_eq!(measured.publish.from_due.count(), 0);
@@ -304,7 +250,7 @@ mod tests {
     #[test]
     fn the_spectrum_of_a_stall_is_the_computed_one() {
         let window = Window { start: RunTime::START, end: at(2_000_000) };
-        let mut tally = Tally::new(RUN, window, &[A], true, Arc::default());
+        let mut tally = Tally::new(RUN, window, &[target(A)], true, Arc::default());
         for message in 0..20_000 {
             let due = at(message * 100);
             let stamp = tally.plan_send(A, due, due);

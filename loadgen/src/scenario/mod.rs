@@ -1,0 +1,191 @@
+//! What a run is asked to do, checked as a whole before anything is started.
+//!
+//! A scenario is a TOML file, flags of the command line, or both: a flag goes before the file. Every key has a
+//! default, so that an empty file is the run of the README.
+
+mod check;
+mod load;
+mod messages;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+pub use self::check::{
+    CLOSED_LOOP_DEPTH_MAX, CONNECTIONS_MAX, IN_FLIGHT_BYTES_MAX, QUEUES_PER_BROKER_MAX, ScenarioError,
+    THREADS_MAX, TOPICS_MAX, in_flight_default,
+};
+pub use self::load::Load;
+pub use self::messages::{Kind, Messages, Sizes};
+
+/// Topic used when none is named. Runs tell their messages from those of others, so they can share it.
+pub const TOPIC_DEFAULT: &str = "apogee-loadgen";
+
+/// One run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Scenario {
+    /// Shown in reports.
+    pub name: String,
+    pub description: String,
+    pub target: Target,
+    pub topics: Topics,
+    pub load: Load,
+    pub messages: Messages,
+    pub producers: Producers,
+    /// Kinds of consumer groups; each gets all messages. None: nothing is received.
+    pub consumers: Vec<Consumer>,
+    pub run: Run,
+}
+
+/// Which brokers, and how they are spoken to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Target {
+    /// `host:port` of NameServers; the first that answers is used.
+    pub namesrv: Vec<String>,
+    /// Only these broker names; `None` takes all.
+    pub brokers: Option<Vec<String>>,
+}
+
+/// What messages are sent to. Made on every broker before the run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Topics {
+    /// The topic; of several, the beginning of their names, to which `-0`, `-1`, … is added.
+    pub name: String,
+    pub count: u32,
+    /// Queues of each topic on each broker.
+    pub queues: u32,
+}
+
+/// Who sends.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Producers {
+    /// Publishing connections per broker and thread.
+    pub connections: usize,
+    /// Unanswered messages per thread; planned ones beyond it are counted as errors. `None`: as many as 48 MiB of
+    /// bodies allow, at most 100,000.
+    pub in_flight_max: Option<u32>,
+    #[serde(with = "humantime_serde")]
+    pub timeout: Duration,
+}
+
+/// A consumer group, or several alike.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Consumer {
+    pub group: String,
+}
+
+/// How long, and on what.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Run {
+    /// Length of the measured part.
+    #[serde(with = "humantime_serde")]
+    pub duration: Duration,
+    /// Part before it that is not measured.
+    #[serde(with = "humantime_serde")]
+    pub warmup: Duration,
+    /// How long to wait at the end for what is outstanding.
+    #[serde(with = "humantime_serde")]
+    pub drain: Duration,
+    /// Threads of the generator; `None`: half of the CPUs, or as many as `cpus` names.
+    pub threads: Option<usize>,
+    /// CPU of each thread; `None` leaves them to the kernel.
+    pub cpus: Option<Vec<usize>>,
+}
+
+impl Default for Scenario {
+    fn default() -> Scenario {
+        Scenario {
+            name: String::new(),
+            description: String::new(),
+            target: Target::default(),
+            topics: Topics::default(),
+            load: Load::default(),
+            messages: Messages::default(),
+            producers: Producers::default(),
+            consumers: vec![Consumer::default()],
+            run: Run::default(),
+        }
+    }
+}
+
+impl Default for Target {
+    fn default() -> Target {
+        Target { namesrv: vec!["127.0.0.1:9876".to_owned()], brokers: None }
+    }
+}
+
+impl Default for Topics {
+    fn default() -> Topics {
+        Topics { name: TOPIC_DEFAULT.to_owned(), count: 1, queues: 4 }
+    }
+}
+
+impl Default for Producers {
+    fn default() -> Producers {
+        Producers { connections: 1, in_flight_max: None, timeout: Duration::from_secs(3) }
+    }
+}
+
+impl Default for Consumer {
+    fn default() -> Consumer {
+        Consumer { group: "apogee-loadgen".to_owned() }
+    }
+}
+
+impl Default for Run {
+    fn default() -> Run {
+        Run {
+            duration: Duration::from_secs(30),
+            warmup: Duration::from_secs(2),
+            drain: Duration::from_secs(10),
+            threads: None,
+            cpus: None,
+        }
+    }
+}
+
+impl Scenario {
+    /// Warm-up and measured part together.
+    pub fn length(&self) -> Duration {
+        self.run.warmup + self.run.duration
+    }
+
+    /// Whether anything is received.
+    pub fn consumes(&self) -> bool {
+        !self.consumers.is_empty()
+    }
+
+    /// The topics' names.
+    pub fn topic_names(&self) -> Vec<String> {
+        match self.topics.count {
+            1 => vec![self.topics.name.clone()],
+            count => (0..count).map(|number| format!("{}-{number}", self.topics.name)).collect(),
+        }
+    }
+
+    /// Threads of the generator.
+    pub fn threads(&self) -> usize {
+        let cpus = || std::thread::available_parallelism().map_or(1, |cpus| (cpus.get() / 2).max(1));
+        self.run.threads.unwrap_or_else(|| self.run.cpus.as_ref().map_or_else(cpus, Vec::len))
+    }
+
+    /// Unanswered messages that a thread may have.
+    pub fn in_flight_max(&self) -> u32 {
+        let default = || in_flight_default(self.messages.size.largest());
+        self.producers.in_flight_max.unwrap_or_else(default)
+    }
+
+    /// Reads a TOML file; the error names the key, its line and what is expected there.
+    pub fn from_file(path: PathBuf) -> Result<Scenario, ScenarioError> {
+        let text = std::fs::read_to_string(&path)
+            .map_err(|error| ScenarioError::File { path: path.clone(), reason: error.to_string() })?;
+        toml::from_str(&text).map_err(|error| ScenarioError::File { path, reason: error.to_string() })
+    }
+}

@@ -1,6 +1,8 @@
 //! The real binary on a real disk: what clients see of old messages, and what it leaves behind.
 
 mod client;
+#[path = "../interop/ports.rs"]
+mod ports;
 mod scale;
 mod server;
 mod timers;

@@ -3,10 +3,12 @@
 // No executor runs here that a sleep could block.
 #![allow(clippy::disallowed_methods)]
 
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
+
+use crate::ports::free_ports;
 
 /// Starts and stops take well below a second, but for a machine that does other things too.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -121,8 +123,7 @@ impl Drop for Server {
     }
 }
 
-/// A port that was free just now, and the two around it that a shard takes too.
+/// Where a broker of one shard may listen: on this port and the two around it.
 fn free_address() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap()
+    ([127, 0, 0, 1], free_ports(5) + 2).into()
 }

@@ -9,6 +9,7 @@
 
 mod client;
 mod matrix;
+mod ports;
 mod server;
 mod session;
 mod sources;

@@ -3,11 +3,13 @@
 use std::ffi::OsString;
 use std::fs::OpenOptions;
 use std::io::{BufRead, BufReader, Write};
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Mutex, PoisonError, mpsc};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
+
+use super::ports::free_ports;
 
 /// From the start of the process to its `ready` line. Generous: the first start prepares segments on a slow disk.
 const READY_TIME_MAX: Duration = Duration::from_secs(240);
@@ -17,8 +19,6 @@ const STOP_TIME_MAX: Duration = Duration::from_secs(30);
 const SHARDS: u16 = 2;
 /// Shard `k` listens on `base + SHARD_PORT_STRIDE * k`, see design §1.
 const SHARD_PORT_STRIDE: u16 = 10;
-/// Below the range from which the kernel takes ports for outgoing connections.
-const BASE_PORTS: std::ops::Range<u16> = 20_000..30_000;
 const LOG_LINES_SHOWN: usize = 40;
 /// What is off by default; and checks of transactions that come round while a scenario waits for them, three of each:
 /// the clients know how many.
@@ -181,18 +181,4 @@ fn tail(log: &Path) -> String {
     let lines = text.lines().collect::<Vec<_>>();
     let shown = lines[lines.len().saturating_sub(LOG_LINES_SHOWN)..].join("\n");
     format!("--- end of {} ---\n{shown}", log.display())
-}
-
-/// First of `count` ports in a row that are free now and were not given before: suites may start at the same time.
-fn free_ports(count: u16) -> u16 {
-    static GIVEN: Mutex<u32> = Mutex::new(0);
-    let mut given = GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
-    let span = u32::from(BASE_PORTS.end - BASE_PORTS.start - count);
-    let start = std::process::id().wrapping_mul(7919).wrapping_add(*given);
-    let (after, first) = (0..span)
-        .map(|i| (*given + i + u32::from(count), BASE_PORTS.start + (start.wrapping_add(i) % span) as u16))
-        .find(|&(_, first)| (first..first + count).all(|p| TcpListener::bind(("127.0.0.1", p)).is_ok()))
-        .expect("free ports");
-    *given = after;
-    first
 }

@@ -11,6 +11,8 @@ mod examples;
 mod java;
 mod keys;
 mod normal;
+#[path = "../interop/ports.rs"]
+mod ports;
 mod requests;
 #[allow(dead_code, reason = "the interop suites also kill and restart")]
 #[path = "../interop/server.rs"]

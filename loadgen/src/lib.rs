@@ -15,6 +15,7 @@ pub mod live;
 pub mod pace;
 pub mod payload;
 pub mod progress;
+pub mod random;
 pub mod report;
 pub mod scenario;
 pub mod schedule;

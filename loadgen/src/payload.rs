@@ -14,6 +14,7 @@
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::clock::RunTime;
+use crate::random::Random;
 use crate::schedule::StreamId;
 
 const MAGIC: u32 = u32::from_be_bytes(*b"ApLg");
@@ -115,16 +116,11 @@ fn be_u64(bytes: &[u8], at: usize) -> u64 {
     u64::from_be_bytes(bytes[at..at + 8].try_into().expect("eight bytes"))
 }
 
-/// SplitMix64, the generator of Steele, Lea and Flood ("Fast splittable pseudorandom number generators", 2014).
 fn filler(seed: u64, len: usize) -> Box<[u8]> {
-    let mut state = seed;
+    let mut random = Random::new(seed);
     let mut bytes = Vec::with_capacity(len + 8);
     while bytes.len() < len {
-        state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut word = state;
-        word = (word ^ (word >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        word = (word ^ (word >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        bytes.extend_from_slice(&(word ^ (word >> 31)).to_be_bytes());
+        bytes.extend_from_slice(&random.next_u64().to_be_bytes());
     }
     bytes.truncate(len);
     bytes.into_boxed_slice()

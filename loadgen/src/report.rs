@@ -51,7 +51,7 @@ pub struct Configuration {
     pub queues: usize,
     /// Open or closed loop, in words.
     pub load: String,
-    /// Planned messages per second; only of an open loop.
+    /// Planned messages per second on average; only of an open loop, and not of a trace.
     pub rate: Option<u64>,
     /// Requests in flight per connection; only of a closed loop.
     pub depth: Option<u32>,
@@ -112,9 +112,9 @@ impl Report {
     ) -> Report {
         let per_second = |count: u64| count as f64 / measured_for.as_secs_f64().max(f64::EPSILON);
         let mib = |messages: f64| messages * scenario.messages.size.mean() / (1024.0 * 1024.0);
-        let (rate, depth) = match scenario.load {
-            Load::Constant { rate } => (Some(rate), None),
-            Load::Closed { depth } => (None, Some(depth)),
+        let depth = match scenario.load {
+            Load::Closed { depth } => Some(depth),
+            _ => None,
         };
         let published_per_s = per_second(measured.acked_in_window);
         let received_per_s = per_second(measured.received_in_window);
@@ -127,7 +127,7 @@ impl Report {
                 brokers: surroundings.brokers.clone(),
                 queues: surroundings.queues,
                 load: scenario.load.to_string(),
-                rate,
+                rate: scenario.load.mean_rate(),
                 depth,
                 size: scenario.messages.size.mean(),
                 sizes: scenario.messages.size.to_string(),

@@ -72,6 +72,7 @@ pub trait Observer {
 /// Prepares, sends, receives and reports. Blocks until all is done or `stop` is set and the rest has been awaited.
 pub fn run(scenario: &Scenario, stop: &StopFlag, observer: &mut dyn Observer) -> Result<Report, RunError> {
     scenario.check()?;
+    let schedule = scenario.schedule()?;
     let nudge = Nudge::start(NUDGE_PERIOD);
     let scenario = Arc::new(scenario.clone());
 
@@ -97,6 +98,7 @@ pub fn run(scenario: &Scenario, stop: &StopFlag, observer: &mut dyn Observer) ->
         scenario: scenario.clone(),
         topics: topics.clone(),
         brokers: brokers.clone(),
+        schedule: schedule.clone(),
         targets: own,
         streams: u32::try_from(targets.len()).expect("streams were numbered with u32"),
         threads,

@@ -34,6 +34,8 @@ pub(super) struct WorkerPlan {
     /// Names, in the order of the targets' indexes.
     pub(super) topics: Arc<[String]>,
     pub(super) brokers: Arc<[Broker]>,
+    /// The plan of an open loop.
+    pub(super) schedule: Option<Schedule>,
     /// Queues of this thread.
     pub(super) targets: Vec<QueueTarget>,
     /// Streams and threads of the whole run.
@@ -152,25 +154,18 @@ async fn publish(plan: &WorkerPlan, wiring: &Wiring, books: &Rc<Books>, streams:
         local_ip: first.address().ip(),
         salt: (plan.run.0 as u32).wrapping_add(plan.index as u32),
     });
-    match scenario.load {
-        Load::Constant { rate } => {
-            let schedule = Schedule::constant(rate, scenario.length()).expect("checked with the settings");
-            publisher.follow(Pacer::new(schedule.share(plan.streams, streams)), &plan.stop).await;
-        }
-        Load::Closed { depth } => {
-            let messages_max = MESSAGES_MAX / (wiring.lanes.len() * plan.threads) as u64;
-            let lane = |(link, streams): &(Rc<Link>, Vec<StreamId>)| {
-                let closed = ClosedLoop::new(streams, depth, end, messages_max);
-                glommio::spawn_local(publisher.clone().keep_in_flight(
-                    closed,
-                    link.clone(),
-                    plan.stop.clone(),
-                ))
-            };
-            let lanes: Vec<Task<()>> = wiring.lanes.iter().map(lane).collect();
-            for lane in lanes {
-                lane.await;
-            }
+    if let Some(schedule) = &plan.schedule {
+        publisher.follow(Pacer::new(schedule.share(plan.streams, streams)), &plan.stop).await;
+    }
+    if let Load::Closed { depth } = scenario.load {
+        let messages_max = MESSAGES_MAX / (wiring.lanes.len() * plan.threads) as u64;
+        let lane = |(link, streams): &(Rc<Link>, Vec<StreamId>)| {
+            let closed = ClosedLoop::new(streams, depth, end, messages_max);
+            glommio::spawn_local(publisher.clone().keep_in_flight(closed, link.clone(), plan.stop.clone()))
+        };
+        let lanes: Vec<Task<()>> = wiring.lanes.iter().map(lane).collect();
+        for lane in lanes {
+            lane.await;
         }
     }
 }

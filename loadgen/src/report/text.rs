@@ -72,7 +72,7 @@ fn latencies(out: &mut String, report: &Report) {
     }
     let _ = writeln!(out, "{:>SAMPLES_CHARS$}", "samples");
     // A closed loop has no plan: a message is due when it is sent.
-    let is_planned = report.configuration.rate.is_some();
+    let is_planned = report.configuration.scenario.load.is_open();
     row(out, "publish", &report.publish);
     if is_planned {
         row(out, "  from actual send", &report.publish_from_sent);

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::{Load, Scenario};
 use crate::payload::{PAYLOAD_BYTES_MAX, PAYLOAD_BYTES_MIN};
-use crate::schedule::{Schedule, ScheduleError};
+use crate::schedule::ScheduleError;
 
 /// Publishing threads of one run.
 pub const THREADS_MAX: usize = 256;
@@ -16,6 +16,8 @@ pub const QUEUES_PER_BROKER_MAX: u32 = 4096;
 pub const CONNECTIONS_MAX: usize = 16_384;
 /// Requests a closed loop keeps in flight per connection.
 pub const CLOSED_LOOP_DEPTH_MAX: u32 = 4096;
+/// Rates of a staircase.
+pub const STEPS_MAX: u64 = 1_000;
 /// Unanswered message bodies of one thread. A connection that has 64 MiB unsent is given up, so a stalled broker must
 /// meet this limit first, under which planned messages become errors but the connection lives.
 pub const IN_FLIGHT_BYTES_MAX: usize = 48 * 1024 * 1024;
@@ -46,7 +48,7 @@ pub enum ScenarioError {
 }
 
 impl Scenario {
-    /// Checks what can be known without asking anybody.
+    /// Checks what can be known without asking anybody but the file of a trace.
     pub fn check(&self) -> Result<(), ScenarioError> {
         let (bytes_min, bytes_max) = (PAYLOAD_BYTES_MIN as u64, PAYLOAD_BYTES_MAX as u64);
         in_range("messages.size (--size)", self.messages.size.smallest() as u64, bytes_min, bytes_max)?;
@@ -77,19 +79,17 @@ impl Scenario {
         {
             return Err(ScenarioError::TooFewCpus { threads: self.threads(), cpus: cpus.len() });
         }
-        match self.load {
-            Load::Constant { rate } => {
-                Schedule::constant(rate, self.length())?;
-            }
+        match &self.load {
             Load::Closed { depth } => {
-                in_range(
-                    "load.depth (--closed-loop)",
-                    u64::from(depth),
-                    1,
-                    u64::from(CLOSED_LOOP_DEPTH_MAX),
-                )?;
+                let depth = u64::from(*depth);
+                in_range("load.depth (--closed-loop)", depth, 1, u64::from(CLOSED_LOOP_DEPTH_MAX))?;
             }
+            Load::Steps { rates } => {
+                in_range("number of load.rates (--steps)", rates.len() as u64, 1, STEPS_MAX)?;
+            }
+            _ => {}
         }
+        self.schedule()?;
         Ok(())
     }
 }

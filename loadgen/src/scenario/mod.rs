@@ -13,8 +13,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use self::check::{
-    CLOSED_LOOP_DEPTH_MAX, CONNECTIONS_MAX, IN_FLIGHT_BYTES_MAX, QUEUES_PER_BROKER_MAX, ScenarioError,
-    THREADS_MAX, TOPICS_MAX, in_flight_default,
+    CLOSED_LOOP_DEPTH_MAX, CONNECTIONS_MAX, IN_FLIGHT_BYTES_MAX, QUEUES_PER_BROKER_MAX, STEPS_MAX,
+    ScenarioError, THREADS_MAX, TOPICS_MAX, in_flight_default,
 };
 pub use self::load::Load;
 pub use self::messages::{Kind, Messages, Sizes};

@@ -1,5 +1,7 @@
 //! The command line: what can be asked, and how it becomes a scenario.
 
+mod target;
+
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,11 +12,12 @@ use anyhow::{Context, bail};
 use clap::{Args, Parser, Subcommand};
 use serde::Serialize;
 
+use self::target::TargetArgs;
 use crate::driver;
 use crate::driver::floor::{self, FloorSettings};
 use crate::driver::run;
 use crate::progress;
-use crate::scenario::{self, Consumer, Load, Messages, Producers, Run, Scenario, Sizes, Target, Topics};
+use crate::scenario::{self, Consumer, Load, Messages, Producers, Run, Scenario, Sizes, Topics};
 use crate::stop::StopFlag;
 
 /// Measures latency tails of any RocketMQ-compatible broker, and keeps books on every message.
@@ -28,16 +31,13 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Send at a planned rate, receive everything back, report latencies and losses
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     /// Measure raw TCP round trips on loopback: the limit that no broker can go below
     Floor(FloorArgs),
 }
 
 #[derive(Debug, Args)]
 struct RunArgs {
-    /// NameServers, host:port, several separated by ';'
-    #[arg(long, value_delimiter = ';', default_value = "127.0.0.1:9876")]
-    namesrv: Vec<String>,
     /// Messages per second over all queues, sent when planned whatever the broker does
     #[arg(long, default_value_t = 1_000, conflicts_with = "closed_loop")]
     rate: u64,
@@ -71,9 +71,8 @@ struct RunArgs {
     /// Publishing connections per broker and thread
     #[arg(long, default_value_t = 1)]
     connections: usize,
-    /// Only these brokers, separated by commas
-    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
-    brokers: Option<Vec<String>>,
+    #[command(flatten)]
+    target: TargetArgs,
     /// Do not receive the messages
     #[arg(long)]
     no_consume: bool,
@@ -127,7 +126,7 @@ impl Cli {
     /// Does what was asked and prints the result.
     pub fn execute(self) -> anyhow::Result<Outcome> {
         match self.command {
-            Command::Run(args) => execute_run(args),
+            Command::Run(args) => execute_run(*args),
             Command::Floor(args) => execute_floor(args),
         }
     }
@@ -193,10 +192,7 @@ impl RunArgs {
             bail!("--pin names CPU {cpu}; this process may use {allowed_cpus:?}");
         }
         Ok(Scenario {
-            target: Target {
-                namesrv: self.namesrv.into_iter().filter(|address| !address.is_empty()).collect(),
-                brokers: self.brokers,
-            },
+            target: self.target.into_target(),
             topics: Topics { name: self.topic, count: self.topics, queues: self.queues },
             load: match self.closed_loop {
                 Some(depth) => Load::Closed { depth },
@@ -251,6 +247,7 @@ fn parse_cpus(text: &str) -> Result<CpuList, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::scenario::Tls;
 
     fn scenario(line: &str) -> anyhow::Result<Scenario> {
         let cli = Cli::try_parse_from(["apogee-loadgen", "run"].into_iter().chain(line.split_whitespace()))?;
@@ -274,6 +271,18 @@ mod tests {
         assert_eq!(scenario.load, Load::Closed { depth: 8 });
         assert_eq!(scenario.target.namesrv, ["a:1", "b:2"]);
         assert_eq!(scenario.target.brokers, Some(vec!["x".into(), "y".into()]));
+    }
+
+    #[test]
+    fn tls_and_credentials_reach_the_target() {
+        let target = |line: &str| scenario(line).map(|scenario| scenario.target);
+        assert_eq!(target("--tls").unwrap().tls, Some(Tls::default()));
+        assert_eq!(target("--tls-ca ca.pem").unwrap().tls.unwrap().ca, Some("ca.pem".into()));
+        let acl = target("--access-key me --secret-key hush").unwrap().acl.unwrap();
+        assert_eq!((acl.access_key.as_str(), acl.secret_key.as_str()), ("me", "hush"));
+        for half in ["--access-key me", "--secret-key hush", "--tls-cert c.pem", "--tls-server-name n"] {
+            assert!(target(half).is_err(), "{half}");
+        }
     }
 
     #[test]

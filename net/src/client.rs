@@ -14,11 +14,16 @@ use bytes::Bytes;
 use futures_lite::future;
 use rustc_hash::FxHashMap;
 
+use crate::acl::Credentials;
 use crate::code::{RequestCode, ResponseCode};
 use crate::command::{RequestHead, encode_request};
 use crate::frame::{FrameError, HeaderEncoding, RawFrame};
 use crate::header::{Header, WriteExt};
-use crate::io::{Chunk, Connection, ConnectionId, OutboxLimits, Service, Signal, Socket, serve};
+use crate::io::{
+    Chunk, Connection, ConnectionId, HandshakeFailure, OutboxLimits, Service, Signal, Socket, TlsSocket,
+    Transport, serve,
+};
+use crate::tls::{HandshakeError, TlsClient};
 
 /// Requests that may be unanswered at once on one connection; one more is refused.
 const PENDING_MAX: usize = 1 << 20;
@@ -31,6 +36,78 @@ pub struct RemotingClient {
     connection: Rc<Connection>,
     calls: Rc<Calls>,
     encoding: HeaderEncoding,
+    credentials: Option<Credentials>,
+}
+
+/// How to connect, and as whom.
+#[derive(Clone)]
+pub struct ConnectOptions {
+    /// For the TCP connection, and once more for the TLS handshake.
+    pub timeout: Duration,
+    /// Of requests; replies come in the same.
+    pub encoding: HeaderEncoding,
+    /// `None`: plaintext.
+    pub tls: Option<TlsClient>,
+    /// Signs each request; `None` adds nothing to them.
+    pub credentials: Option<Credentials>,
+    /// Gets the requests that the server sends by itself (notifications).
+    pub on_request: OnRequest,
+}
+
+pub type OnRequest = Rc<dyn Fn(RawFrame)>;
+
+impl ConnectOptions {
+    /// Plaintext, JSON, unsigned; requests of the server are dropped.
+    pub fn within(timeout: Duration) -> ConnectOptions {
+        ConnectOptions {
+            timeout,
+            encoding: HeaderEncoding::Json,
+            tls: None,
+            credentials: None,
+            on_request: Rc::new(|_| {}),
+        }
+    }
+
+    async fn open(&self, address: SocketAddr) -> Result<Transport, ConnectError> {
+        let connected = async { Ok(Socket::connect(address).await?) };
+        let socket = self.in_time(connected, ConnectError::NotConnected(self.timeout)).await?;
+        let Some(tls) = &self.tls else { return Ok(socket.into()) };
+        let socket = TlsSocket::new(socket, tls.session(address.ip()));
+        let agreed = async {
+            socket.handshake().await.map_err(|failure| match failure {
+                HandshakeFailure::Io(error) => error.into(),
+                HandshakeFailure::Ended(error) => error.into(),
+                HandshakeFailure::Tls(error) => tls.explain(error).into(),
+            })
+        };
+        self.in_time(agreed, ConnectError::NoHandshake(self.timeout)).await?;
+        Ok(socket.into())
+    }
+
+    async fn in_time<T>(
+        &self,
+        step: impl Future<Output = Result<T, ConnectError>>,
+        otherwise: ConnectError,
+    ) -> Result<T, ConnectError> {
+        let too_late = async {
+            glommio::timer::sleep(self.timeout).await;
+            Err(otherwise)
+        };
+        future::or(step, too_late).await
+    }
+}
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    #[error("not connected within {0:?}")]
+    NotConnected(Duration),
+    #[error("connected, but TLS was not agreed on within {0:?}: the server does not answer the hello")]
+    NoHandshake(Duration),
+    #[error("TLS: {0}")]
+    Tls(#[from] HandshakeError),
 }
 
 /// A reply as it arrived.
@@ -69,7 +146,6 @@ pub enum CallError {
 }
 
 type OnReply = Box<dyn FnOnce(Result<ReplyFrame, CallError>)>;
-type OnRequest = Box<dyn Fn(RawFrame)>;
 
 struct Pending {
     deadline: Instant,
@@ -88,34 +164,20 @@ struct Calls {
 }
 
 impl RemotingClient {
-    /// Connects; requests that the server sends by itself are dropped.
-    pub async fn connect(address: SocketAddr, timeout: Duration) -> io::Result<Rc<Self>> {
-        Self::connect_with(address, timeout, HeaderEncoding::Json, Box::new(|_| {})).await
-    }
-
-    /// Connects; `on_request` gets the requests that the server sends by itself (notifications).
-    pub async fn connect_with(
-        address: SocketAddr,
-        timeout: Duration,
-        encoding: HeaderEncoding,
-        on_request: OnRequest,
-    ) -> io::Result<Rc<Self>> {
-        let too_late = async {
-            glommio::timer::sleep(timeout).await;
-            Err(io::Error::new(io::ErrorKind::TimedOut, format!("not connected within {timeout:?}")))
-        };
-        let socket = future::or(Socket::connect(address), too_late).await?;
-        let connection = Connection::new(ConnectionId(0), socket, OutboxLimits::CLIENT);
+    pub async fn connect(address: SocketAddr, options: &ConnectOptions) -> Result<Rc<Self>, ConnectError> {
+        let transport = options.open(address).await?;
+        let connection = Connection::new(ConnectionId(0), transport, OutboxLimits::CLIENT);
         let calls = Rc::new(Calls {
             pending: RefCell::default(),
             next_opaque: Cell::new(1),
             any_pending: Signal::default(),
-            on_request,
+            on_request: options.on_request.clone(),
             closed: Signal::default(),
         });
         glommio::spawn_local(serve(connection.clone(), calls.clone())).detach();
         glommio::spawn_local(sweep(Rc::downgrade(&calls), connection.clone())).detach();
-        Ok(Rc::new(RemotingClient { connection, calls, encoding }))
+        let (encoding, credentials) = (options.encoding, options.credentials.clone());
+        Ok(Rc::new(RemotingClient { connection, calls, encoding, credentials }))
     }
 
     pub fn peer(&self) -> SocketAddr {
@@ -124,6 +186,11 @@ impl RemotingClient {
 
     pub fn is_closed(&self) -> bool {
         self.connection.is_closed()
+    }
+
+    /// What ended the connection, if that was an error rather than either side's wish. Known once it is over.
+    pub fn fault(&self) -> Option<String> {
+        self.connection.fault()
     }
 
     /// Resolves when the connection is over. One task may wait.
@@ -204,6 +271,14 @@ impl RemotingClient {
     fn queue(&self, head: RequestHead<'_>, body: impl IntoIterator<Item = Chunk>) -> Result<(), FrameError> {
         let body: smallvec::SmallVec<[Chunk; 2]> = body.into_iter().collect();
         let body_len = body.iter().map(Chunk::len).sum();
+        let Some(credentials) = &self.credentials else {
+            return self.connection.send(|out| encode_request(out, self.encoding, &head, body_len), body);
+        };
+        let signed = {
+            let pieces = body.iter().map(|chunk| chunk.in_memory().expect("clients send no files"));
+            credentials.sign(head.ext, pieces)
+        };
+        let head = RequestHead { ext: &signed, ..head };
         self.connection.send(|out| encode_request(out, self.encoding, &head, body_len), body)
     }
 

@@ -3,8 +3,10 @@
 //! From bytes to meaning a request passes [`frame`] (where it begins and ends), [`header`] (code, request id and
 //! extra fields, borrowed from the frame), [`request`] (one typed struct per code). On its way out it passes
 //! [`command`]. [`body`] is the JSON behind some headers. [`message`] is what producers send and consumers get: the
-//! stored layout, properties, ids, tags.
+//! stored layout, properties, ids, tags. [`acl`] signs requests, [`tls`] encrypts connections; both cost nothing where they
+//! are not asked for.
 
+pub mod acl;
 pub mod body;
 pub mod client;
 pub mod code;
@@ -15,3 +17,4 @@ pub mod header;
 pub mod io;
 pub mod message;
 pub mod request;
+pub mod tls;

@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use apogee_net::client::{CallError, RemotingClient};
+use apogee_net::client::{CallError, ConnectError, ConnectOptions, RemotingClient};
 use apogee_net::code::{RequestCode, ResponseCode};
 use apogee_net::command::{ReplyHead, RequestHead, append_request, encode_reply};
 use apogee_net::frame::{HeaderEncoding, RawFrame};
@@ -18,6 +18,10 @@ use bytes::Bytes;
 use glommio::LocalExecutorBuilder;
 
 const WITHIN: Duration = Duration::from_secs(5);
+
+fn options() -> ConnectOptions {
+    ConnectOptions::within(WITHIN)
+}
 
 /// Answers every request with its own body; code 13 is never answered.
 #[derive(Default)]
@@ -80,7 +84,8 @@ fn body(len: usize, seed: usize) -> Bytes {
 
 async fn echoes_all_sizes(address: SocketAddr) {
     for encoding in [HeaderEncoding::Json, HeaderEncoding::RocketMq] {
-        let client = RemotingClient::connect_with(address, WITHIN, encoding, Box::new(|_| {})).await.unwrap();
+        let client =
+            RemotingClient::connect(address, &ConnectOptions { encoding, ..options() }).await.unwrap();
         for len in [0, 1, 4095, 65_536, 1 << 20, 8 << 20] {
             let sent = body(len, len);
             let reply =
@@ -104,7 +109,7 @@ fn a_spinning_driver_serves_as_well() {
 #[test]
 fn thousands_of_pipelined_requests_are_all_answered() {
     with_echo_server(Duration::ZERO, |address, _, _| async move {
-        let client = RemotingClient::connect(address, WITHIN).await.unwrap();
+        let client = RemotingClient::connect(address, &options()).await.unwrap();
         let calls: Vec<_> = (0..5000)
             .map(|i| client.call(RequestCode(1), &NoExt, [Chunk::from(body(700, i))], WITHIN))
             .collect();
@@ -117,7 +122,7 @@ fn thousands_of_pipelined_requests_are_all_answered() {
 #[test]
 fn a_missing_reply_is_a_timeout_and_a_lost_connection_ends_all_calls() {
     with_echo_server(Duration::ZERO, |address, server, _| async move {
-        let client = RemotingClient::connect(address, WITHIN).await.unwrap();
+        let client = RemotingClient::connect(address, &options()).await.unwrap();
         let short = Duration::from_millis(60);
         assert_eq!(client.call(SILENT, &NoExt, [], short).await.unwrap_err(), CallError::Timeout(short));
         let waiting = client.call(SILENT, &NoExt, [], WITHIN);
@@ -131,7 +136,7 @@ fn a_missing_reply_is_a_timeout_and_a_lost_connection_ends_all_calls() {
 #[test]
 fn a_malformed_frame_closes_its_own_connection_only() {
     with_echo_server(Duration::ZERO, |address, server, echo| async move {
-        let client = RemotingClient::connect(address, WITHIN).await.unwrap();
+        let client = RemotingClient::connect(address, &options()).await.unwrap();
         let mut hostile = TcpStream::connect(address).unwrap();
         eventually(|| server.connection_count() == 2).await;
         hostile.write_all(&[0x16, 0x03, 0x01, 0xff, 0xff, 0xff, 0xff, 0xff]).unwrap();
@@ -145,7 +150,7 @@ fn a_malformed_frame_closes_its_own_connection_only() {
 #[test]
 fn a_peer_that_takes_nothing_can_still_be_closed() {
     with_echo_server(Duration::ZERO, |address, server, echo| async move {
-        let client = RemotingClient::connect(address, WITHIN).await.unwrap();
+        let client = RemotingClient::connect(address, &options()).await.unwrap();
         let stalled = TcpStream::connect(address).unwrap();
         eventually(|| server.connection_count() == 2).await;
         let connection = server.connection(ConnectionId(2)).unwrap();
@@ -211,9 +216,9 @@ fn a_connection_beyond_the_limit_is_refused() {
             let address = listener.local();
             let server = Server::new(ServerLimits { connections_max: 1, ..ServerLimits::default() });
             let accepting = glommio::spawn_local(server.clone().accept(listener, Rc::new(Echo::default())));
-            let first = RemotingClient::connect(address, WITHIN).await.unwrap();
+            let first = RemotingClient::connect(address, &options()).await.unwrap();
             first.call(RequestCode(1), &NoExt, [], WITHIN).await.unwrap();
-            let second = RemotingClient::connect(address, WITHIN).await.unwrap();
+            let second = RemotingClient::connect(address, &options()).await.unwrap();
             assert_eq!(second.call(RequestCode(1), &NoExt, [], WITHIN).await.unwrap_err(), CallError::Closed);
             first.call(RequestCode(1), &NoExt, [], WITHIN).await.unwrap();
             accepting.cancel().await;
@@ -230,8 +235,11 @@ fn nobody_listening_is_an_error_at_once() {
             Driver::start(DriverConfig::default());
             // Bound and dropped: a port that was free a moment ago.
             let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-            let error = RemotingClient::connect(address, WITHIN).await.unwrap_err();
-            assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused);
+            let error = RemotingClient::connect(address, &options()).await.unwrap_err();
+            assert!(
+                matches!(&error, ConnectError::Io(error) if error.kind() == std::io::ErrorKind::ConnectionRefused),
+                "{error}"
+            );
         })
         .unwrap()
         .join()

@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use apogee_net::body::{parse, to_fastjson};
-use apogee_net::client::{CallError, RemotingClient};
+use apogee_net::client::{CallError, ConnectError, ConnectOptions, RemotingClient};
 use apogee_net::code::{RequestCode, ResponseCode};
 use apogee_net::io::{Chunk, Signal};
 use apogee_net::request::{
@@ -61,7 +61,7 @@ pub(super) struct Registrar {
 #[derive(Debug, thiserror::Error)]
 enum RegisterError {
     #[error("cannot connect: {0}")]
-    Connect(#[from] std::io::Error),
+    Connect(#[from] ConnectError),
     #[error("{0}")]
     Call(#[from] CallError),
     #[error("refused with {code}: {remark}")]
@@ -129,7 +129,7 @@ impl Registrar {
         &self,
         shard: &RefCell<Shard<B>>,
     ) -> Result<Rc<RemotingClient>, RegisterError> {
-        let client = RemotingClient::connect(self.namesrv, CONNECT_WAIT).await?;
+        let client = RemotingClient::connect(self.namesrv, &ConnectOptions::within(CONNECT_WAIT)).await?;
         self.told.set(None);
         self.register(&client, shard).await?;
         *self.client.borrow_mut() = Some(client.clone());

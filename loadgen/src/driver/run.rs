@@ -5,8 +5,10 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use apogee_net::io::Nudge;
+use apogee_net::tls::TlsFileError;
 use glommio::ExecutorJoinHandle;
 
+use super::link::Access;
 pub use super::runtime::ExecutorError;
 use super::runtime::{self, NUDGE_PERIOD};
 use super::setup::{self, Broker, SetupError};
@@ -30,6 +32,8 @@ pub const TICK: Duration = Duration::from_millis(100);
 pub enum RunError {
     #[error(transparent)]
     Scenario(#[from] ScenarioError),
+    #[error("target.tls: {0}")]
+    Tls(#[from] TlsFileError),
     #[error(transparent)]
     Setup(#[from] SetupError),
     #[error(transparent)]
@@ -73,6 +77,7 @@ pub trait Observer {
 pub fn run(scenario: &Scenario, stop: &StopFlag, observer: &mut dyn Observer) -> Result<Report, RunError> {
     scenario.check()?;
     let schedule = scenario.schedule()?;
+    let access = Access::new(&scenario.target)?;
     let nudge = Nudge::start(NUDGE_PERIOD);
     let scenario = Arc::new(scenario.clone());
 
@@ -81,7 +86,7 @@ pub fn run(scenario: &Scenario, stop: &StopFlag, observer: &mut dyn Observer) ->
         scenario.topics.name,
         scenario.target.namesrv.join(";")
     ));
-    let brokers: Arc<[Broker]> = prepare(&scenario, &nudge)?.into();
+    let brokers: Arc<[Broker]> = prepare(&scenario, &access, &nudge)?.into();
     if stop.is_set() {
         return Err(RunError::Interrupted);
     }
@@ -96,6 +101,7 @@ pub fn run(scenario: &Scenario, stop: &StopFlag, observer: &mut dyn Observer) ->
         index,
         run: run_id,
         scenario: scenario.clone(),
+        access: access.clone(),
         topics: topics.clone(),
         brokers: brokers.clone(),
         schedule: schedule.clone(),
@@ -124,9 +130,9 @@ pub fn run(scenario: &Scenario, stop: &StopFlag, observer: &mut dyn Observer) ->
     Ok(Report::new(&scenario, &surroundings, &measured, measured_for, stopped_after.is_some()))
 }
 
-fn prepare(scenario: &Arc<Scenario>, nudge: &Nudge) -> Result<Vec<Broker>, RunError> {
-    let scenario = scenario.clone();
-    let task = move || async move { setup::prepare(&scenario).await };
+fn prepare(scenario: &Arc<Scenario>, access: &Access, nudge: &Nudge) -> Result<Vec<Broker>, RunError> {
+    let (scenario, access) = (scenario.clone(), access.clone());
+    let task = move || async move { setup::prepare(&scenario, &access).await };
     let handle = runtime::start("loadgen-setup", None, nudge, task)?;
     Ok(handle.join().map_err(|error| RunError::Thread(error.to_string()))??)
 }

@@ -11,7 +11,7 @@ use apogee_net::flags::Perm;
 use apogee_net::header::{NoExt, WriteExt};
 use apogee_net::request::{CreateTopicRequest, GetRouteInfoRequest};
 
-use super::link::CONNECT_TIMEOUT;
+use super::link::Access;
 use crate::cluster::{self, BrokerTarget, ClusterError};
 use crate::scenario::Scenario;
 
@@ -54,14 +54,14 @@ pub enum SetupError {
 }
 
 /// Finds the brokers and makes the topic on each of them.
-pub(super) async fn prepare(scenario: &Scenario) -> Result<Vec<Broker>, SetupError> {
-    let (namesrv, cluster) = find_cluster(&scenario.target.namesrv).await?;
+pub(super) async fn prepare(scenario: &Scenario, access: &Access) -> Result<Vec<Broker>, SetupError> {
+    let (namesrv, cluster) = find_cluster(&scenario.target.namesrv, access).await?;
     let targets = cluster::select_brokers(&cluster, scenario.target.brokers.as_deref())
         .map_err(|error| SetupError::Cluster { namesrv: namesrv.peer().to_string(), error })?;
     let mut brokers = Vec::with_capacity(targets.len());
     let topics = scenario.topic_names();
     for target in &targets {
-        brokers.push(create_topics(target, &topics, scenario).await?);
+        brokers.push(create_topics(target, &topics, scenario, access).await?);
     }
     for topic in &topics {
         await_route(&namesrv, &targets, topic, scenario.topics.queues).await?;
@@ -71,10 +71,13 @@ pub(super) async fn prepare(scenario: &Scenario) -> Result<Vec<Broker>, SetupErr
 
 /// The first NameServer that can be connected to, and what it knows. One that answers wrongly ends the search: the
 /// address is a mistake.
-async fn find_cluster(addresses: &[String]) -> Result<(Rc<RemotingClient>, ClusterInfo), SetupError> {
+async fn find_cluster(
+    addresses: &[String],
+    access: &Access,
+) -> Result<(Rc<RemotingClient>, ClusterInfo), SetupError> {
     let mut tried = Vec::new();
     for given in addresses {
-        let client = match RemotingClient::connect(resolve(given)?, CONNECT_TIMEOUT).await {
+        let client = match RemotingClient::connect(resolve(given)?, &access.options()).await {
             Ok(client) => client,
             Err(error) => {
                 tried.push(format!("{given}: {error}"));
@@ -85,7 +88,7 @@ async fn find_cluster(addresses: &[String]) -> Result<(Rc<RemotingClient>, Clust
         let request = client.call(RequestCode::GET_BROKER_CLUSTER_INFO, &NoExt, [], ADMIN_TIMEOUT);
         let reply = match request.await {
             Ok(reply) => reply,
-            Err(CallError::Closed) => return Err(wrong("it closes the connection when asked".to_owned())),
+            Err(CallError::Closed) => return Err(wrong(how_it_closed(&client))),
             Err(error) => return Err(wrong(error.to_string())),
         };
         if reply.code() != ResponseCode::SUCCESS {
@@ -101,6 +104,7 @@ async fn create_topics(
     target: &BrokerTarget,
     topics: &[String],
     scenario: &Scenario,
+    access: &Access,
 ) -> Result<Broker, SetupError> {
     let unreachable = |reason: String| SetupError::BrokerUnreachable {
         name: target.name.clone(),
@@ -108,7 +112,7 @@ async fn create_topics(
         reason,
     };
     let address = resolve(&target.address)?;
-    let client = RemotingClient::connect(address, CONNECT_TIMEOUT).await;
+    let client = RemotingClient::connect(address, &access.options()).await;
     let client = client.map_err(|error| unreachable(error.to_string()))?;
     let queues = i32::try_from(scenario.topics.queues).expect("bounded by QUEUES_PER_BROKER_MAX");
     for topic in topics {
@@ -140,13 +144,20 @@ pub(super) async fn ask_broker(
 ) -> Result<apogee_net::client::ReplyFrame, SetupError> {
     let reply = client.call(code, request, [], ADMIN_TIMEOUT).await.map_err(|error| {
         let (name, address) = (broker.to_owned(), client.peer().to_string());
-        SetupError::BrokerUnreachable { name, address, reason: error.to_string() }
+        let reason = if error == CallError::Closed { how_it_closed(client) } else { error.to_string() };
+        SetupError::BrokerUnreachable { name, address, reason }
     })?;
     if reply.code() == ResponseCode::SUCCESS {
         return Ok(reply);
     }
     let remark = reply.header().remark.map(String::from).unwrap_or_default();
     Err(SetupError::Refused { broker: broker.to_owned(), what, code: reply.code(), remark })
+}
+
+/// Under TLS 1.3 a server that does not like its client says so after the client believes itself connected.
+fn how_it_closed(client: &RemotingClient) -> String {
+    let why = client.fault().map_or_else(String::new, |fault| format!(" ({fault})"));
+    format!("it closes the connection when asked{why}")
 }
 
 async fn await_route(

@@ -13,7 +13,7 @@ use rustc_hash::FxHashMap;
 
 use super::books::Books;
 use super::consumer::QueueReader;
-use super::link::{Link, RETRY_PAUSE};
+use super::link::{Access, Link, RETRY_PAUSE};
 use super::producer::{Publisher, PublisherParts, Route};
 use super::setup::{Broker, SetupError};
 use crate::assignment::{self, QueueTarget};
@@ -31,6 +31,7 @@ pub(super) struct WorkerPlan {
     pub(super) index: usize,
     pub(super) run: RunId,
     pub(super) scenario: Arc<Scenario>,
+    pub(super) access: Access,
     /// Names, in the order of the targets' indexes.
     pub(super) topics: Arc<[String]>,
     pub(super) brokers: Arc<[Broker]>,
@@ -82,7 +83,7 @@ async fn wire(plan: &WorkerPlan) -> Result<Wiring, SetupError> {
         let name: Rc<str> = broker.name.as_str().into();
         let queues: Vec<_> = plan.targets.iter().filter(|target| target.broker == at).copied().collect();
         for part in assignment::deal_to_connections(&queues, scenario.producers.connections) {
-            let link = open(broker).await?;
+            let link = open(broker, &plan.access).await?;
             for target in &part {
                 let route = Route {
                     link: link.clone(),
@@ -97,7 +98,7 @@ async fn wire(plan: &WorkerPlan) -> Result<Wiring, SetupError> {
         }
         for consumer in scenario.consumers.iter().filter(|_| !queues.is_empty()) {
             // Its own connection: a reply full of messages must not hold up acknowledgements.
-            let link = open(broker).await?;
+            let link = open(broker, &plan.access).await?;
             let group: Rc<str> = consumer.group.as_str().into();
             for target in &queues {
                 let (topic, group, link) = (topics[target.topic].clone(), group.clone(), link.clone());
@@ -109,8 +110,8 @@ async fn wire(plan: &WorkerPlan) -> Result<Wiring, SetupError> {
     Ok(wiring)
 }
 
-async fn open(broker: &Broker) -> Result<Rc<Link>, SetupError> {
-    Link::open(broker.address).await.map_err(|error| SetupError::BrokerUnreachable {
+async fn open(broker: &Broker, access: &Access) -> Result<Rc<Link>, SetupError> {
+    Link::open(broker.address, access.options()).await.map_err(|error| SetupError::BrokerUnreachable {
         name: broker.name.clone(),
         address: broker.address.to_string(),
         reason: error.to_string(),

@@ -41,6 +41,15 @@ pub enum ScenarioError {
     TooFewCpus { threads: usize, cpus: usize },
     #[error("target.brokers (--brokers) is given but names no broker")]
     NoBrokerNamed,
+    #[error(
+        "target.tls.certificate (--tls-cert) and target.tls.key (--tls-key) are given together or not at all"
+    )]
+    HalfAnIdentity,
+    #[error(
+        "target.tls.server_name (--tls-server-name) is checked only with target.tls.ca (--tls-ca): without it any \
+         certificate is believed"
+    )]
+    NameWithoutCa,
     #[error("scenario {}: {reason}", .path.display())]
     File { path: PathBuf, reason: String },
     #[error(transparent)]
@@ -73,6 +82,9 @@ impl Scenario {
         }
         if self.target.brokers.as_ref().is_some_and(Vec::is_empty) {
             return Err(ScenarioError::NoBrokerNamed);
+        }
+        if let Some(tls) = &self.target.tls {
+            tls.check()?;
         }
         if let Some(cpus) = &self.run.cpus
             && cpus.len() < self.threads()

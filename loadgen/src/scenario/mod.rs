@@ -6,6 +6,7 @@
 mod check;
 mod load;
 mod messages;
+mod target;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -18,6 +19,7 @@ pub use self::check::{
 };
 pub use self::load::Load;
 pub use self::messages::{Kind, Messages, Sizes};
+pub use self::target::{Acl, HeaderForm, Target, Tls};
 
 /// Topic used when none is named. Runs tell their messages from those of others, so they can share it.
 pub const TOPIC_DEFAULT: &str = "apogee-loadgen";
@@ -37,16 +39,6 @@ pub struct Scenario {
     /// Kinds of consumer groups; each gets all messages. None: nothing is received.
     pub consumers: Vec<Consumer>,
     pub run: Run,
-}
-
-/// Which brokers, and how they are spoken to.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Target {
-    /// `host:port` of NameServers; the first that answers is used.
-    pub namesrv: Vec<String>,
-    /// Only these broker names; `None` takes all.
-    pub brokers: Option<Vec<String>>,
 }
 
 /// What messages are sent to. Made on every broker before the run.
@@ -112,12 +104,6 @@ impl Default for Scenario {
             consumers: vec![Consumer::default()],
             run: Run::default(),
         }
-    }
-}
-
-impl Default for Target {
-    fn default() -> Target {
-        Target { namesrv: vec!["127.0.0.1:9876".to_owned()], brokers: None }
     }
 }
 

@@ -1,4 +1,5 @@
 use bytes::BytesMut;
+use smallvec::SmallVec;
 
 use crate::frame::HeaderEncoding;
 
@@ -52,28 +53,40 @@ impl<E: WriteExt + ?Sized> WriteExt for &E {
     }
 }
 
-/// Writes extra fields one by one into a frame that is being built, without allocating.
-pub struct ExtWriter<'w> {
-    out: &'w mut BytesMut,
-    encoding: HeaderEncoding,
-    /// JSON: a comma goes before the next field.
-    any_written: bool,
+/// Takes extra fields one by one: into a frame that is being built, without allocating, or into a list.
+pub struct ExtWriter<'w>(Sink<'w>);
+
+enum Sink<'w> {
+    /// A comma goes before the next field if any was written.
+    Json {
+        out: &'w mut BytesMut,
+        any_written: bool,
+    },
+    RocketMq(&'w mut BytesMut),
+    List(&'w mut ExtList),
 }
 
-impl ExtWriter<'_> {
+impl<'w> ExtWriter<'w> {
+    fn new(out: &'w mut BytesMut, encoding: HeaderEncoding) -> Self {
+        ExtWriter(match encoding {
+            HeaderEncoding::Json => Sink::Json { out, any_written: false },
+            HeaderEncoding::RocketMq => Sink::RocketMq(out),
+        })
+    }
+
     pub fn str(&mut self, name: &str, value: &str) {
-        match self.encoding {
-            HeaderEncoding::Json => {
-                if self.any_written {
-                    self.out.extend_from_slice(b",");
+        match &mut self.0 {
+            Sink::Json { out, any_written } => {
+                if std::mem::replace(any_written, true) {
+                    out.extend_from_slice(b",");
                 }
-                json::write_string(self.out, name);
-                self.out.extend_from_slice(b":");
-                json::write_string(self.out, value);
+                json::write_string(out, name);
+                out.extend_from_slice(b":");
+                json::write_string(out, value);
             }
-            HeaderEncoding::RocketMq => binary::write_field(self.out, name, value),
+            Sink::RocketMq(out) => binary::write_field(out, name, value),
+            Sink::List(list) => list.push(name, value),
         }
-        self.any_written = true;
     }
 
     pub fn int(&mut self, name: &str, value: impl Into<i64>) {
@@ -82,6 +95,45 @@ impl ExtWriter<'_> {
 
     pub fn bool(&mut self, name: &str, value: bool) {
         self.str(name, if value { "true" } else { "false" });
+    }
+}
+
+/// Extra fields as they would be written, for whoever has to see them all before.
+#[derive(Default)]
+pub(crate) struct ExtList {
+    /// Names and values, one after the other.
+    text: String,
+    /// Where each name and then its value ends in `text`.
+    ends: SmallVec<[(u32, u32); FIELDS_INLINE]>,
+}
+
+/// A signed send of a stock client has 22.
+const FIELDS_INLINE: usize = 24;
+
+impl ExtList {
+    pub(crate) fn of(ext: &dyn WriteExt) -> ExtList {
+        let mut list = ExtList::default();
+        ext.write_ext(&mut ExtWriter(Sink::List(&mut list)));
+        list
+    }
+
+    fn push(&mut self, name: &str, value: &str) {
+        // A frame has far fewer than 2^32 bytes.
+        self.text.push_str(name);
+        let name_end = self.text.len() as u32;
+        self.text.push_str(value);
+        self.ends.push((name_end, self.text.len() as u32));
+    }
+
+    /// Names and values in the order written.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        let mut start = 0;
+        self.ends.iter().map(move |&(name_end, value_end)| {
+            let (name_end, value_end) = (name_end as usize, value_end as usize);
+            let field = (&self.text[start..name_end], &self.text[name_end..value_end]);
+            start = value_end;
+            field
+        })
     }
 }
 
@@ -108,6 +160,6 @@ impl HeaderWriter<'_> {
     }
 
     pub(super) fn write_ext(&self, out: &mut BytesMut) {
-        self.ext.write_ext(&mut ExtWriter { out, encoding: self.encoding, any_written: false });
+        self.ext.write_ext(&mut ExtWriter::new(out, self.encoding));
     }
 }

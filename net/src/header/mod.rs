@@ -18,4 +18,4 @@ pub use ext_writer::{ExtWriter, NoExt, WriteExt};
 pub use language::Language;
 
 pub(crate) use decoded::{FLAG_ONEWAY, FLAG_REPLY};
-pub(crate) use ext_writer::HeaderWriter;
+pub(crate) use ext_writer::{ExtList, HeaderWriter};

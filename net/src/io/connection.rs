@@ -13,7 +13,8 @@ use futures_lite::future;
 use super::chunk::Chunk;
 use super::driver::pause;
 use super::signal::Signal;
-use super::socket::{RECV_BYTES_MIN, Socket};
+use super::socket::RECV_BYTES_MIN;
+use super::transport::Transport;
 use crate::frame::{self, FrameError, RawFrame};
 
 /// Receive buffers begin small, for most connections only heartbeat, and double while receives fill them.
@@ -66,19 +67,21 @@ pub trait Service: 'static {
     fn on_closed(&self, connection: &Rc<Connection>);
 }
 
-/// One TCP connection: an out-queue that replies and pushes go to, and its end.
+/// One connection: an out-queue that replies and pushes go to, and its end.
 ///
 /// Sending only queues; [`serve`] writes whatever has gathered with one vectored send.
 #[derive(Debug)]
 pub struct Connection {
     id: ConnectionId,
-    pub(super) socket: Socket,
+    pub(super) transport: Transport,
     pub(super) outbox: RefCell<Outbox>,
     /// Raised when the out-queue is no longer empty, or the connection was closed.
     pub(super) unsent: Signal,
     /// Raised when the out-queue has shrunk, or the connection was closed.
     pub(super) drained: Signal,
     pub(super) closed: Cell<Option<CloseReason>>,
+    /// What ended it, if that was an error.
+    fault: RefCell<Option<String>>,
     pub(super) last_active: Cell<Instant>,
     limits: OutboxLimits,
 }
@@ -127,14 +130,15 @@ impl Outbox {
 }
 
 impl Connection {
-    pub fn new(id: ConnectionId, socket: Socket, limits: OutboxLimits) -> Rc<Self> {
+    pub fn new(id: ConnectionId, transport: impl Into<Transport>, limits: OutboxLimits) -> Rc<Self> {
         Rc::new(Connection {
             id,
-            socket,
+            transport: transport.into(),
             outbox: RefCell::default(),
             unsent: Signal::default(),
             drained: Signal::default(),
             closed: Cell::new(None),
+            fault: RefCell::default(),
             last_active: Cell::new(Instant::now()),
             limits,
         })
@@ -145,7 +149,7 @@ impl Connection {
     }
 
     pub fn peer(&self) -> SocketAddr {
-        self.socket.peer()
+        self.transport.peer()
     }
 
     /// Time since the last byte in either direction.
@@ -155,6 +159,11 @@ impl Connection {
 
     pub fn is_closed(&self) -> bool {
         self.closed.get().is_some()
+    }
+
+    /// What ended the connection, if that was an error rather than either side's wish.
+    pub fn fault(&self) -> Option<String> {
+        self.fault.borrow().clone()
     }
 
     /// Queues a frame: what `encode` appends, then `body`. On a closed connection both are dropped.
@@ -210,7 +219,7 @@ impl Connection {
         self.unsent.raise();
         self.drained.raise();
         // Wakes a writer that waits for a peer which takes nothing, and a reader that waits for one which says nothing.
-        self.socket.shutdown();
+        self.transport.shutdown();
     }
 
     async fn read_frames(self: &Rc<Self>, service: &impl Service) -> Result<Infallible, ConnectionEnd> {
@@ -224,7 +233,7 @@ impl Connection {
                 buffer.reserve(receive_bytes.max(whole_frame));
             }
             let spare = buffer.capacity() - buffer.len();
-            let received = self.socket.receive(&mut buffer).await?;
+            let received = self.transport.receive(&mut buffer).await?;
             if received == 0 {
                 return Err(ConnectionEnd::Peer { unfinished: buffer.len() });
             }
@@ -271,6 +280,9 @@ pub async fn serve<S: Service>(connection: Rc<Connection>, service: Rc<S>) {
     let closed_here = connection.closed.get();
     connection.close("connection over");
     let Err(end) = result;
+    if closed_here.is_none() && !matches!(end, ConnectionEnd::Peer { unfinished: 0 }) {
+        *connection.fault.borrow_mut() = Some(end.to_string());
+    }
     // Whoever still holds the connection does not hold what will never be sent: buffers, and files that wait to be reused.
     drop(connection.outbox.take());
     // What was found after this side had closed is only an echo of that.

@@ -9,7 +9,7 @@
 //!                                │  ▲
 //!                     out-queue of chunks, one vectored send for many replies, sendfile for long runs of a file
 //!                                │  │ readiness
-//!                             socket ◀── driver (epoll)
+//!                             socket ◀── driver (epoll)        between the two, if asked for: a TLS session
 //! ```
 //!
 //! Nothing here knows a request code; frames are split by [`crate::frame`] and handed up whole.
@@ -23,6 +23,8 @@ mod nudge;
 mod server;
 mod signal;
 mod socket;
+mod tls_socket;
+mod transport;
 mod writer;
 
 pub use chunk::Chunk;
@@ -34,3 +36,6 @@ pub use nudge::{Nudge, NudgeHandle};
 pub use server::{Server, ServerLimits};
 pub use signal::Signal;
 pub use socket::{RECV_BYTES_MIN, Socket};
+pub use transport::Transport;
+
+pub(crate) use tls_socket::{HandshakeFailure, TlsSocket};

@@ -74,14 +74,9 @@ impl Socket {
         self.peer
     }
 
-    /// Receives into the spare capacity of `buffer`, which the caller has reserved. Zero is the end of the stream.
-    ///
-    /// Cancel-safe: bytes not taken stay in the socket.
-    pub async fn receive(&self, buffer: &mut BytesMut) -> io::Result<usize> {
-        poll_fn(|cx| self.poll_receive(cx, buffer)).await
-    }
-
-    fn poll_receive(&self, cx: &Context<'_>, buffer: &mut BytesMut) -> Poll<io::Result<usize>> {
+    /// Receives into the spare capacity of `buffer`, which the caller has reserved. Zero is the end of the stream; less
+    /// than the spare capacity means that the socket is empty.
+    pub(super) fn poll_receive(&self, cx: &Context<'_>, buffer: &mut BytesMut) -> Poll<io::Result<usize>> {
         loop {
             if !self.readiness.is_ready(Interest::Read) {
                 self.readiness.wait_for(Interest::Read, cx.waker());
@@ -129,11 +124,7 @@ impl Socket {
 
     /// Sends a prefix of `slices` and says how many bytes went; waits only while not one byte can go. If `more` is sure
     /// to follow, the kernel may keep the last, short packet for it: until then or [`Socket::push`], at most 200 ms.
-    pub async fn send_vectored(&self, slices: &[IoSlice<'_>], more: bool) -> io::Result<usize> {
-        poll_fn(|cx| self.poll_send_vectored(cx, slices, more)).await
-    }
-
-    fn poll_send_vectored(
+    pub(super) fn poll_send_vectored(
         &self,
         cx: &Context<'_>,
         slices: &[IoSlice<'_>],

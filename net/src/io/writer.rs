@@ -34,11 +34,12 @@ impl Connection {
             }
             let sent = match sending.front() {
                 None => {
+                    self.transport.flush().await?;
                     self.unsent.wait().await;
                     turn_began = Instant::now();
                     continue;
                 }
-                Some(Chunk::File(file)) if self.socket.supports_sendfile() => self.send_file(file).await?,
+                Some(Chunk::File(file)) if self.transport.supports_sendfile() => self.send_file(file).await?,
                 Some(Chunk::File(file)) => {
                     let piece = self.read_piece(file).await?;
                     replace_front(&mut sending, piece);
@@ -69,22 +70,23 @@ impl Connection {
             count += 1;
         }
         let file_follows =
-            self.socket.supports_sendfile() && matches!(sending.get(count), Some(Chunk::File(_)));
-        Ok(self.socket.send_vectored(&slices[..count], file_follows).await?)
+            self.transport.supports_sendfile() && matches!(sending.get(count), Some(Chunk::File(_)));
+        Ok(self.transport.send_vectored(&slices[..count], file_follows).await?)
     }
 
     /// Sends some of a file's next piece, once the page cache has all of it.
     async fn send_file(&self, file: &FileChunk) -> Result<usize, ConnectionEnd> {
         let piece = file.next_piece();
+        let socket = self.transport.socket();
         loop {
-            self.socket.writable().await;
+            socket.writable().await;
             // Asked after each wait, for a slow peer's pages may be gone when it takes the next bytes.
             if !file.source().is_resident(piece.clone()) {
                 // Replies before this one do not wait for the disk.
-                self.socket.push();
+                socket.push();
                 file.source().load(piece.clone()).await.map_err(ConnectionEnd::File)?;
             }
-            match self.socket.try_send_file(file.source().fd(), piece.clone())? {
+            match socket.try_send_file(file.source().fd(), piece.clone())? {
                 Some(0) => {
                     return Err(ConnectionEnd::FileTooShort { at: piece.start, missing: file.len() });
                 }

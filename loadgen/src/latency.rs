@@ -61,6 +61,11 @@ impl Latency {
             .then(|| Duration::from_nanos(self.nanos.value_at_quantile(quantile)).min(self.max))
     }
 
+    /// The histogram itself, in nanoseconds.
+    pub fn histogram(&self) -> &Histogram<u64> {
+        &self.nanos
+    }
+
     pub fn max(&self) -> Option<Duration> {
         (self.count() > 0).then_some(self.max)
     }

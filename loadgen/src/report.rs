@@ -2,6 +2,8 @@
 //!
 //! The names of the members are what other programs read; add to them, do not change them.
 
+pub mod hgrm;
+pub mod hlog;
 mod scheduling;
 mod text;
 

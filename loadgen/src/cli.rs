@@ -85,6 +85,9 @@ struct RunArgs {
     /// How long to wait at the end for what is outstanding
     #[arg(long, value_parser = humantime::parse_duration, default_value = "10s")]
     drain_timeout: Duration,
+    /// Process whose CPU and memory are the broker's [default: who listens at its address, on this machine]
+    #[arg(long, value_name = "PID")]
+    broker_pid: Option<u32>,
     /// Also write the report to this file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -211,6 +214,7 @@ impl RunArgs {
                 drain: self.drain_timeout,
                 threads: self.threads,
                 cpus,
+                broker_pid: self.broker_pid,
             },
             ..Scenario::default()
         })

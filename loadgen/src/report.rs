@@ -4,14 +4,18 @@
 
 pub mod hgrm;
 pub mod hlog;
+pub mod machine;
 mod scheduling;
 mod text;
+pub mod usage;
 
 use std::time::Duration;
 
 use serde::Serialize;
 
+use self::machine::Machine;
 pub use self::scheduling::Scheduling;
+use self::usage::Usage;
 use crate::failure::Failures;
 use crate::latency::Summary;
 use crate::ledger::LedgerTotals;
@@ -40,6 +44,12 @@ pub struct Report {
     pub faults: Vec<Fault>,
     /// Whether the run was ended by the user before its planned end.
     pub interrupted: bool,
+    /// When the first message was due, in milliseconds since 1970.
+    pub started_unix_ms: u64,
+    /// What the generator ran on.
+    pub machine: Machine,
+    /// CPU and memory of the generator and, where it can be seen, of the broker.
+    pub usage: Usage,
 }
 
 /// What was run, and where.
@@ -162,6 +172,9 @@ impl Report {
             ledger: measured.ledger,
             faults: stop::faults(&measured.ledger),
             interrupted,
+            started_unix_ms: 0,
+            machine: Machine::default(),
+            usage: Usage::default(),
         }
     }
 

@@ -3,6 +3,7 @@
 mod books;
 mod consumer;
 mod link;
+mod processes;
 mod producer;
 mod runtime;
 mod setup;

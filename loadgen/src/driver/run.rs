@@ -9,6 +9,7 @@ use apogee_net::tls::TlsFileError;
 use glommio::ExecutorJoinHandle;
 
 use super::link::Access;
+use super::processes::Sampler;
 pub use super::runtime::ExecutorError;
 use super::runtime::{self, NUDGE_PERIOD};
 use super::setup::{self, Broker, SetupError};
@@ -16,6 +17,7 @@ use super::worker::{self, Handshake, WorkerPlan};
 use crate::assignment;
 use crate::live::Live;
 use crate::payload::RunId;
+use crate::report::machine::Machine;
 use crate::report::{Report, Surroundings};
 use crate::scenario::{Scenario, ScenarioError};
 use crate::stop::StopFlag;
@@ -114,7 +116,10 @@ pub fn run(scenario: &Scenario, stop: &StopFlag, observer: &mut dyn Observer) ->
     let mut team = Team::start(plans, &nudge)?;
     let connections = team.await_ready()?;
     let start = team.give_start();
-    let stopped_after = team.watch(&scenario, start, stop, observer);
+    let started = SystemTime::now() + START_LEAD;
+    let addresses: Vec<_> = brokers.iter().map(|broker| broker.address).collect();
+    let mut sampler = Sampler::new(&addresses, scenario.run.broker_pid);
+    let stopped_after = team.watch(&scenario, start, stop, &mut sampler, observer);
     observer.on_end();
     let measured = team.join()?;
 
@@ -127,7 +132,15 @@ pub fn run(scenario: &Scenario, stop: &StopFlag, observer: &mut dyn Observer) ->
     };
     let ran_for = stopped_after.unwrap_or(scenario.length()).min(scenario.length());
     let measured_for = ran_for.saturating_sub(scenario.run.warmup);
-    Ok(Report::new(&scenario, &surroundings, &measured, measured_for, stopped_after.is_some()))
+    let mut report = Report::new(&scenario, &surroundings, &measured, measured_for, stopped_after.is_some());
+    report.started_unix_ms = millis_since_1970(started);
+    report.machine = Machine::read();
+    report.usage = sampler.finish();
+    Ok(report)
+}
+
+fn millis_since_1970(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64
 }
 
 fn prepare(scenario: &Arc<Scenario>, access: &Access, nudge: &Nudge) -> Result<Vec<Broker>, RunError> {
@@ -199,6 +212,7 @@ impl Team {
         scenario: &Scenario,
         start: Instant,
         stop: &StopFlag,
+        sampler: &mut Sampler,
         observer: &mut dyn Observer,
     ) -> Option<Duration> {
         let mut stopped_after = None;
@@ -218,6 +232,7 @@ impl Team {
             } else {
                 Phase::Measuring
             };
+            sampler.on_tick(elapsed);
             observer.on_tick(&View { phase, elapsed, scenario, live: &self.live });
         }
     }

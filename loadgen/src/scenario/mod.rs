@@ -89,6 +89,9 @@ pub struct Run {
     pub threads: Option<usize>,
     /// CPU of each thread; `None` leaves them to the kernel.
     pub cpus: Option<Vec<usize>>,
+    /// Process whose CPU and memory stand in the report as the broker's; `None`: the ones that listen at the brokers'
+    /// addresses, if these are on this machine.
+    pub broker_pid: Option<u32>,
 }
 
 impl Default for Scenario {
@@ -133,6 +136,7 @@ impl Default for Run {
             drain: Duration::from_secs(10),
             threads: None,
             cpus: None,
+            broker_pid: None,
         }
     }
 }

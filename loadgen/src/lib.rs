@@ -14,6 +14,7 @@ pub mod ledger;
 pub mod live;
 pub mod pace;
 pub mod payload;
+pub mod peers;
 pub mod progress;
 pub mod random;
 pub mod report;

@@ -206,6 +206,7 @@ impl RunArgs {
                 connections: self.connections,
                 in_flight_max: self.in_flight_max,
                 timeout: self.send_timeout,
+                ..Producers::default()
             },
             consumers: if self.no_consume { vec![] } else { vec![Consumer::default()] },
             run: Run {

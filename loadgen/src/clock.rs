@@ -10,6 +10,8 @@ pub struct RunTime(u64);
 
 impl RunTime {
     pub const START: RunTime = RunTime(0);
+    /// Marks what has no time in the run.
+    pub const NEVER: RunTime = RunTime(u64::MAX);
 
     pub fn from_nanos(nanos: u64) -> RunTime {
         RunTime(nanos)
@@ -31,6 +33,15 @@ impl RunTime {
     /// Time from `earlier` to this point, zero if `earlier` is in fact the later one.
     pub fn since(self, earlier: RunTime) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+}
+
+impl std::ops::Sub<Duration> for RunTime {
+    type Output = RunTime;
+
+    /// Not before the start.
+    fn sub(self, earlier_by: Duration) -> RunTime {
+        RunTime(self.0.saturating_sub(RunTime::after_start(earlier_by).0))
     }
 }
 

@@ -8,7 +8,7 @@
 //! +--------+--------+----------+----------+-------------+-----------+-----------+----------+
 //! ```
 //!
-//! All integers are big-endian. The checksum (CRC-32, IEEE) covers everything after itself. The filler is
+//! The upper 16 bits of the sequence are the lane, see [`Stamp::lane`]. All integers are big-endian. The checksum (CRC-32, IEEE) covers everything after itself. The filler is
 //! pseudo-random: a disk, link or broker that compresses must not look fast because of a page of zeros.
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -21,6 +21,7 @@ const MAGIC: u32 = u32::from_be_bytes(*b"ApLg");
 const CRC_OFFSET: usize = 4;
 const COVERED_OFFSET: usize = 8;
 const HEADER_BYTES: usize = 44;
+const SEQUENCE_BITS: u32 = 48;
 
 /// Smallest message that can carry the header.
 pub const PAYLOAD_BYTES_MIN: usize = HEADER_BYTES;
@@ -35,12 +36,23 @@ pub struct RunId(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stamp {
     pub stream: StreamId,
-    /// Position among the messages sent to this stream, from zero, without gaps.
+    /// Which of the stream's keys it has, if messages have keys; messages of one lane keep their order.
+    pub lane: u16,
+    /// Position among the messages sent to this lane of the stream, from zero, without gaps; below 2^48.
     pub sequence: u64,
     /// When the plan wanted it sent.
     pub due: RunTime,
     /// When it was handed to the connection.
     pub sent: RunTime,
+}
+
+impl Stamp {
+    /// Due and sent of messages that are written before the run and have no latency.
+    pub const PREFILL: RunTime = RunTime::NEVER;
+
+    pub fn is_prefill(&self) -> bool {
+        self.due == Stamp::PREFILL
+    }
 }
 
 /// Why received bytes are no message of this run.
@@ -52,7 +64,7 @@ pub enum Unrecognised {
     Corrupted,
 }
 
-/// Makes the messages of one run, all of the same size.
+/// Makes the messages of one run.
 #[derive(Debug)]
 pub struct PayloadWriter {
     run: RunId,
@@ -60,26 +72,26 @@ pub struct PayloadWriter {
 }
 
 impl PayloadWriter {
-    /// `size_bytes` must lie within `PAYLOAD_BYTES_MIN..=PAYLOAD_BYTES_MAX`.
-    pub fn new(run: RunId, size_bytes: usize) -> PayloadWriter {
-        assert!(
-            (PAYLOAD_BYTES_MIN..=PAYLOAD_BYTES_MAX).contains(&size_bytes),
-            "payload of {size_bytes} bytes"
-        );
-        PayloadWriter { run, filler: filler(run.0, size_bytes - HEADER_BYTES) }
+    /// The largest message is `size_max` bytes long, within `PAYLOAD_BYTES_MIN..=PAYLOAD_BYTES_MAX`.
+    pub fn new(run: RunId, size_max: usize) -> PayloadWriter {
+        assert!((PAYLOAD_BYTES_MIN..=PAYLOAD_BYTES_MAX).contains(&size_max), "payload of {size_max} bytes");
+        PayloadWriter { run, filler: filler(run.0, size_max - HEADER_BYTES) }
     }
 
-    pub fn write(&self, stamp: &Stamp) -> Bytes {
-        let mut body = BytesMut::with_capacity(HEADER_BYTES + self.filler.len());
+    /// A message of `size_bytes`, from `PAYLOAD_BYTES_MIN` up to the largest.
+    pub fn write(&self, stamp: &Stamp, size_bytes: usize) -> Bytes {
+        assert!(stamp.sequence >> SEQUENCE_BITS == 0, "sequence {}", stamp.sequence);
+        let filler = &self.filler[..size_bytes - HEADER_BYTES];
+        let mut body = BytesMut::with_capacity(size_bytes);
         body.put_u32(MAGIC);
         body.put_u32(0);
         body.put_u64(self.run.0);
         body.put_u32(stamp.stream.0);
-        body.put_u64(stamp.sequence);
+        body.put_u64(u64::from(stamp.lane) << SEQUENCE_BITS | stamp.sequence);
         body.put_u64(stamp.due.as_nanos());
         body.put_u64(stamp.sent.as_nanos());
         assert_eq!(body.len(), HEADER_BYTES);
-        body.extend_from_slice(&self.filler);
+        body.extend_from_slice(filler);
         let crc = crc32fast::hash(&body[COVERED_OFFSET..]);
         body[CRC_OFFSET..COVERED_OFFSET].copy_from_slice(&crc.to_be_bytes());
         body.freeze()
@@ -100,9 +112,11 @@ pub fn read(run: RunId, body: &[u8]) -> Result<Stamp, Unrecognised> {
     if be_u64(body, 8) != run.0 {
         return Err(Unrecognised::Foreign);
     }
+    let place = be_u64(body, 20);
     Ok(Stamp {
         stream: StreamId(be_u32(body, 16)),
-        sequence: be_u64(body, 20),
+        lane: (place >> SEQUENCE_BITS) as u16,
+        sequence: place & ((1 << SEQUENCE_BITS) - 1),
         due: RunTime::from_nanos(be_u64(body, 28)),
         sent: RunTime::from_nanos(be_u64(body, 36)),
     })
@@ -137,6 +151,7 @@ mod tests {
     fn stamp() -> Stamp {
         Stamp {
             stream: StreamId(7),
+            lane: 0x0102,
             sequence: 42,
             due: RunTime::from_nanos(1_000),
             sent: RunTime::from_nanos(1_250),
@@ -146,24 +161,24 @@ mod tests {
     #[test]
     fn a_message_is_exactly_as_long_as_asked() {
         for size in [PAYLOAD_BYTES_MIN, PAYLOAD_BYTES_MIN + 1, 128, 1024, 16 * 1024] {
-            assert_eq!(PayloadWriter::new(RUN, size).write(&stamp()).len(), size);
+            assert_eq!(PayloadWriter::new(RUN, size).write(&stamp(), size).len(), size);
         }
     }
 
     #[test]
     fn the_layout_is_the_documented_one() {
-        let body = PayloadWriter::new(RUN, 48).write(&stamp());
+        let body = PayloadWriter::new(RUN, 48).write(&stamp(), 48);
         assert_eq!(&body[..4], b"ApLg");
         assert_eq!(&body[8..16], &RUN.0.to_be_bytes());
         assert_eq!(&body[16..20], &[0, 0, 0, 7]);
-        assert_eq!(&body[20..28], &42u64.to_be_bytes());
+        assert_eq!(&body[20..28], &[1, 2, 0, 0, 0, 0, 0, 42]);
         assert_eq!(&body[28..36], &1_000u64.to_be_bytes());
         assert_eq!(&body[36..44], &1_250u64.to_be_bytes());
     }
 
     #[test]
     fn messages_of_others_are_foreign_not_corrupted() {
-        let body = PayloadWriter::new(RunId(1), 64).write(&stamp());
+        let body = PayloadWriter::new(RunId(1), 64).write(&stamp(), 64);
         assert_eq!(read(RUN, &body), Err(Unrecognised::Foreign));
         assert_eq!(
             read(RUN, b"hello from a stock client, long enough for a header"),
@@ -174,7 +189,7 @@ mod tests {
 
     #[test]
     fn every_flipped_bit_behind_the_magic_is_seen() {
-        let body = PayloadWriter::new(RUN, 96).write(&stamp());
+        let body = PayloadWriter::new(RUN, 96).write(&stamp(), 96);
         for bit in 32..96 * 8 {
             let mut damaged = body.to_vec();
             damaged[bit / 8] ^= 1 << (bit % 8);
@@ -184,7 +199,7 @@ mod tests {
 
     #[test]
     fn a_message_cut_short_is_never_accepted() {
-        let body = PayloadWriter::new(RUN, 96).write(&stamp());
+        let body = PayloadWriter::new(RUN, 96).write(&stamp(), 96);
         for len in 0..body.len() {
             assert!(read(RUN, &body[..len]).is_err(), "{len} bytes");
         }
@@ -194,13 +209,14 @@ mod tests {
         #[test]
         fn what_was_written_is_read(
             size in PAYLOAD_BYTES_MIN..4096,
-            run: u64, stream: u32, sequence: u64, due: u64, sent: u64,
+            more in 0usize..100,
+            run: u64, stream: u32, lane: u16, sequence in 0u64..1 << 48, due: u64, sent: u64,
         ) {
             let stamp = Stamp {
-                stream: StreamId(stream), sequence,
+                stream: StreamId(stream), lane, sequence,
                 due: RunTime::from_nanos(due), sent: RunTime::from_nanos(sent),
             };
-            let body = PayloadWriter::new(RunId(run), size).write(&stamp);
+            let body = PayloadWriter::new(RunId(run), size + more).write(&stamp, size);
             prop_assert_eq!(read(RunId(run), &body), Ok(stamp));
         }
     }

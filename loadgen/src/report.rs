@@ -19,7 +19,7 @@ use self::usage::Usage;
 use crate::failure::Failures;
 use crate::latency::Summary;
 use crate::ledger::LedgerTotals;
-use crate::scenario::{Load, Scenario};
+use crate::scenario::{Kind, Load, Scenario};
 use crate::stop::{self, Fault};
 use crate::tally::Measurements;
 
@@ -170,7 +170,7 @@ impl Report {
                 consume: measured.consume_failures.clone(),
             },
             ledger: measured.ledger,
-            faults: stop::faults(&measured.ledger),
+            faults: stop::faults(&measured.ledger, matches!(scenario.messages.kind, Kind::Ordered { .. })),
             interrupted,
             started_unix_ms: 0,
             machine: Machine::default(),

@@ -79,18 +79,34 @@ impl Drain {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     NothingAcked,
+    /// Of one-way messages, which nobody acknowledges.
+    NothingReceived,
     Lost(u64),
     Duplicated(u64),
     Corrupted(u64),
+    /// Only of messages that were to keep an order.
+    OutOfOrder(u64),
+    Unwanted(u64),
+    RolledBack(u64),
+    Early(u64),
 }
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Fault::NothingAcked => f.write_str("no message was acknowledged"),
+            Fault::NothingReceived => f.write_str("no one-way message was received"),
             Fault::Lost(count) => write!(f, "{count} acknowledged messages were not received"),
             Fault::Duplicated(count) => write!(f, "{count} messages were delivered once too often"),
             Fault::Corrupted(count) => write!(f, "{count} deliveries were corrupted"),
+            Fault::OutOfOrder(count) => write!(f, "{count} messages came after a later one of the same key"),
+            Fault::Unwanted(count) => {
+                write!(f, "{count} messages were delivered although the filter does not want them")
+            }
+            Fault::RolledBack(count) => {
+                write!(f, "{count} messages were delivered although they were rolled back")
+            }
+            Fault::Early(count) => write!(f, "{count} messages were delivered before their time"),
         }
     }
 }
@@ -101,16 +117,24 @@ impl Serialize for Fault {
     }
 }
 
-/// What is wrong with a run's books; empty for a good run.
-pub fn faults(ledger: &LedgerTotals) -> Vec<Fault> {
+/// What is wrong with a run's books; empty for a good run. Order counts only where it was asked for: `ordered`.
+pub fn faults(ledger: &LedgerTotals, ordered: bool) -> Vec<Fault> {
     let mut faults = Vec::new();
-    if ledger.acked == 0 {
+    if ledger.acked == 0 && ledger.oneway == 0 {
         faults.push(Fault::NothingAcked);
     }
+    if ledger.oneway > 0 && ledger.unacked == ledger.oneway {
+        faults.push(Fault::NothingReceived);
+    }
+    let out_of_order = if ordered { ledger.out_of_order } else { 0 };
     let counted = [
         (ledger.lost, Fault::Lost as fn(u64) -> Fault),
         (ledger.duplicated, Fault::Duplicated),
         (ledger.corrupted, Fault::Corrupted),
+        (out_of_order, Fault::OutOfOrder),
+        (ledger.unwanted, Fault::Unwanted),
+        (ledger.rolled_back_received, Fault::RolledBack),
+        (ledger.early, Fault::Early),
     ];
     faults.extend(counted.into_iter().filter(|(count, _)| *count > 0).map(|(count, fault)| fault(count)));
     faults
@@ -156,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn each_fault_is_named_and_order_is_not_one() {
+    fn each_fault_is_named_and_order_is_one_only_where_it_was_asked_for() {
         let good = LedgerTotals {
             sent: 5,
             acked: 5,
@@ -165,9 +189,16 @@ mod tests {
             foreign: 9,
             ..Default::default()
         };
-        assert_eq!(faults(&good), []);
+        assert_eq!(faults(&good, false), []);
+        assert_eq!(faults(&good, true), [Fault::OutOfOrder(3)]);
         let bad = LedgerTotals { acked: 5, lost: 1, duplicated: 2, corrupted: 3, ..Default::default() };
-        assert_eq!(faults(&bad), [Fault::Lost(1), Fault::Duplicated(2), Fault::Corrupted(3)]);
-        assert_eq!(faults(&LedgerTotals::default()), [Fault::NothingAcked]);
+        assert_eq!(faults(&bad, false), [Fault::Lost(1), Fault::Duplicated(2), Fault::Corrupted(3)]);
+        assert_eq!(faults(&LedgerTotals::default(), false), [Fault::NothingAcked]);
+        let oneway = LedgerTotals { sent: 5, oneway: 5, unacked: 4, ..Default::default() };
+        assert_eq!(faults(&oneway, false), []);
+        assert_eq!(faults(&LedgerTotals { unacked: 5, ..oneway }, false), [Fault::NothingReceived]);
+        let others =
+            LedgerTotals { acked: 1, unwanted: 1, rolled_back_received: 2, early: 3, ..Default::default() };
+        assert_eq!(faults(&others, false), [Fault::Unwanted(1), Fault::RolledBack(2), Fault::Early(3)]);
     }
 }

@@ -1,10 +1,11 @@
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
+use std::time::{Duration, Instant};
 
 use apogee_net::client::{CallError, ReplyFrame};
 use apogee_net::code::ResponseCode;
 use apogee_net::io::Signal;
 
-use crate::clock::RunClock;
+use crate::clock::{RunClock, RunTime};
 use crate::failure::Failure;
 use crate::payload::Stamp;
 use crate::tally::Tally;
@@ -12,31 +13,76 @@ use crate::tally::Tally;
 /// What the producers and consumers of one thread write into.
 pub(super) struct Books {
     pub(super) tally: RefCell<Tally>,
-    pub(super) clock: RunClock,
+    clock: Cell<RunClock>,
     /// Raised when something arrived: a draining thread looks again.
     pub(super) changed: Signal,
 }
 
+/// Later than any run begins.
+const FAR: Duration = Duration::from_secs(365 * 24 * 3600);
+
 impl Books {
-    /// The fate of a published message.
-    pub(super) fn on_publish_reply(&self, stamp: &Stamp, result: Result<ReplyFrame, CallError>) {
-        let now = self.clock.now();
+    /// The clock stands still until `begin` is called.
+    pub(super) fn new(tally: Tally) -> Books {
+        let clock = Cell::new(RunClock::starting_at(Instant::now() + FAR));
+        Books { tally: RefCell::new(tally), clock, changed: Signal::default() }
+    }
+
+    /// The run begins, or will begin soon: the clock is known.
+    pub(super) fn begin(&self, clock: RunClock) {
+        self.clock.set(clock);
+    }
+
+    pub(super) fn now(&self) -> RunTime {
+        self.clock.get().now()
+    }
+
+    pub(super) fn until_start(&self) -> Duration {
+        self.clock.get().until_start()
+    }
+
+    /// The fate of messages published by one request.
+    pub(super) fn on_publish_replies(&self, stamps: &[Stamp], result: &Result<ReplyFrame, CallError>) {
+        let now = self.now();
         let mut tally = self.tally.borrow_mut();
+        for stamp in stamps {
+            self.on_fate(&mut tally, stamp, result, now);
+        }
+        drop(tally);
+        self.changed.raise();
+    }
+
+    /// The fate of a published message; says whether it is stored.
+    pub(super) fn on_publish_reply(&self, stamp: &Stamp, result: &Result<ReplyFrame, CallError>) -> bool {
+        let is_stored = self.on_fate(&mut self.tally.borrow_mut(), stamp, result, self.now());
+        self.changed.raise();
+        is_stored
+    }
+
+    fn on_fate(
+        &self,
+        tally: &mut Tally,
+        stamp: &Stamp,
+        result: &Result<ReplyFrame, CallError>,
+        now: RunTime,
+    ) -> bool {
         match result {
             Ok(reply) if reply.code() == ResponseCode::SUCCESS => tally.on_acked(stamp, now, None),
             Ok(reply) => {
                 let failure = Failure::Answered(reply.code());
                 let header = reply.header();
                 let remark = header.remark.as_deref().unwrap_or_default();
-                if failure.is_stored() {
-                    tally.on_acked(stamp, now, Some((failure, remark)));
-                } else {
+                if !failure.is_stored() {
                     tally.on_failed(stamp, now, failure, Some(remark));
+                    return false;
                 }
+                tally.on_acked(stamp, now, Some((failure, remark)));
             }
-            Err(error) => tally.on_failed(stamp, now, error.into(), None),
+            Err(error) => {
+                tally.on_failed(stamp, now, (*error).into(), None);
+                return false;
+            }
         }
-        drop(tally);
-        self.changed.raise();
+        true
     }
 }

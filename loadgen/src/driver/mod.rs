@@ -1,10 +1,10 @@
 //! What acts: executors, connections and timers. Everything decided here is decided elsewhere, in plain code.
 
 mod books;
-mod consumer;
+mod consume;
 mod link;
 mod processes;
-mod producer;
+mod produce;
 mod runtime;
 mod setup;
 mod worker;

@@ -15,6 +15,7 @@ use super::runtime::{self, NUDGE_PERIOD};
 use super::setup::{self, Broker, SetupError};
 use super::worker::{self, Handshake, WorkerPlan};
 use crate::assignment;
+use crate::content::Content;
 use crate::live::Live;
 use crate::payload::RunId;
 use crate::report::machine::Machine;
@@ -94,6 +95,7 @@ pub fn run(scenario: &Scenario, stop: &StopFlag, observer: &mut dyn Observer) ->
     }
 
     let run_id = new_run_id();
+    let content = Arc::new(Content::new(run_id, &scenario));
     let topics: Arc<[String]> = scenario.topic_names().into();
     let targets = assignment::number_streams(topics.len(), brokers.len(), scenario.topics.queues);
     let dealt = assignment::deal_to_threads(&targets, brokers.len(), scenario.threads());
@@ -101,7 +103,7 @@ pub fn run(scenario: &Scenario, stop: &StopFlag, observer: &mut dyn Observer) ->
     observer.on_step(&format!("{} queues on {} brokers", targets.len(), brokers.len()));
     let plans = dealt.into_iter().enumerate().map(|(index, own)| WorkerPlan {
         index,
-        run: run_id,
+        content: content.clone(),
         scenario: scenario.clone(),
         access: access.clone(),
         topics: topics.clone(),

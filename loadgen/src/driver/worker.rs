@@ -1,26 +1,24 @@
 //! One thread of a run: its connections, its share of the plan, its queues, and how it ends.
 
-use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender};
 use std::time::Instant;
 
-use apogee_net::io::Signal;
 use futures_lite::future;
 use glommio::Task;
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::books::Books;
-use super::consumer::QueueReader;
+use super::consume::{QUIET, Queue, Reader, Subscription};
 use super::link::{Access, Link, RETRY_PAUSE};
-use super::producer::{Publisher, PublisherParts, Route};
+use super::produce::{Publisher, PublisherParts, Route};
 use super::setup::{Broker, SetupError};
 use crate::assignment::{self, QueueTarget};
 use crate::clock::{RunClock, RunTime};
+use crate::content::Content;
 use crate::live::Live;
 use crate::pace::{ClosedLoop, Pacer};
-use crate::payload::{PayloadWriter, RunId};
 use crate::scenario::{Load, Scenario};
 use crate::schedule::{MESSAGES_MAX, Schedule, StreamId};
 use crate::stop::{Drain, DrainStep, Outstanding, StopFlag};
@@ -29,7 +27,7 @@ use crate::tally::{Measurements, Tally, Window};
 /// What one thread has to do.
 pub(super) struct WorkerPlan {
     pub(super) index: usize,
-    pub(super) run: RunId,
+    pub(super) content: Arc<Content>,
     pub(super) scenario: Arc<Scenario>,
     pub(super) access: Access,
     /// Names, in the order of the targets' indexes.
@@ -59,7 +57,7 @@ struct Wiring {
     routes: FxHashMap<StreamId, Route>,
     /// Publishing connections and their streams.
     lanes: Vec<(Rc<Link>, Vec<StreamId>)>,
-    readers: Vec<Rc<QueueReader>>,
+    readers: Vec<Reader>,
     links: Vec<Rc<Link>>,
 }
 
@@ -78,6 +76,7 @@ pub(super) async fn work(plan: WorkerPlan, handshake: Handshake) -> Option<Measu
 async fn wire(plan: &WorkerPlan) -> Result<Wiring, SetupError> {
     let scenario = &plan.scenario;
     let topics: Vec<Rc<str>> = plan.topics.iter().map(|topic| topic.as_str().into()).collect();
+    let subscriptions = Subscription::all(&plan.content, scenario);
     let mut wiring = Wiring { routes: FxHashMap::default(), lanes: vec![], readers: vec![], links: vec![] };
     for (at, broker) in plan.brokers.iter().enumerate() {
         let name: Rc<str> = broker.name.as_str().into();
@@ -96,13 +95,13 @@ async fn wire(plan: &WorkerPlan) -> Result<Wiring, SetupError> {
             wiring.lanes.push((link.clone(), part.iter().map(|target| target.stream).collect()));
             wiring.links.push(link);
         }
-        for consumer in scenario.consumers.iter().filter(|_| !queues.is_empty()) {
+        for subscription in subscriptions.iter().filter(|_| !queues.is_empty()) {
             // Its own connection: a reply full of messages must not hold up acknowledgements.
             let link = open(broker, &plan.access).await?;
-            let group: Rc<str> = consumer.group.as_str().into();
             for target in &queues {
-                let (topic, group, link) = (topics[target.topic].clone(), group.clone(), link.clone());
-                wiring.readers.push(QueueReader::open(target, &name, topic, group, link).await?);
+                let (topic, broker, link) = (topics[target.topic].clone(), name.clone(), link.clone());
+                let queue = Queue { target: *target, topic, broker, link };
+                wiring.readers.push(Reader::open(queue, subscription.clone()).await?);
             }
             wiring.links.push(link);
         }
@@ -123,20 +122,28 @@ async fn run(plan: WorkerPlan, wiring: Wiring, clock: RunClock) -> Measurements 
     let streams: Vec<_> = plan.targets.iter().map(|target| target.stream).collect();
     let end = RunTime::after_start(scenario.length());
     let window = Window { start: RunTime::after_start(scenario.run.warmup), end };
-    let tally = Tally::new(plan.run, window, &plan.targets, scenario.consumes(), plan.live.clone());
-    let books = Rc::new(Books { tally: RefCell::new(tally), clock, changed: Signal::default() });
+    let tally = Tally::new(plan.content.clone(), window, &plan.targets, plan.live.clone());
+    let books = Rc::new(Books::new(tally));
+    books.begin(clock);
 
     // Dropping a task ends it; these live until the books are closed.
     let mut background: Vec<Task<()>> = Vec::new();
     background.extend(wiring.links.iter().map(|link| glommio::spawn_local(link.clone().keep())));
-    let follow = |reader: &Rc<QueueReader>| glommio::spawn_local(reader.clone().follow(books.clone()));
-    background.extend(wiring.readers.iter().map(follow));
+    background.extend(wiring.readers.iter().flat_map(|reader| reader.start(&books)));
 
     publish(&plan, &wiring, &books, &streams, end).await;
-    let drain = Drain { deadline: clock.now() + scenario.run.drain, consumed: scenario.consumes() };
+    let patience = scenario.run.drain + scenario.messages.kind.delay();
+    let drain = Drain { deadline: clock.now() + patience, consumed: scenario.consumes() };
     finish(drain, &wiring.readers, &books).await;
     drop(background);
-    books.tally.borrow_mut().finish()
+    let behind = |reader: &Reader| reader.is_behind() != Some(false);
+    let behind: FxHashSet<(usize, StreamId)> = wiring
+        .readers
+        .iter()
+        .filter(|reader| behind(reader))
+        .map(|reader| (reader.group(), reader.stream()))
+        .collect();
+    books.tally.borrow_mut().finish(|group, stream| behind.contains(&(group, stream)))
 }
 
 async fn publish(plan: &WorkerPlan, wiring: &Wiring, books: &Rc<Books>, streams: &[StreamId], end: RunTime) {
@@ -145,7 +152,8 @@ async fn publish(plan: &WorkerPlan, wiring: &Wiring, books: &Rc<Books>, streams:
     let publisher = Publisher::new(PublisherParts {
         routes: wiring.routes.clone(),
         books: books.clone(),
-        payload: PayloadWriter::new(plan.run, scenario.messages.size.largest()),
+        content: plan.content.clone(),
+        messages: &scenario.messages,
         timeout: scenario.producers.timeout,
         in_flight_max: match scenario.load.is_open() {
             true => scenario.in_flight_max(),
@@ -153,15 +161,16 @@ async fn publish(plan: &WorkerPlan, wiring: &Wiring, books: &Rc<Books>, streams:
             false => u32::MAX,
         },
         local_ip: first.address().ip(),
-        salt: (plan.run.0 as u32).wrapping_add(plan.index as u32),
+        salt: (plan.content.run().0 as u32).wrapping_add(plan.index as u32),
     });
     if let Some(schedule) = &plan.schedule {
         publisher.follow(Pacer::new(schedule.share(plan.streams, streams)), &plan.stop).await;
     }
     if let Load::Closed { depth } = scenario.load {
         let messages_max = MESSAGES_MAX / (wiring.lanes.len() * plan.threads) as u64;
+        let requests_max = messages_max / u64::from(scenario.messages.batch);
         let lane = |(link, streams): &(Rc<Link>, Vec<StreamId>)| {
-            let closed = ClosedLoop::new(streams, depth, end, messages_max);
+            let closed = ClosedLoop::new(streams, depth, end, requests_max);
             glommio::spawn_local(publisher.clone().keep_in_flight(closed, link.clone(), plan.stop.clone()))
         };
         let lanes: Vec<Task<()>> = wiring.lanes.iter().map(lane).collect();
@@ -172,10 +181,10 @@ async fn publish(plan: &WorkerPlan, wiring: &Wiring, books: &Rc<Books>, streams:
 }
 
 /// Waits for what is outstanding, as long as `drain` has patience.
-async fn finish(drain: Drain, readers: &[Rc<QueueReader>], books: &Books) {
+async fn finish(drain: Drain, readers: &[Reader], books: &Books) {
     loop {
-        let now = books.clock.now();
-        let behind = |count: usize, reader: &Rc<QueueReader>| Some(count + usize::from(reader.is_behind()?));
+        let now = books.now();
+        let behind = |count: usize, reader: &Reader| Some(count + usize::from(reader.is_behind()?));
         let outstanding = {
             let tally = books.tally.borrow();
             let queues_behind = readers.iter().try_fold(0, behind);
@@ -189,6 +198,10 @@ async fn finish(drain: Drain, readers: &[Rc<QueueReader>], books: &Books) {
                 future::or(books.changed.wait(), too_late).await;
             }
             DrainStep::AskEnds => {
+                if readers.iter().any(Reader::needs_quiet) {
+                    readers.iter().for_each(Reader::listen);
+                    glommio::timer::sleep(QUIET).await;
+                }
                 for reader in readers {
                     if !reader.find_end().await {
                         glommio::timer::sleep(RETRY_PAUSE).await;

@@ -4,6 +4,7 @@
 //! default, so that an empty file is the run of the README.
 
 mod check;
+mod consumer;
 mod load;
 mod messages;
 mod target;
@@ -17,8 +18,9 @@ pub use self::check::{
     CLOSED_LOOP_DEPTH_MAX, CONNECTIONS_MAX, IN_FLIGHT_BYTES_MAX, QUEUES_PER_BROKER_MAX, STEPS_MAX,
     ScenarioError, THREADS_MAX, TOPICS_MAX, in_flight_default,
 };
+pub use self::consumer::{Ack, By, Consumer, Filter, From, NUMBERS};
 pub use self::load::Load;
-pub use self::messages::{Kind, Messages, Sizes};
+pub use self::messages::{DELAY_LEVELS, Kind, Messages, Sizes, WeightedSize};
 pub use self::target::{Acl, HeaderForm, Target, Tls};
 
 /// Topic used when none is named. Runs tell their messages from those of others, so they can share it.
@@ -56,20 +58,17 @@ pub struct Topics {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Producers {
-    /// Publishing connections per broker and thread.
+    /// Publishing connections per broker and thread, opened one after the other. Of more than there are queues, several
+    /// share one.
     pub connections: usize,
+    /// Every connection says who it is (HEART_BEAT) before the run and each 30 s, as stock producers do. Transactional
+    /// ones always do, for the broker asks them.
+    pub heartbeat: bool,
     /// Unanswered messages per thread; planned ones beyond it are counted as errors. `None`: as many as 48 MiB of
     /// bodies allow, at most 100,000.
     pub in_flight_max: Option<u32>,
     #[serde(with = "humantime_serde")]
     pub timeout: Duration,
-}
-
-/// A consumer group, or several alike.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Consumer {
-    pub group: String,
 }
 
 /// How long, and on what.
@@ -118,13 +117,7 @@ impl Default for Topics {
 
 impl Default for Producers {
     fn default() -> Producers {
-        Producers { connections: 1, in_flight_max: None, timeout: Duration::from_secs(3) }
-    }
-}
-
-impl Default for Consumer {
-    fn default() -> Consumer {
-        Consumer { group: "apogee-loadgen".to_owned() }
+        Producers { connections: 1, heartbeat: false, in_flight_max: None, timeout: Duration::from_secs(3) }
     }
 }
 
@@ -150,6 +143,11 @@ impl Scenario {
     /// Whether anything is received.
     pub fn consumes(&self) -> bool {
         !self.consumers.is_empty()
+    }
+
+    /// Whether producers make themselves known to the brokers.
+    pub fn producers_are_known(&self) -> bool {
+        self.producers.heartbeat || matches!(self.messages.kind, Kind::Transactional { .. })
     }
 
     /// The topics' names.

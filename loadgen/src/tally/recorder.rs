@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use super::consumers::{self, ConsumerMeasurements};
 use crate::clock::RunTime;
 use crate::failure::{Failure, Failures};
 use crate::latency::Latency;
@@ -71,6 +72,8 @@ pub struct Measurements {
     /// First deliveries that arrived within the window.
     pub received_in_window: u64,
     pub ledger: LedgerTotals,
+    /// In the order of the scenario.
+    pub consumers: Vec<ConsumerMeasurements>,
 }
 
 impl Measurements {
@@ -85,6 +88,7 @@ impl Measurements {
         self.acked_in_window += other.acked_in_window;
         self.received_in_window += other.received_in_window;
         self.ledger.add(&other.ledger);
+        consumers::merge(&mut self.consumers, &other.consumers);
     }
 }
 

@@ -216,6 +216,7 @@ impl RunArgs {
                 threads: self.threads,
                 cpus,
                 broker_pid: self.broker_pid,
+                ..Run::default()
             },
             ..Scenario::default()
         })

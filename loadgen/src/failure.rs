@@ -5,7 +5,7 @@ use std::fmt;
 
 use apogee_net::client::CallError;
 use apogee_net::code::ResponseCode;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Kinds told apart in one table. Codes come from the broker, so their number is its choice; further ones are
 /// counted together as `Failure::Other`.
@@ -76,7 +76,7 @@ impl fmt::Display for Failure {
 }
 
 /// One kind's count, with the first remark that came with it as an example.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FailureCount {
     pub count: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -130,9 +130,12 @@ impl Failures {
     }
 }
 
-impl Serialize for Failures {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(self.kinds.iter().map(|(failure, counted)| (failure.to_string(), counted)))
+/// Failures as reports have them, and can be read again: by what they are called.
+pub type FailuresByName = BTreeMap<String, FailureCount>;
+
+impl Failures {
+    pub fn by_name(&self) -> FailuresByName {
+        self.kinds.iter().map(|(failure, counted)| (failure.to_string(), counted.clone())).collect()
     }
 }
 
@@ -153,7 +156,7 @@ mod tests {
         let mut sum = failures.clone();
         sum.merge(&failures);
         assert_eq!((sum.count(answered(2)), sum.count(Failure::TimedOut), sum.total()), (4, 2, 6));
-        let json = serde_json::to_value(&sum).unwrap();
+        let json = serde_json::to_value(sum.by_name()).unwrap();
         assert_eq!(json["SYSTEM_BUSY (2)"], serde_json::json!({"count": 4, "remark": "busy"}));
         assert_eq!(json["timed out"], serde_json::json!({"count": 2}));
     }

@@ -1,9 +1,15 @@
 //! Latency distributions: recorded in nanoseconds with three digits, reported in microseconds.
 
+pub mod cells;
+mod json;
+mod sparse;
+
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+
+pub use self::sparse::{GatheredLatency, SparseLatency};
 
 /// Longest latency that is told apart; longer ones are recorded as this long, never left out.
 pub const LATENCY_MAX: Duration = Duration::from_secs(3600);
@@ -14,7 +20,7 @@ pub const SAMPLES_BEYOND_MIN: f64 = 10.0;
 const SIGNIFICANT_DIGITS: u8 = 3;
 
 /// One distribution of latencies. Parts recorded by different threads merge without loss.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Latency {
     nanos: Histogram<u64>,
     /// Exact, where the histogram would round it up to the end of its cell.
@@ -22,13 +28,14 @@ pub struct Latency {
 }
 
 /// What is printed of a distribution. A percentile is `None` when there are too few samples for it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
     pub p50_us: Option<f64>,
     pub p90_us: Option<f64>,
     pub p99_us: Option<f64>,
     pub p999_us: Option<f64>,
     pub p9999_us: Option<f64>,
+    pub p99999_us: Option<f64>,
     pub max_us: Option<f64>,
     pub count: u64,
 }
@@ -41,8 +48,12 @@ impl Latency {
     }
 
     pub fn record(&mut self, latency: Duration) {
+        self.record_many(latency, 1);
+    }
+
+    pub fn record_many(&mut self, latency: Duration, count: u64) {
         let latency = latency.min(LATENCY_MAX);
-        self.nanos.saturating_record(latency.as_nanos() as u64);
+        self.nanos.saturating_record_n(latency.as_nanos() as u64, count);
         self.max = self.max.max(latency);
     }
 
@@ -55,15 +66,15 @@ impl Latency {
         self.nanos.len()
     }
 
+    /// The whole distribution, in nanoseconds.
+    pub fn histogram(&self) -> &Histogram<u64> {
+        &self.nanos
+    }
+
     /// The value below or at which the part `quantile` of all samples lies, if there are enough samples to say so.
     pub fn quantile(&self, quantile: f64) -> Option<Duration> {
         enough_samples(self.count(), quantile)
             .then(|| Duration::from_nanos(self.nanos.value_at_quantile(quantile)).min(self.max))
-    }
-
-    /// The histogram itself, in nanoseconds.
-    pub fn histogram(&self) -> &Histogram<u64> {
-        &self.nanos
     }
 
     pub fn max(&self) -> Option<Duration> {
@@ -78,6 +89,7 @@ impl Latency {
             p99_us: at(0.99),
             p999_us: at(0.999),
             p9999_us: at(0.9999),
+            p99999_us: at(0.99999),
             max_us: self.max().map(micros),
             count: self.count(),
         }
@@ -109,7 +121,9 @@ mod tests {
 
     #[test]
     fn percentiles_need_ten_samples_beyond_them() {
-        for (quantile, needed) in [(0.5, 20), (0.9, 100), (0.99, 1_000), (0.999, 10_000), (0.9999, 100_000)] {
+        for (quantile, needed) in
+            [(0.5, 20), (0.9, 100), (0.99, 1_000), (0.999, 10_000), (0.9999, 100_000), (0.99999, 1_000_000)]
+        {
             assert!(enough_samples(needed, quantile), "{quantile} of {needed}");
             assert!(!enough_samples(needed - 1, quantile), "{quantile} of {}", needed - 1);
         }

@@ -21,5 +21,6 @@ pub mod random;
 pub mod report;
 pub mod scenario;
 pub mod schedule;
+pub mod series;
 pub mod stop;
 pub mod tally;

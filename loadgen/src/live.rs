@@ -7,7 +7,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::latency::enough_samples;
+use crate::latency::{cells, enough_samples};
+use crate::series::Handover;
 
 /// Counters and coarse latencies of one thread.
 #[derive(Debug, Default)]
@@ -19,6 +20,15 @@ pub struct Live {
     pub in_flight: Gauge,
     pub publish: LiveLatency,
     pub end_to_end: LiveLatency,
+    /// Finished intervals of the time series.
+    pub intervals: Handover,
+}
+
+impl Live {
+    /// With a time series of such intervals.
+    pub fn new(interval: Duration) -> Live {
+        Live { intervals: Handover::new(interval), ..Live::default() }
+    }
 }
 
 /// A counter with one writer.
@@ -52,10 +62,9 @@ impl Gauge {
     }
 }
 
-const CELLS_PER_OCTAVE_BITS: u32 = 5;
-const CELLS_PER_OCTAVE: usize = 1 << CELLS_PER_OCTAVE_BITS;
-/// Values below one octave of cells have a cell each; above, every power of two up to 2^63 has its octave.
-const CELLS: usize = (64 - CELLS_PER_OCTAVE_BITS as usize + 1) * CELLS_PER_OCTAVE;
+/// 32 cells to an octave.
+const BITS: u32 = 5;
+const CELLS: usize = cells::count(BITS, 64);
 
 /// A coarse latency distribution with one writer.
 #[derive(Debug)]
@@ -72,7 +81,7 @@ impl Default for LiveLatency {
 impl LiveLatency {
     /// Only the owning thread may call this.
     pub fn record(&self, latency: Duration) {
-        self.cells[cell(u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX))].increment();
+        self.cells[cells::index::<BITS>(u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX))].increment();
     }
 }
 
@@ -94,30 +103,11 @@ pub fn quantile<'a>(parts: impl Iterator<Item = &'a LiveLatency>, quantile: f64)
         seen += count;
         seen >= wanted
     })?;
-    Some(Duration::from_nanos(cell_start(at)))
-}
-
-fn cell(nanos: u64) -> usize {
-    if nanos < CELLS_PER_OCTAVE as u64 {
-        return nanos as usize;
-    }
-    let shift = nanos.ilog2() - CELLS_PER_OCTAVE_BITS;
-    let within = (nanos >> shift) as usize - CELLS_PER_OCTAVE;
-    (shift as usize + 1) * CELLS_PER_OCTAVE + within
-}
-
-fn cell_start(cell: usize) -> u64 {
-    if cell < CELLS_PER_OCTAVE {
-        return cell as u64;
-    }
-    let shift = cell / CELLS_PER_OCTAVE - 1;
-    ((CELLS_PER_OCTAVE + cell % CELLS_PER_OCTAVE) as u64) << shift
+    Some(Duration::from_nanos(cells::start::<BITS>(at)))
 }
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
 
     #[test]
@@ -133,15 +123,5 @@ mod tests {
         let at = |q| quantile([&fast, &slow].into_iter(), q).unwrap().as_micros();
         assert!((95..=100).contains(&at(0.5)), "{}", at(0.5));
         assert!((4_800..=5_000).contains(&at(0.99)), "{}", at(0.99));
-    }
-
-    proptest! {
-        #[test]
-        fn a_cell_holds_its_value_within_three_percent(nanos: u64) {
-            let start = cell_start(cell(nanos));
-            prop_assert!(start <= nanos);
-            prop_assert!((nanos - start) as f64 <= nanos as f64 / CELLS_PER_OCTAVE as f64);
-            prop_assert!(cell(nanos) < CELLS);
-        }
     }
 }

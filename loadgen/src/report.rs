@@ -6,42 +6,48 @@ pub mod hgrm;
 pub mod hlog;
 pub mod machine;
 mod scheduling;
+mod series;
 mod text;
 pub mod usage;
 
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use self::machine::Machine;
 pub use self::scheduling::Scheduling;
+pub use self::series::{Interval, Series};
 use self::usage::Usage;
-use crate::failure::Failures;
-use crate::latency::Summary;
+use crate::failure::{Failures, FailuresByName};
+use crate::latency::Latency;
 use crate::ledger::LedgerTotals;
 use crate::scenario::{Kind, Load, Scenario};
-use crate::stop::{self, Fault};
-use crate::tally::Measurements;
+use crate::stop;
+use crate::tally::{BrokerMeasurements, Measurements};
 
 /// Everything that is reported of a run.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Report {
     pub configuration: Configuration,
     pub throughput: Throughput,
     /// From the planned send to the broker's acknowledgement.
-    pub publish: Summary,
+    pub publish: Latency,
     /// The same from the actual send: without the generator's own lateness.
-    pub publish_from_sent: Summary,
+    pub publish_from_sent: Latency,
     /// From the planned send to the receipt by the consumer in the same process.
-    pub e2e: Summary,
-    pub e2e_from_sent: Summary,
+    pub e2e: Latency,
+    pub e2e_from_sent: Latency,
     /// From a consumer's request to acknowledge to the broker's answer.
-    pub consume_ack: Summary,
+    pub consume_ack: Latency,
     pub scheduling: Scheduling,
     pub errors: Errors,
+    /// Each of `configuration.brokers`, in that order.
+    pub brokers: Vec<Broker>,
+    /// The run over time.
+    pub series: Series,
     pub ledger: LedgerTotals,
     /// What is wrong with the ledger; empty for a good run.
-    pub faults: Vec<Fault>,
+    pub faults: Vec<String>,
     /// Whether the run was ended by the user before its planned end.
     pub interrupted: bool,
     /// When the first message was due, in milliseconds since 1970.
@@ -53,9 +59,9 @@ pub struct Report {
 }
 
 /// What was run, and where.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Configuration {
-    pub version: &'static str,
+    pub version: String,
     pub run_id: String,
     pub namesrv: String,
     pub topic: String,
@@ -71,9 +77,9 @@ pub struct Configuration {
     pub size: f64,
     /// Sizes of bodies, in words.
     pub sizes: String,
-    #[serde(rename = "duration_s", serialize_with = "as_seconds")]
+    #[serde(rename = "duration_s", with = "seconds")]
     pub duration: Duration,
-    #[serde(rename = "warmup_s", serialize_with = "as_seconds")]
+    #[serde(rename = "warmup_s", with = "seconds")]
     pub warmup: Duration,
     pub threads: usize,
     pub cpus: Option<Vec<usize>>,
@@ -85,7 +91,7 @@ pub struct Configuration {
 }
 
 /// Messages per second in the measured part, by arrival of the acknowledgement or the message.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Throughput {
     pub published_per_s: f64,
     pub published_mib_per_s: f64,
@@ -94,13 +100,38 @@ pub struct Throughput {
 }
 
 /// Failures by what failed and how.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Errors {
     pub total: u64,
     /// Planned messages that were never sent, for want of a connection or of room; also among `publish`.
     pub unsent: u64,
-    pub publish: Failures,
-    pub consume: Failures,
+    pub publish: FailuresByName,
+    pub consume: FailuresByName,
+}
+
+impl Errors {
+    fn new(publish: &Failures, consume: &Failures, unsent: u64) -> Errors {
+        Errors {
+            total: publish.total() + consume.total(),
+            unsent,
+            publish: publish.by_name(),
+            consume: consume.by_name(),
+        }
+    }
+}
+
+/// What one broker did; of Apogee, every shard is one.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Broker {
+    pub name: String,
+    pub published_per_s: f64,
+    pub received_per_s: f64,
+    /// From the planned send, as in the report's member of the same name.
+    pub publish: Latency,
+    pub e2e: Latency,
+    /// Failures by what failed and how.
+    pub publish_errors: FailuresByName,
+    pub consume_errors: FailuresByName,
 }
 
 /// What a run finds out about its surroundings before it begins.
@@ -124,6 +155,17 @@ impl Report {
     ) -> Report {
         let per_second = |count: u64| count as f64 / measured_for.as_secs_f64().max(f64::EPSILON);
         let mib = |messages: f64| messages * scenario.messages.size.mean() / (1024.0 * 1024.0);
+        let nothing = BrokerMeasurements::default();
+        let brokers = measured.brokers.iter().chain(std::iter::repeat(&nothing));
+        let broker = |name: &String, measured: &BrokerMeasurements| Broker {
+            name: name.clone(),
+            published_per_s: tenth(per_second(measured.acked_in_window)),
+            received_per_s: tenth(per_second(measured.received_in_window)),
+            publish: measured.publish.clone(),
+            e2e: measured.end_to_end.clone(),
+            publish_errors: measured.publish_failures.by_name(),
+            consume_errors: measured.consume_failures.by_name(),
+        };
         let depth = match scenario.load {
             Load::Closed { depth } => Some(depth),
             _ => None,
@@ -132,7 +174,7 @@ impl Report {
         let received_per_s = per_second(measured.received_in_window);
         Report {
             configuration: Configuration {
-                version: env!("CARGO_PKG_VERSION"),
+                version: env!("CARGO_PKG_VERSION").to_owned(),
                 run_id: surroundings.run_id.clone(),
                 namesrv: scenario.target.namesrv.join(";"),
                 topic: scenario.topics.name.clone(),
@@ -157,20 +199,20 @@ impl Report {
                 received_per_s: tenth(received_per_s),
                 received_mib_per_s: tenth(mib(received_per_s)),
             },
-            publish: measured.publish.from_due.summary(),
-            publish_from_sent: measured.publish.from_sent.summary(),
-            e2e: measured.end_to_end.from_due.summary(),
-            e2e_from_sent: measured.end_to_end.from_sent.summary(),
-            consume_ack: measured.consume_ack.summary(),
-            scheduling: Scheduling::judge(&measured.lateness.summary(), &measured.publish.from_due.summary()),
-            errors: Errors {
-                total: measured.publish_failures.total() + measured.consume_failures.total(),
-                unsent: measured.unsent,
-                publish: measured.publish_failures.clone(),
-                consume: measured.consume_failures.clone(),
-            },
+            publish: measured.publish.from_due.clone(),
+            publish_from_sent: measured.publish.from_sent.clone(),
+            e2e: measured.end_to_end.from_due.clone(),
+            e2e_from_sent: measured.end_to_end.from_sent.clone(),
+            consume_ack: measured.consume_ack.clone(),
+            scheduling: Scheduling::judge(&measured.lateness, &measured.publish.from_due),
+            errors: Errors::new(&measured.publish_failures, &measured.consume_failures, measured.unsent),
+            brokers: surroundings.brokers.iter().zip(brokers).map(|(name, one)| broker(name, one)).collect(),
+            series: Series::new(&measured.series, scenario.run.warmup + measured_for),
             ledger: measured.ledger,
-            faults: stop::faults(&measured.ledger, matches!(scenario.messages.kind, Kind::Ordered { .. })),
+            faults: stop::faults(&measured.ledger, matches!(scenario.messages.kind, Kind::Ordered { .. }))
+                .iter()
+                .map(ToString::to_string)
+                .collect(),
             interrupted,
             started_unix_ms: 0,
             machine: Machine::default(),
@@ -188,8 +230,19 @@ fn tenth(value: f64) -> f64 {
     (value * 10.0).round() / 10.0
 }
 
-fn as_seconds<S: serde::Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_f64(duration.as_secs_f64())
+/// Durations as numbers of seconds.
+mod seconds {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub(super) fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_f64(duration.as_secs_f64())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+        Duration::try_from_secs_f64(f64::deserialize(deserializer)?).map_err(D::Error::custom)
+    }
 }
 
 #[cfg(test)]

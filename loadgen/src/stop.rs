@@ -4,8 +4,6 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use serde::{Serialize, Serializer};
-
 use crate::clock::RunTime;
 use crate::ledger::LedgerTotals;
 
@@ -108,12 +106,6 @@ impl fmt::Display for Fault {
             }
             Fault::Early(count) => write!(f, "{count} messages were delivered before their time"),
         }
-    }
-}
-
-impl Serialize for Fault {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
     }
 }
 

@@ -21,6 +21,7 @@ use crate::payload::RunId;
 use crate::report::machine::Machine;
 use crate::report::{Report, Surroundings};
 use crate::scenario::{Scenario, ScenarioError};
+use crate::series::Series;
 use crate::stop::StopFlag;
 use crate::tally::Measurements;
 
@@ -112,7 +113,7 @@ pub fn run(scenario: &Scenario, stop: &StopFlag, observer: &mut dyn Observer) ->
         targets: own,
         streams: u32::try_from(targets.len()).expect("streams were numbered with u32"),
         threads,
-        live: Arc::default(),
+        live: Arc::new(Live::new(scenario.run.interval)),
         stop: stop.clone(),
     });
     let mut team = Team::start(plans, &nudge)?;
@@ -121,9 +122,10 @@ pub fn run(scenario: &Scenario, stop: &StopFlag, observer: &mut dyn Observer) ->
     let started = SystemTime::now() + START_LEAD;
     let addresses: Vec<_> = brokers.iter().map(|broker| broker.address).collect();
     let mut sampler = Sampler::new(&addresses, scenario.run.broker_pid);
-    let stopped_after = team.watch(&scenario, start, stop, &mut sampler, observer);
+    let (stopped_after, series) = team.watch(&scenario, start, stop, &mut sampler, observer);
     observer.on_end();
-    let measured = team.join()?;
+    let mut measured = team.join()?;
+    measured.series.merge(&series);
 
     let surroundings = Surroundings {
         run_id: format!("{:016x}", run_id.0),
@@ -208,7 +210,8 @@ impl Team {
         start
     }
 
-    /// Shows the run to the observer until it is over; the time of an interruption, if there was one.
+    /// Shows the run to the observer and collects its intervals until it is over; also tells when it was interrupted,
+    /// if it was.
     fn watch(
         &self,
         scenario: &Scenario,
@@ -216,16 +219,18 @@ impl Team {
         stop: &StopFlag,
         sampler: &mut Sampler,
         observer: &mut dyn Observer,
-    ) -> Option<Duration> {
+    ) -> (Option<Duration>, Series) {
         let mut stopped_after = None;
+        let mut series = Series::new(scenario.run.interval);
         loop {
             let is_over = self.ended.recv_timeout(TICK) != Err(RecvTimeoutError::Timeout);
             let elapsed = start.elapsed();
+            self.live.iter().for_each(|live| live.intervals.fetch(&mut series));
             if stop.is_set() && stopped_after.is_none() && elapsed < scenario.length() {
                 stopped_after = Some(elapsed);
             }
             if is_over {
-                return stopped_after;
+                return (stopped_after, series);
             }
             let phase = if stopped_after.is_some() || elapsed >= scenario.length() {
                 Phase::Draining

@@ -1,6 +1,6 @@
 use super::*;
 use crate::failure::Failure;
-use crate::latency::Latency;
+use crate::latency::GatheredLatency;
 
 fn scenario() -> Scenario {
     let mut scenario = Scenario { load: Load::Constant { rate: 5_000 }, ..Scenario::default() };
@@ -37,7 +37,27 @@ fn measured() -> Measurements {
     measured.ledger =
         LedgerTotals { sent: 10_000, acked: 10_000, received: 1_000, lost: 9_000, ..Default::default() };
     measured.publish_failures.record(Failure::TimedOut, None);
+    measured.brokers = vec![BrokerMeasurements::default()];
+    measured.brokers[0].publish = rising(70);
+    measured.brokers[0].acked_in_window = 60;
+    measured.brokers[0].publish_failures.record(Failure::TimedOut, None);
+    measured.series = series();
     measured
+}
+
+/// 60 acknowledgements in the second second.
+fn series() -> crate::series::Series {
+    let mut publish = GatheredLatency::default();
+    (0..60).for_each(|_| publish.record(Duration::from_micros(250)));
+    let mut series = crate::series::Series::default();
+    series.add(crate::series::Interval {
+        first: 1,
+        end: 2,
+        acked: 60,
+        publish: publish.take(),
+        ..Default::default()
+    });
+    series
 }
 
 fn report() -> Report {
@@ -74,6 +94,36 @@ fn percentiles_without_enough_samples_are_null_and_read_na() {
     let publish = text.lines().find(|line| line.starts_with("publish")).unwrap();
     let words: Vec<_> = publish.split_whitespace().collect();
     assert_eq!(words, ["publish", "5,001", "9,003", "9,904", "9,994", "n/a", "10,000", "10,000"]);
+}
+
+#[test]
+fn a_report_that_was_written_can_be_read_again() {
+    let report = report();
+    let json = serde_json::to_string(&report).unwrap();
+    let read: Report = serde_json::from_str(&json).unwrap();
+    assert_eq!(read, report);
+    assert_eq!(serde_json::to_string(&read).unwrap(), json);
+    assert_eq!(read.text(), report.text());
+}
+
+#[test]
+fn every_broker_is_reported_and_so_is_every_second() {
+    let json = serde_json::to_value(report()).unwrap();
+    assert_eq!(json["brokers"][0]["name"], "broker-a-0");
+    assert_eq!(json["brokers"][0]["published_per_s"], 30.0);
+    assert_eq!(json["brokers"][0]["publish"]["count"], 70);
+    assert_eq!(json["brokers"][0]["publish_errors"]["timed out"]["count"], 1);
+    // The second one did nothing, and says so.
+    assert_eq!(json["brokers"][1]["published_per_s"], 0.0);
+    assert_eq!(json["brokers"][1]["publish"]["count"], 0);
+    let seconds: Vec<_> = json["series"]["intervals"].as_array().unwrap().iter().collect();
+    let starts: Vec<_> = seconds.iter().map(|second| second["start_s"].as_f64().unwrap()).collect();
+    assert_eq!(starts, [0.0, 1.0, 2.0]);
+    assert_eq!(
+        seconds.iter().map(|second| second["acked"].as_u64().unwrap()).collect::<Vec<_>>(),
+        [0, 60, 0]
+    );
+    assert_eq!(seconds[1]["publish"]["max_us"], 250.0);
 }
 
 #[test]

@@ -3,11 +3,24 @@
 use std::fmt::Write;
 
 use super::Report;
-use crate::failure::Failures;
+use crate::failure::FailuresByName;
 use crate::figures::{count, micros, per_second};
-use crate::latency::Summary;
+use crate::latency::{Latency, Summary};
 
-const COLUMNS: [&str; 6] = ["p50", "p90", "p99", "p99.9", "p99.99", "max"];
+/// A column of the table of latencies.
+type Column = (&'static str, fn(&Summary) -> Option<f64>);
+
+const COLUMNS: [Column; 7] = [
+    ("p50", |summary| summary.p50_us),
+    ("p90", |summary| summary.p90_us),
+    ("p99", |summary| summary.p99_us),
+    ("p99.9", |summary| summary.p999_us),
+    ("p99.99", |summary| summary.p9999_us),
+    FIVE_NINES,
+    ("max", |summary| summary.max_us),
+];
+/// Needs a million samples; shown only where there are some.
+const FIVE_NINES: Column = ("p99.999", |summary| summary.p99999_us);
 const LABEL_CHARS: usize = 20;
 const COLUMN_CHARS: usize = 8;
 const SAMPLES_CHARS: usize = 11;
@@ -66,25 +79,32 @@ fn heading(out: &mut String, report: &Report) {
 }
 
 fn latencies(out: &mut String, report: &Report) {
+    // A closed loop has no plan: a message is due when it is sent.
+    let is_planned = report.configuration.scenario.load.is_open();
+    let consume = report.configuration.consume;
+    let rows: [(&str, &Latency, bool); 6] = [
+        ("publish", &report.publish, true),
+        ("  from actual send", &report.publish_from_sent, is_planned),
+        ("end to end", &report.e2e, consume),
+        ("  from actual send", &report.e2e_from_sent, consume && is_planned),
+        ("consumer's ack", &report.consume_ack, report.consume_ack.count() > 0),
+        ("generator's lateness", &report.scheduling.lateness, is_planned),
+    ];
+    let rows: Vec<_> = rows.into_iter().filter(|row| row.2).map(|row| (row.0, row.1.summary())).collect();
+    let has_five_nines = rows.iter().any(|(_, summary)| summary.p99999_us.is_some());
+    let columns: Vec<_> = COLUMNS.into_iter().filter(|one| has_five_nines || one.0 != FIVE_NINES.0).collect();
+
     let _ = write!(out, "{:<LABEL_CHARS$}", "latency, µs");
-    for column in COLUMNS {
+    for (column, _) in &columns {
         let _ = write!(out, "{column:>COLUMN_CHARS$}");
     }
     let _ = writeln!(out, "{:>SAMPLES_CHARS$}", "samples");
-    // A closed loop has no plan: a message is due when it is sent.
-    let is_planned = report.configuration.scenario.load.is_open();
-    row(out, "publish", &report.publish);
-    if is_planned {
-        row(out, "  from actual send", &report.publish_from_sent);
-    }
-    if report.configuration.consume {
-        row(out, "end to end", &report.e2e);
-        if is_planned {
-            row(out, "  from actual send", &report.e2e_from_sent);
+    for (label, summary) in &rows {
+        let _ = write!(out, "{label:<LABEL_CHARS$}");
+        for (_, value) in &columns {
+            let _ = write!(out, "{:>COLUMN_CHARS$}", micros(value(summary)));
         }
-    }
-    if is_planned {
-        row(out, "generator's lateness", &report.scheduling.lateness);
+        let _ = writeln!(out, "{:>SAMPLES_CHARS$}", count(summary.count));
     }
     if let Some(warning) = &report.scheduling.warning {
         for (at, part) in warning.split_inclusive(". ").enumerate() {
@@ -163,8 +183,8 @@ fn outcome(out: &mut String, report: &Report) {
     }
 }
 
-fn failures(out: &mut String, what: &str, failures: &Failures) {
-    for (failure, counted) in failures.iter() {
+fn failures(out: &mut String, what: &str, failures: &FailuresByName) {
+    for (failure, counted) in failures {
         let remark = counted.remark.as_ref().map(|remark| format!(": {remark}")).unwrap_or_default();
         line(out, "", format_args!("{} x {what} {failure}{remark}", count(counted.count)));
     }
@@ -172,16 +192,6 @@ fn failures(out: &mut String, what: &str, failures: &Failures) {
 
 fn line(out: &mut String, label: &str, text: std::fmt::Arguments<'_>) {
     let _ = writeln!(out, "{label:<12}{text}");
-}
-
-fn row(out: &mut String, label: &str, summary: &Summary) {
-    let _ = write!(out, "{label:<LABEL_CHARS$}");
-    let values =
-        [summary.p50_us, summary.p90_us, summary.p99_us, summary.p999_us, summary.p9999_us, summary.max_us];
-    for value in values {
-        let _ = write!(out, "{:>COLUMN_CHARS$}", micros(value));
-    }
-    let _ = writeln!(out, "{:>SAMPLES_CHARS$}", count(summary.count));
 }
 
 fn plural(number: usize) -> &'static str {

@@ -51,7 +51,7 @@ impl ProcessUsage {
             self.samples.iter().min_by(|a, b| distance(a).total_cmp(&distance(b)))
         };
         let (from, to) = (nearest(from_s)?, nearest(to_s)?);
-        (to.at_s > from.at_s).then(|| to.cpu_s - from.cpu_s)
+        (to.at_s > from.at_s).then_some(to.cpu_s - from.cpu_s)
     }
 
     /// Most memory that was resident.

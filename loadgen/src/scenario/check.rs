@@ -20,6 +20,9 @@ pub const QUEUES_PER_BROKER_MAX: u32 = 4096;
 pub const CONNECTIONS_MAX: usize = 16_384;
 /// Requests a closed loop keeps in flight per connection.
 pub const CLOSED_LOOP_DEPTH_MAX: u32 = 4096;
+/// Intervals of the time series, in microseconds: finishing one costs a thread some microseconds.
+const INTERVAL_US_MIN: u64 = 1_000;
+const INTERVAL_US_MAX: u64 = 3_600_000_000;
 /// Rates of a staircase.
 pub const STEPS_MAX: u64 = 1_000;
 /// Unanswered message bodies of one thread. A connection that has 64 MiB unsent is given up, so a stalled broker must
@@ -120,6 +123,8 @@ impl Scenario {
         let in_flight_max = (IN_FLIGHT_BYTES_MAX / self.messages.size.largest()) as u64;
         let in_flight = u64::from(self.in_flight_max());
         in_range("producers.in_flight_max (--in-flight-max)", in_flight, 1, in_flight_max)?;
+        let interval_us = u64::try_from(self.run.interval.as_micros()).unwrap_or(u64::MAX);
+        in_range("microseconds of run.interval (--interval)", interval_us, INTERVAL_US_MIN, INTERVAL_US_MAX)?;
         if self.run.duration.is_zero() {
             return Err(ScenarioError::NoDuration);
         }

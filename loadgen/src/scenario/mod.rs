@@ -23,6 +23,8 @@ pub use self::load::Load;
 pub use self::messages::{DELAY_LEVELS, Kind, Messages, Sizes, WeightedSize};
 pub use self::target::{Acl, HeaderForm, Target, Tls};
 
+use crate::series::INTERVAL_DEFAULT;
+
 /// Topic used when none is named. Runs tell their messages from those of others, so they can share it.
 pub const TOPIC_DEFAULT: &str = "apogee-loadgen";
 
@@ -84,6 +86,9 @@ pub struct Run {
     /// How long to wait at the end for what is outstanding.
     #[serde(with = "humantime_serde")]
     pub drain: Duration,
+    /// Length of the intervals in which the run is shown over time; longer ones are used where there would be too many.
+    #[serde(with = "humantime_serde")]
+    pub interval: Duration,
     /// Threads of the generator; `None`: half of the CPUs, or as many as `cpus` names.
     pub threads: Option<usize>,
     /// CPU of each thread; `None` leaves them to the kernel.
@@ -127,6 +132,7 @@ impl Default for Run {
             duration: Duration::from_secs(30),
             warmup: Duration::from_secs(2),
             drain: Duration::from_secs(10),
+            interval: INTERVAL_DEFAULT,
             threads: None,
             cpus: None,
             broker_pid: None,

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use rustc_hash::FxHashMap;
 
 pub use self::consumers::{CatchUp, ConsumerMeasurements};
-pub use self::recorder::{Measurements, Recorder, Times, TwiceMeasured, Window};
+pub use self::recorder::{BrokerMeasurements, Measurements, Recorder, Times, TwiceMeasured, Window};
 use crate::assignment::QueueTarget;
 use crate::clock::RunTime;
 use crate::content::{Content, Fate};
@@ -75,6 +75,8 @@ impl Tally {
             (target.stream, Stream { lanes: (0..content.lanes()).map(lane).collect(), broker: target.broker })
         };
         let streams = targets.iter().map(stream).collect();
+        let mut recorder = Recorder::new(window, live);
+        targets.iter().for_each(|target| recorder.expect_broker(target.broker));
         Tally {
             window,
             streams,
@@ -82,7 +84,7 @@ impl Tally {
             consumers: consumers::empty(content.groups()),
             has_live: content.groups().iter().any(|group| group.is_live),
             rolled_back: 0,
-            recorder: Recorder::new(window, live),
+            recorder,
             in_flight: 0,
             content,
         }

@@ -10,6 +10,7 @@ use crate::failure::{Failure, Failures};
 use crate::latency::Latency;
 use crate::ledger::LedgerTotals;
 use crate::live::Live;
+use crate::series::{Series, SeriesWriter};
 
 /// The part of a run that counts: from the end of the warm-up to the end of the plan, by due time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,14 +42,34 @@ pub struct TwiceMeasured {
 }
 
 impl TwiceMeasured {
-    fn record(&mut self, times: Times, now: RunTime) {
-        self.from_due.record(now.since(times.due));
-        self.from_sent.record(now.since(times.sent));
-    }
-
     fn merge(&mut self, other: &TwiceMeasured) {
         self.from_due.merge(&other.from_due);
         self.from_sent.merge(&other.from_sent);
+    }
+}
+
+/// What one broker did; of Apogee, every shard is one.
+#[derive(Clone, Debug, Default)]
+pub struct BrokerMeasurements {
+    /// From when messages were due.
+    pub publish: Latency,
+    pub end_to_end: Latency,
+    /// Acknowledgements and first deliveries that arrived within the window.
+    pub acked_in_window: u64,
+    pub received_in_window: u64,
+    /// Failures, warm-up included; not those of messages that were still unanswered when the run ended.
+    pub publish_failures: Failures,
+    pub consume_failures: Failures,
+}
+
+impl BrokerMeasurements {
+    fn merge(&mut self, other: &BrokerMeasurements) {
+        self.publish.merge(&other.publish);
+        self.end_to_end.merge(&other.end_to_end);
+        self.acked_in_window += other.acked_in_window;
+        self.received_in_window += other.received_in_window;
+        self.publish_failures.merge(&other.publish_failures);
+        self.consume_failures.merge(&other.consume_failures);
     }
 }
 
@@ -74,6 +95,10 @@ pub struct Measurements {
     pub ledger: LedgerTotals,
     /// In the order of the scenario.
     pub consumers: Vec<ConsumerMeasurements>,
+    /// By the brokers' places in the run's list; without those behind the last one that a thread had to do with.
+    pub brokers: Vec<BrokerMeasurements>,
+    /// The whole run over time, warm-up and drain included.
+    pub series: Series,
 }
 
 impl Measurements {
@@ -89,20 +114,36 @@ impl Measurements {
         self.received_in_window += other.received_in_window;
         self.ledger.add(&other.ledger);
         consumers::merge(&mut self.consumers, &other.consumers);
+        if self.brokers.len() < other.brokers.len() {
+            self.brokers.resize_with(other.brokers.len(), BrokerMeasurements::default);
+        }
+        self.brokers.iter_mut().zip(&other.brokers).for_each(|(broker, other)| broker.merge(other));
+        self.series.merge(&other.series);
     }
 }
 
 /// Sorts what happens into the distributions. `broker` is an index into the run's list of brokers.
+///
+/// Latencies from the due time are kept per broker and added up at the end; so they cost no more than for all together.
 #[derive(Debug)]
 pub struct Recorder {
     window: Window,
     measured: Measurements,
+    series: SeriesWriter,
     live: Arc<Live>,
 }
 
 impl Recorder {
     pub fn new(window: Window, live: Arc<Live>) -> Recorder {
-        Recorder { window, measured: Measurements::default(), live }
+        let series = SeriesWriter::new(live.intervals.interval());
+        Recorder { window, measured: Measurements::default(), series, live }
+    }
+
+    /// Makes room for what this broker does, so that the first message does not have to wait for it.
+    pub fn expect_broker(&mut self, broker: usize) {
+        if self.measured.brokers.len() <= broker {
+            self.measured.brokers.resize_with(broker + 1, BrokerMeasurements::default);
+        }
     }
 
     /// A message leaves.
@@ -110,67 +151,71 @@ impl Recorder {
         if self.window.contains(times.due) {
             self.measured.lateness.record(times.sent.since(times.due));
         }
+        self.series.on_sent(times.sent, &self.live.intervals);
         self.live.sent.increment();
     }
 
     /// The broker says that it is stored.
-    pub fn on_acked(&mut self, _broker: usize, times: Times, now: RunTime) {
+    pub fn on_acked(&mut self, broker: usize, times: Times, now: RunTime) {
+        let latency = now.since(times.due);
         if self.window.contains(times.due) {
-            self.measured.publish.record(times, now);
+            self.measured.publish.from_sent.record(now.since(times.sent));
+            self.broker(broker).publish.record(latency);
         }
         if self.window.contains(now) {
             self.measured.acked_in_window += 1;
+            self.broker(broker).acked_in_window += 1;
         }
+        self.series.on_acked(latency, now, &self.live.intervals);
         self.live.acked.increment();
-        self.live.publish.record(now.since(times.due));
+        self.live.publish.record(latency);
     }
 
     /// A message failed, or was stored with a reservation.
-    pub fn on_publish_failed(
-        &mut self,
-        _broker: usize,
-        failure: Failure,
-        remark: Option<&str>,
-        _now: RunTime,
-    ) {
+    pub fn on_publish_failed(&mut self, broker: usize, failure: Failure, remark: Option<&str>, now: RunTime) {
         self.measured.publish_failures.record(failure, remark);
+        self.broker(broker).publish_failures.record(failure, remark);
+        self.series.on_publish_failed(failure, now, &self.live.intervals);
         self.live.failed.increment();
     }
 
     /// A message was due and could not be sent.
     pub fn on_unsent(&mut self, broker: usize, failure: Failure, now: RunTime) {
         self.measured.unsent += 1;
+        self.series.on_unsent(now, &self.live.intervals);
         self.on_publish_failed(broker, failure, None, now);
     }
 
     /// The first copy of a message arrives at a consumer; `times.due` is when it was due there.
-    pub fn on_received(&mut self, _broker: usize, times: Times, now: RunTime) {
+    pub fn on_received(&mut self, broker: usize, times: Times, now: RunTime) {
+        let latency = now.since(times.due);
         if self.window.contains(times.due) {
-            self.measured.end_to_end.record(times, now);
+            self.measured.end_to_end.from_sent.record(now.since(times.sent));
+            self.broker(broker).end_to_end.record(latency);
         }
         if self.window.contains(now) {
             self.measured.received_in_window += 1;
+            self.broker(broker).received_in_window += 1;
         }
+        self.series.on_received(latency, now, &self.live.intervals);
         self.live.received.increment();
-        self.live.end_to_end.record(now.since(times.due));
+        self.live.end_to_end.record(latency);
     }
 
     /// The broker confirms what a consumer asked at `asked`.
     pub fn on_consume_acked(&mut self, _broker: usize, asked: RunTime, now: RunTime) {
+        let latency = now.since(asked);
         if self.window.contains(asked) {
-            self.measured.consume_ack.record(now.since(asked));
+            self.measured.consume_ack.record(latency);
         }
+        self.series.on_consume_acked(latency, now, &self.live.intervals);
     }
 
     /// A pull, or a consumer's acknowledgement, failed.
-    pub fn on_consume_failed(
-        &mut self,
-        _broker: usize,
-        failure: Failure,
-        remark: Option<&str>,
-        _now: RunTime,
-    ) {
+    pub fn on_consume_failed(&mut self, broker: usize, failure: Failure, remark: Option<&str>, now: RunTime) {
         self.measured.consume_failures.record(failure, remark);
+        self.broker(broker).consume_failures.record(failure, remark);
+        self.series.on_consume_failed(failure, now, &self.live.intervals);
         self.live.failed.increment();
     }
 
@@ -185,6 +230,17 @@ impl Recorder {
 
     /// What was measured since the beginning; nothing is left.
     pub fn take(&mut self) -> Measurements {
-        std::mem::take(&mut self.measured)
+        let mut measured = std::mem::take(&mut self.measured);
+        for broker in &measured.brokers {
+            measured.publish.from_due.merge(&broker.publish);
+            measured.end_to_end.from_due.merge(&broker.end_to_end);
+        }
+        measured.series = self.series.finish(&self.live.intervals);
+        measured
+    }
+
+    fn broker(&mut self, broker: usize) -> &mut BrokerMeasurements {
+        self.expect_broker(broker);
+        &mut self.measured.brokers[broker]
     }
 }

@@ -152,9 +152,9 @@ fn figures(report: &Report) -> Figures {
     Figures {
         published_per_s: report.throughput.published_per_s,
         received_per_s: report.throughput.received_per_s,
-        publish: report.publish,
-        e2e: report.e2e,
-        lateness: report.scheduling.lateness,
+        publish: report.publish.summary(),
+        e2e: report.e2e.summary(),
+        lateness: report.scheduling.lateness.summary(),
         generator_warning: report.scheduling.warning.clone(),
         errors,
         unsent: report.errors.unsent,

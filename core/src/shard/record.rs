@@ -84,9 +84,10 @@ impl<'a> NewMessage<'a> {
 
     /// Ready to be staged in `queue`, with its tag and key hashes for the index.
     pub(super) fn into_append(self, queue: QueueKey) -> Result<Append<ShardRecord>, RecordError> {
-        let mut texts = Vec::with_capacity(self.topic.len() + self.properties.encoded_len());
+        let mut texts = Vec::with_capacity(self.topic.len() + self.properties.encoded_len_max());
         texts.extend_from_slice(self.topic.as_bytes());
-        self.properties.write(&mut texts);
+        let mut indexed = Indexed::default();
+        self.properties.write_and_show(&mut texts, |name, value| indexed.see(name, value));
         let mut staged = StagedMessage {
             queue_id: self.queue_id,
             flag: self.flag,
@@ -102,10 +103,49 @@ impl<'a> NewMessage<'a> {
             encoded_len: 0,
         };
         staged.encoded_len = u32::try_from(staged.layout().encoded_len()?).expect("a message fits a frame");
-        let properties = staged.properties();
-        let tag_hash = properties.get(property::TAGS).map_or(0, tag_hash);
-        let key_hashes = key_hashes(self.topic, properties);
-        Ok(Append { queue, tag_hash, key_hashes, record: ShardRecord::Message(staged) })
+        Ok(Append {
+            queue,
+            tag_hash: indexed.tags().map_or(0, tag_hash),
+            key_hashes: indexed.key_hashes(self.topic),
+            record: ShardRecord::Message(staged),
+        })
+    }
+}
+
+/// The properties that the index goes by. Found while the string is written: every message comes through here, and
+/// a walk for each of them was 2 % of a busy shard's time.
+#[derive(Default)]
+struct Indexed<'a> {
+    tags: Option<&'a [u8]>,
+    keys: Option<&'a [u8]>,
+    unique_key: Option<&'a [u8]>,
+}
+
+impl<'a> Indexed<'a> {
+    /// Of a repeated property the last value counts, as for [`Properties::get`].
+    fn see(&mut self, name: &[u8], value: &'a [u8]) {
+        const TAGS: &[u8] = property::TAGS.as_bytes();
+        const KEYS: &[u8] = property::KEYS.as_bytes();
+        const UNIQUE_KEY: &[u8] = property::UNIQUE_KEY.as_bytes();
+        match name {
+            TAGS => self.tags = Some(value),
+            KEYS => self.keys = Some(value),
+            UNIQUE_KEY => self.unique_key = Some(value),
+            _ => {}
+        }
+    }
+
+    fn tags(&self) -> Option<&'a str> {
+        std::str::from_utf8(self.tags?).ok()
+    }
+
+    /// Hashes under which a message can be found by key: of its unique key and of each word of `KEYS`, each together
+    /// with the topic. Words beyond what the log keeps per record are not found by key.
+    fn key_hashes(&self, topic: &str) -> SmallVec<[u32; 4]> {
+        let text = |value: Option<&'a [u8]>| value.and_then(|value| std::str::from_utf8(value).ok());
+        let words = text(self.keys).into_iter().flat_map(|keys| keys.split_ascii_whitespace());
+        let keys = text(self.unique_key).into_iter().chain(words).take(KEY_HASHES_MAX);
+        keys.map(|key| key_hash(topic, key)).collect()
     }
 }
 
@@ -176,14 +216,6 @@ impl Record for ShardRecord {
             ShardRecord::Control(bytes) => out.copy_from_slice(bytes),
         }
     }
-}
-
-/// Hashes under which a message can be found by key: of its unique key and of each word of `KEYS`, each together
-/// with the topic. Words beyond what the log keeps per record are not found by key.
-fn key_hashes(topic: &str, properties: Properties<'_>) -> SmallVec<[u32; 4]> {
-    let words = properties.get(property::KEYS).into_iter().flat_map(|keys| keys.split_ascii_whitespace());
-    let unique_key = properties.get(property::UNIQUE_KEY);
-    unique_key.into_iter().chain(words).take(KEY_HASHES_MAX).map(|key| key_hash(topic, key)).collect()
 }
 
 /// CRC-32C of `topic#key`. Stored in batch directories: not to be changed without a new batch format.

@@ -121,20 +121,30 @@ impl<'a> PropertyEdit<'a> {
         self.set.is_empty() && self.remove.is_empty()
     }
 
-    /// The received properties that stay.
-    fn kept(&self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
-        Properties(self.received).iter().filter(|(name, _)| {
-            !self.set.iter().any(|(set, _)| set.as_bytes() == *name)
-                && !self.remove.iter().any(|removed| removed.as_bytes() == *name)
-        })
+    fn keeps(&self, name: &[u8]) -> bool {
+        !self.set.iter().any(|(set, _)| set.as_bytes() == name)
+            && !self.remove.iter().any(|removed| removed.as_bytes() == name)
+    }
+
+    /// What [`PropertyEdit::write`] writes at most, known without a walk. Exact if nothing received is dropped.
+    pub fn encoded_len_max(&self) -> usize {
+        if self.is_unchanged() {
+            return self.received.len();
+        }
+        let separator = usize::from(self.received.last().is_some_and(|last| *last != VALUE_END));
+        self.received.len() + separator + self.set_len()
+    }
+
+    fn set_len(&self) -> usize {
+        self.set.iter().map(|(name, value)| property_len(name, value)).sum()
     }
 
     pub fn encoded_len(&self) -> usize {
         if self.is_unchanged() {
             return self.received.len();
         }
-        let kept: usize = self.kept().map(|(name, value)| name.len() + 1 + value.len() + 1).sum();
-        kept + self.set.iter().map(|(name, value)| property_len(name, value)).sum::<usize>()
+        let kept = Properties(self.received).iter().filter(|(name, _)| self.keeps(name));
+        kept.map(|(name, value)| name.len() + 1 + value.len() + 1).sum::<usize>() + self.set_len()
     }
 
     /// Writes exactly [`PropertyEdit::encoded_len`] bytes.
@@ -142,14 +152,37 @@ impl<'a> PropertyEdit<'a> {
         if self.is_unchanged() {
             return out.put_slice(self.received);
         }
-        for (name, value) in self.kept() {
-            out.put_slice(name);
-            out.put_u8(NAME_END);
-            out.put_slice(value);
+        self.write_and_show(out, |_, _| {});
+    }
+
+    /// Like [`PropertyEdit::write`], and shows on the way what a reader of the written string would find, in order.
+    ///
+    /// One walk: what stays between two properties that are dropped is copied as it lies.
+    pub fn write_and_show(&self, out: &mut impl BufMut, mut show: impl FnMut(&'a [u8], &'a [u8])) {
+        if self.is_unchanged() {
+            out.put_slice(self.received);
+            return Properties(self.received).iter().for_each(|(name, value)| show(name, value));
+        }
+        let (mut kept_from, mut at) = (0, 0);
+        for piece in self.received.split(|byte| *byte == VALUE_END) {
+            let next = at + piece.len() + 1;
+            match split_pair(piece).filter(|(name, _)| self.keeps(name)) {
+                Some((name, value)) => show(name, value),
+                None => {
+                    out.put_slice(&self.received[kept_from..at]);
+                    kept_from = next;
+                }
+            }
+            at = next;
+        }
+        // The last piece ends the string, by a separator of its own if the string has none there.
+        if kept_from < at {
+            out.put_slice(&self.received[kept_from..]);
             out.put_u8(VALUE_END);
         }
         for (name, value) in self.set {
             append_property(out, name, value);
+            show(name.as_bytes(), value.as_bytes());
         }
     }
 }

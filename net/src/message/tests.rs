@@ -528,6 +528,23 @@ proptest! {
         prop_assert_eq!(properties.get("E"), Some("new"));
         prop_assert_eq!(properties.get("B"), None);
         prop_assert_eq!(properties.get("C"), Properties(&received).get("C"));
+        prop_assert!(bytes.len() <= edit.encoded_len_max());
+    }
+
+    /// What an edit shows on the way is what a reader finds in the string that it wrote.
+    #[test]
+    fn edits_show_what_they_write(
+        received in proptest::collection::vec(prop_oneof![Just(1u8), Just(2u8), b'A'..b'D'], 0..60),
+        is_changed in any::<bool>(),
+    ) {
+        let edit = match is_changed {
+            true => PropertyEdit { received: &received, set: &[("A", "set"), ("E", "new")], remove: &["B"] },
+            false => PropertyEdit::unchanged(&received),
+        };
+        let (mut bytes, mut shown) = (Vec::new(), Vec::new());
+        edit.write_and_show(&mut bytes, |name, value| shown.push((name, value)));
+        prop_assert_eq!(bytes.len(), edit.encoded_len());
+        prop_assert_eq!(shown, Properties(&bytes).iter().collect::<Vec<_>>());
     }
 
     #[test]

@@ -6,6 +6,7 @@ use apogee_net::message::{HexId, Properties, PropertyEdit, property};
 use apogee_net::request::SendMessageRequest;
 use apogee_storage::Buffer;
 
+use super::delivery::Asked;
 use super::{REMOVED, Target, sent};
 use crate::service::Request;
 use crate::shard::record::NewMessage;
@@ -20,6 +21,7 @@ impl<B: Buffer + 'static> Shard<B> {
         &mut self,
         request: &Request<'_>,
         send: &SendMessageRequest<'_>,
+        asked: &Asked<'_>,
         target: &Target,
         now_ms: i64,
     ) -> Result<(), Refusal> {
@@ -31,7 +33,7 @@ impl<B: Buffer + 'static> Shard<B> {
         self.check_transactions_flow()?;
         let received = Properties(send.properties.as_bytes());
         let made: HexId;
-        let unique_key = match received.get(property::UNIQUE_KEY) {
+        let unique_key = match asked.unique_key {
             Some(key) => key,
             None => {
                 made = self.unique_keys.next(now_ms);

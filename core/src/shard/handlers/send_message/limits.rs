@@ -2,16 +2,18 @@
 
 use apogee_net::code::ResponseCode;
 use apogee_net::flags::MessageSysFlag;
-use apogee_net::message::{PROPERTIES_BYTES_MAX, Properties, property};
+use apogee_net::message::PROPERTIES_BYTES_MAX;
 use apogee_net::request::SendMessageRequest;
 
 use super::Target;
+use super::delivery::Asked;
 use crate::shard::refusal::Refusal;
 
 /// `HookUtils#checkBeforePutMessage`, `#checkInnerBatch`, `SendMessageProcessor#sendMessage`, `MessageExtEncoder`.
 /// The properties are measured once more when the broker has added its own.
 pub(super) fn check(
     send: &SendMessageRequest<'_>,
+    asked: &Asked<'_>,
     body_len: usize,
     target: &Target,
     body_bytes_max: usize,
@@ -29,14 +31,10 @@ pub(super) fn check(
     }
     // Only a broker wraps a batch into a message; clients would unwrap what never was one.
     let wrapped = MessageSysFlag::INNER_BATCH.0 | MessageSysFlag::NEEDS_UNWRAP.0;
-    let properties = Properties(send.properties.as_bytes());
-    // Every send comes through here: most are done with one look at the whole string.
-    let may_be_wrapped = memchr::memmem::find(properties.0, property::INNER_NUM.as_bytes()).is_some();
-    if send.sys_flag.0 & wrapped != 0 || may_be_wrapped && properties.get(property::INNER_NUM).is_some() {
+    if send.sys_flag.0 & wrapped != 0 || asked.is_inner_batch {
         return Err(illegal("the message has a flag or a property of inner batches, which only brokers set"));
     }
-    let has_keys = || properties.get(property::KEYS).is_some_and(|keys| !keys.trim().is_empty());
-    if target.needs_keys && !send.batch && !has_keys() {
+    if target.needs_keys && !send.batch && !asked.has_keys {
         return Err(illegal("Required message key is missing"));
     }
     Ok(())

@@ -19,7 +19,7 @@ use apogee_storage::{Buffer, QueueKey};
 use bytes::Bytes;
 use smallvec::SmallVec;
 
-use self::delivery::Delivery;
+use self::delivery::{Asked, Delivery};
 use super::{Answer, Handled};
 use crate::service::Request;
 use crate::shard::commit::{Sent, Then};
@@ -38,19 +38,19 @@ pub(super) fn handle<B: Buffer + 'static>(
 ) -> Handled {
     let send = SendMessageRequest::decode(&request.header.ext)?;
     shard.check_topic(&send, now_ms)?;
-    let delivery = Delivery::of(&send);
+    let asked = Asked::of(&send);
     let target = shard.choose_queue(&send, now_ms)?;
-    limits::check(&send, request.body.len(), &target, shard.config.message_bytes_max)?;
+    limits::check(&send, &asked, request.body.len(), &target, shard.config.message_bytes_max)?;
     if send.batch {
-        if delivery == Delivery::Later {
+        if asked.delivery == Delivery::Later {
             let remark = "messages of a batch cannot be delayed";
             return Err(Refusal::new(ResponseCode::MESSAGE_ILLEGAL, remark).into());
         }
-        shard.stage_batch(request, &send, &target, now_ms)?;
-    } else if delivery == Delivery::Half {
-        shard.stage_half(request, &send, &target, now_ms)?;
+        shard.stage_batch(request, &send, &asked, &target, now_ms)?;
+    } else if asked.delivery == Delivery::Half {
+        shard.stage_half(request, &send, &asked, &target, now_ms)?;
     } else {
-        shard.stage_one(request, &send, &target, delivery, now_ms)?;
+        shard.stage_one(request, &send, &asked, &target, now_ms)?;
     }
     Ok(Answer::Later)
 }
@@ -159,33 +159,36 @@ impl<B: Buffer + 'static> Shard<B> {
         &mut self,
         request: &Request<'_>,
         send: &SendMessageRequest<'_>,
+        asked: &Asked<'_>,
         target: &Target,
-        delivery: Delivery,
         now_ms: i64,
     ) -> Result<(), Refusal> {
         let received = Properties(send.properties.as_bytes());
         let made: HexId;
         let cluster = self.config.cluster.clone();
         let mut set = self.added_properties(&cluster);
-        if received.get(property::UNIQUE_KEY).is_none() {
-            made = self.unique_keys.next(now_ms);
-            set.push((property::UNIQUE_KEY, &made));
-        }
+        let unique_key = match asked.unique_key {
+            Some(key) => key,
+            None => {
+                made = self.unique_keys.next(now_ms);
+                set.push((property::UNIQUE_KEY, &made));
+                &made
+            }
+        };
         if target.topic != send.topic {
             set.push((property::DELAY, "-1"));
         }
         let properties = PropertyEdit { received: received.0, set: &set, remove: REMOVED };
         let message = self.message(request, send, target, send.flag, request.body.clone(), properties);
         // A dead letter waits for nothing.
-        if delivery == Delivery::Later
+        if asked.delivery == Delivery::Later
             && target.topic == send.topic
             && let Some(delay) = self.delay_asked_for(received, now_ms)?
         {
             return self.stage_delayed(request, message, delay, now_ms);
         }
         let append = message.into_append(target.queue)?;
-        let unique_key = append.record.unique_key().map(str::to_owned);
-        let then = sent(request, target, unique_key);
+        let then = sent(request, target, Some(unique_key.to_owned()));
         self.stage([append], then, now_ms)
     }
 
@@ -197,6 +200,7 @@ impl<B: Buffer + 'static> Shard<B> {
         &mut self,
         request: &Request<'_>,
         send: &SendMessageRequest<'_>,
+        asked: &Asked<'_>,
         target: &Target,
         now_ms: i64,
     ) -> Result<(), Refusal> {
@@ -219,7 +223,7 @@ impl<B: Buffer + 'static> Shard<B> {
         if appends.is_empty() {
             return Err(Refusal::new(ResponseCode::MESSAGE_ILLEGAL, "the batch is empty"));
         }
-        let unique_key = Properties(send.properties.as_bytes()).get(property::UNIQUE_KEY).map(str::to_owned);
+        let unique_key = asked.unique_key.map(str::to_owned);
         let is_inner_batch = target.has_inner_batches && unique_key.is_some();
         let mut then = sent(request, target, unique_key);
         if let Then::Sent(sent) = &mut then {

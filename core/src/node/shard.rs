@@ -21,7 +21,7 @@ use glommio::sync::Semaphore;
 use glommio::{Latency, Shares, TaskQueueHandle};
 
 use super::NodeEvent;
-use super::clock::now_ms;
+use super::clock::{Now, now, now_ms};
 use super::log_events::EventWriter;
 use super::open::OpenShard;
 use super::registrar::{BrokerIdentity, Registrar};
@@ -30,7 +30,9 @@ use super::stop::StopSignal;
 use crate::config::BrokerConfig;
 use crate::service::{Reply, ReplyTo, Request};
 use crate::shard::assignment::FoundRoute;
-use crate::shard::{Action, ColdPages, Fetch, LoadId, Need, Push, SearchError, SearchId, Shard, ShardConfig};
+use crate::shard::{
+    Action, ColdPages, Fetch, LoadId, Moment, Need, Push, SearchError, SearchId, Shard, ShardConfig,
+};
 
 /// How often a shard looks at what falls due by time alone.
 const TICK: Duration = Duration::from_millis(100);
@@ -149,6 +151,8 @@ struct ShardDriver {
     /// When the next tick is, and the means to have it earlier.
     planned_wake_ms: Cell<i64>,
     wake_earlier: Signal,
+    /// When the turn began that requests are being taken in.
+    turn: Cell<Option<Now>>,
     groups: Groups,
     tasks: RefCell<Vec<glommio::Task<()>>>,
     /// Requests are not taken any more; clients go elsewhere or come back.
@@ -198,6 +202,7 @@ impl ShardDriver {
             index_waiters: Cell::default(),
             planned_wake_ms: Cell::default(),
             wake_earlier: Signal::default(),
+            turn: Cell::default(),
             groups,
             tasks: RefCell::default(),
             stopping: Cell::default(),
@@ -295,7 +300,11 @@ impl ShardDriver {
             while let Some(action) = self.take_action() {
                 self.carry_out(action);
             }
-            let op = self.shard.borrow_mut().poll_op(now_ms(), |len| self.disk.alloc(len));
+            let now = self.read_clock();
+            if let Some(began) = self.turn.take() {
+                self.shard.borrow_mut().on_turn_end(began.ns);
+            }
+            let op = self.shard.borrow_mut().poll_op(now.ms, |len| self.disk.alloc(len));
             match op {
                 Some(op) => self.start_op(op),
                 None => match self.take_action() {
@@ -307,6 +316,23 @@ impl ShardDriver {
         if self.shard.borrow().wake_at_ms().is_some_and(|due| due < self.planned_wake_ms.get()) {
             self.wake_earlier.raise();
         }
+    }
+
+    /// Reads the clock, for all that follows until it is read again.
+    fn read_clock(&self) -> Now {
+        let now = now();
+        let catch_up_reads = self.disk.catch_up_reads();
+        self.shard.borrow_mut().at(Moment { ns: now.ns, catch_up_reads });
+        now
+    }
+
+    /// One time for all frames of a turn: the clock would be read for each message.
+    fn turn_began(&self) -> Now {
+        self.turn.get().unwrap_or_else(|| {
+            let now = self.read_clock();
+            self.turn.set(Some(now));
+            now
+        })
     }
 
     fn take_action(&self) -> Option<Action> {
@@ -325,7 +351,8 @@ impl ShardDriver {
         };
         let work = async move {
             let completion = this.disk.execute(op).await;
-            this.shard.borrow_mut().on_completion(completion, now_ms());
+            let now = this.read_clock();
+            this.shard.borrow_mut().on_completion(completion, now.ms);
             this.pump();
         };
         if is_background {
@@ -415,7 +442,8 @@ impl ShardDriver {
             if self.stopping.get() || self.server.connection(request.connection).is_none() {
                 return Ok(());
             }
-            let asked = self.shard.borrow_mut().on_request(request, now_ms());
+            let now = self.read_clock();
+            let asked = self.shard.borrow_mut().on_request(request, now.ms);
             match asked {
                 Ok(()) => return Ok(()),
                 Err(next) => pages = next,
@@ -605,10 +633,11 @@ impl Service for ShardDriver {
             return;
         }
         let Some(request) = Request::of(connection, &frame) else { return };
+        let now = self.turn_began();
         if request.is_answer() {
-            return self.shard.borrow_mut().on_answer(&request, now_ms());
+            return self.shard.borrow_mut().on_answer(&request, now.ms);
         }
-        let asked = self.shard.borrow_mut().on_request(&request, now_ms());
+        let asked = self.shard.borrow_mut().on_request(&request, now.ms);
         if let Err(pages) = asked {
             self.ask_again(&request, &frame, pages);
         }

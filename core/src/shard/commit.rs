@@ -12,7 +12,9 @@ use std::fmt;
 use apogee_net::code::ResponseCode;
 use apogee_net::message::OffsetMessageId;
 use apogee_net::request::SendMessageReply;
-use apogee_storage::{Buffer, FailedAppends, FailureCause, Grown, Placed, QueueKey, Staged, Ticket};
+use apogee_storage::{
+    Buffer, Durability, FailedAppends, FailureCause, Grown, Placed, QueueKey, Staged, Ticket,
+};
 
 use super::action::Action;
 use super::control::ControlRecord;
@@ -75,6 +77,8 @@ struct Waiter<B> {
     first_ticket: Ticket,
     count: u32,
     staged_ms: i64,
+    /// When its turn began, for [`Stages`](super::stages::Stages).
+    received_ns: u64,
     changes: Changes,
     then: Then<B>,
 }
@@ -106,13 +110,20 @@ impl<B> Default for Waiters<B> {
 }
 
 impl<B> Waiters<B> {
-    pub(super) fn push(&mut self, staged: Staged, changes: Changes, then: Then<B>, staged_ms: i64) {
+    pub(super) fn push(
+        &mut self,
+        staged: Staged,
+        changes: Changes,
+        then: Then<B>,
+        staged_ms: i64,
+        received_ns: u64,
+    ) {
         let Staged { first_ticket, count, .. } = staged;
         if let Some(last) = self.0.back() {
             let end = last.first_ticket.0 + u64::from(last.count);
             assert!(end <= first_ticket.0, "ticket {first_ticket} behind {end}");
         }
-        self.0.push_back(Waiter { first_ticket, count, staged_ms, changes, then });
+        self.0.push_back(Waiter { first_ticket, count, staged_ms, received_ns, changes, then });
     }
 
     pub(super) fn len(&self) -> usize {
@@ -142,17 +153,21 @@ impl<B: Buffer + 'static> Shard<B> {
     pub(super) fn settle_appends(&mut self, now_ms: i64) {
         while let Some(committed) = self.log.take_committed() {
             let first = committed.first_ticket.0;
+            let is_durable = self.log.config().durability == Durability::Sync;
+            let mut settled = self.stages.on_committed(&committed, is_durable, now_ms);
             while let Some(waiter) = self.waiters.pop_below(first + committed.places.len() as u64) {
                 let at = (waiter.first_ticket.0 - first) as usize;
                 let messages = waiter.count as usize - waiter.changes.len();
                 if let Changes::ToApply(changes) = waiter.changes {
                     changes.iter().for_each(|change| self.apply_logged(change));
                 }
-                if let Then::Sent(_) = waiter.then {
+                if let Then::Sent(sent) = &waiter.then {
+                    settled.request(waiter.received_ns, sent, committed.places[at].log_offset);
                     self.stats.put_latency.add(now_ms.saturating_sub(waiter.staged_ms).unsigned_abs());
                 }
                 self.follow(waiter.then, &committed.places[at..][..messages], now_ms);
             }
+            self.stages.settled(settled);
             for grown in &committed.queues {
                 self.count_puts(grown);
                 self.wake_pulls(grown.queue, grown.from, now_ms);

@@ -31,6 +31,7 @@ mod record;
 mod refusal;
 mod registration;
 mod replay;
+mod stages;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -43,4 +44,5 @@ pub use long_answer::{ANSWER_BYTES_MAX, LONG_ANSWERS_MAX};
 pub use query::{SearchError, SearchId};
 pub use registration::{Registration, Told};
 pub use replay::{Replay, ReplayError};
+pub use stages::Moment;
 pub use state::{OpenError, Shard, ShardConfig};

@@ -37,6 +37,7 @@ use super::refusal::Refusal;
 use super::replay::Replay;
 use super::resets::ResetTable;
 use super::settings::{Settings, SettingsTable};
+use super::stages::{Moment, Stages};
 use super::stats::Stats;
 use super::timers::{TimerSettings, Timers};
 use super::topics::{TopicError, TopicTable};
@@ -81,8 +82,10 @@ pub struct ShardConfig {
 ///
 /// 1. something happened: [`on_request`](Shard::on_request), [`on_completion`](Shard::on_completion),
 ///    [`on_connection_closed`](Shard::on_connection_closed), [`on_tick`](Shard::on_tick);
-/// 2. drain [`poll_op`](Shard::poll_op), each operation to the disk;
-/// 3. drain [`take_action`](Shard::take_action), each to where it says.
+/// 2. drain [`take_action`](Shard::take_action), each to where it says;
+/// 3. [`poll_op`](Shard::poll_op), its operation to the disk, and again 2, until both give nothing.
+///
+/// In front of 1 and 3 [`at`](Shard::at) tells a finer time, by which the stages of sends are measured.
 ///
 /// Generic over the memory that disk writes are made from, the only thing a driver and a simulation do not share.
 #[derive(Debug)]
@@ -114,6 +117,7 @@ pub struct Shard<B> {
     pub(super) settings_changed: SettingsTable,
     retention_of_file: Retention,
     pub(super) stats: Stats,
+    pub(super) stages: Stages,
     /// Where sends that leave the queue to the broker go next.
     pub(super) next_queue: u32,
     /// Changes that are made and not yet staged, since the log was full. Nothing else is staged before them.
@@ -160,6 +164,7 @@ impl<B: Buffer + 'static> Shard<B> {
             settings_changed,
             retention_of_file,
             stats: Stats::new(now_ms),
+            stages: Stages::new(),
             config,
             timers: Timers::new(timers, &topics, now_ms),
             topics,
@@ -193,6 +198,16 @@ impl<B: Buffer + 'static> Shard<B> {
             shard.journal(record, Then::Nothing, now_ms);
         }
         Ok(shard)
+    }
+
+    /// The calls that follow are made at this moment.
+    pub fn at(&mut self, moment: Moment) {
+        self.stages.at(moment);
+    }
+
+    /// The turn is over that began with a call [`at`](Shard::at) `began_ns`.
+    pub fn on_turn_end(&mut self, began_ns: u64) {
+        self.stages.on_turn(began_ns);
     }
 
     pub fn config(&self) -> &ShardConfig {
@@ -281,6 +296,7 @@ impl<B: Buffer + 'static> Shard<B> {
 
     /// The disk has answered.
     pub fn on_completion(&mut self, completion: Completion, now_ms: i64) {
+        self.stages.on_completion(&completion);
         self.log.on_completion(completion);
         self.settle_appends(now_ms);
         self.stage_unlogged(now_ms);
@@ -296,9 +312,11 @@ impl<B: Buffer + 'static> Shard<B> {
         self.log.take_event()
     }
 
-    /// What the disk shall do next, if anything; to be called until it gives nothing.
+    /// What the disk shall do next, if anything; to be called until it gives nothing, when all actions are taken.
     pub fn poll_op(&mut self, now_ms: i64, alloc: impl FnOnce(usize) -> B) -> Option<DiskOp<B>> {
+        self.stages.on_answered();
         let op = self.log.poll_op(now_ms, alloc);
+        op.iter().for_each(|op| self.stages.on_op(op));
         if op.is_none() {
             // Appends that can have no place any more fail here, not by a completion.
             self.settle_appends(now_ms);
@@ -428,7 +446,7 @@ impl<B: Buffer + 'static> Shard<B> {
         }
         let staged = self.log.stage(appends.into_iter().chain(changes.iter().map(ShardRecord::control)))?;
         let changes = if changes.is_empty() { Changes::None } else { Changes::ToApply(changes) };
-        self.waiters.push(staged, changes, then, now_ms);
+        self.waiters.push(staged, changes, then, now_ms, self.stages.now_ns());
         Ok(())
     }
 
@@ -437,7 +455,8 @@ impl<B: Buffer + 'static> Shard<B> {
             match self.log.stage([ShardRecord::control(record)]) {
                 Ok(staged) => {
                     let (change, then) = self.unlogged.pop_front().expect("looked at just now");
-                    self.waiters.push(staged, Changes::Made(change), then, now_ms);
+                    let received_ns = self.stages.now_ns();
+                    self.waiters.push(staged, Changes::Made(change), then, now_ms, received_ns);
                 }
                 Err(AppendRefused::Poisoned(poison)) => {
                     self.fail_unlogged(&poison.to_string(), now_ms);

@@ -17,6 +17,7 @@ pub(super) struct Budget {
     /// What each takes at least, which limits how many there can be.
     least: u64,
     free: Cell<u64>,
+    holders: Cell<u32>,
     waiting: RefCell<VecDeque<Waiting>>,
     next_ticket: Cell<u64>,
 }
@@ -33,7 +34,7 @@ impl Budget {
         let least = units.checked_div(holders_max.into()).unwrap_or(0);
         assert!(least > 0, "a budget of {units} for {holders_max} is never granted");
         let (free, waiting, next_ticket) = (Cell::new(units), RefCell::default(), Cell::new(0));
-        Rc::new(Budget { units, least, free, waiting, next_ticket })
+        Rc::new(Budget { units, least, free, holders: Cell::new(0), waiting, next_ticket })
     }
 
     /// Waits until `units` are free; what is more than all there are waits for all.
@@ -54,8 +55,14 @@ impl Budget {
         })
         .await;
         self.free.set(self.free.get() - units);
+        self.holders.set(self.holders.get() + 1);
         drop(place);
         Permit { budget: Rc::clone(self), units }
+    }
+
+    /// How many hold some just now.
+    pub(super) fn holders(&self) -> u32 {
+        self.holders.get()
     }
 
     fn wake_first(&self) {
@@ -88,6 +95,7 @@ pub(super) struct Permit {
 impl Drop for Permit {
     fn drop(&mut self) {
         self.budget.free.set(self.budget.free.get() + self.units);
+        self.budget.holders.set(self.budget.holders.get() - 1);
         self.budget.wake_first();
     }
 }

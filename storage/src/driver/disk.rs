@@ -212,6 +212,12 @@ impl Disk {
         Ok(FileBytes(bytes))
     }
 
+    /// Reads within the catch-up budget that are under way.
+    #[must_use]
+    pub fn catch_up_reads(&self) -> u32 {
+        self.catch_up.holders()
+    }
+
     /// The file of a segment, for reading through the page cache and for `sendfile`. It is not written anew while the
     /// answer is held.
     pub async fn segment_file(&self, segment: LogOffset) -> Result<Rc<SegmentFile>, DiskError> {

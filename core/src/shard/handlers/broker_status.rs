@@ -21,7 +21,7 @@ const VERSION: &str = "V5_3_3";
 
 pub(super) fn runtime_info<B: Buffer + 'static>(
     shard: &mut Shard<B>,
-    _: &Request<'_>,
+    request: &Request<'_>,
     now_ms: i64,
 ) -> Handled {
     let mut info = RuntimeInfo::default();
@@ -29,7 +29,14 @@ pub(super) fn runtime_info<B: Buffer + 'static>(
     shard.tell_log(&mut info);
     shard.tell_waiting(&mut info, now_ms);
     shard.tell_timers(&mut info);
+    shard.tell_stages(&mut info, asks_for_histograms(request));
     Ok(Reply::success().with_body(to_fastjson(&KvTable { table: info.0 })).into())
+}
+
+/// Ours alone: the histograms that percentiles are taken from are for programs, and would fill a screen of people.
+/// RocketMQ leaves a field alone that it does not know.
+fn asks_for_histograms(request: &Request<'_>) -> bool {
+    request.header.ext.get("apogeeHistograms").is_some_and(|asked| asked == "true")
 }
 
 /// A master without slaves.
@@ -126,6 +133,21 @@ impl<B: Buffer + 'static> Shard<B> {
             ("timerDequeueTps", "0.0"),
         ] {
             info.put(name, none);
+        }
+    }
+
+    /// Ours alone, and therefore under names of our own.
+    fn tell_stages(&self, info: &mut RuntimeInfo, with_histograms: bool) {
+        for (name, text) in self.stages.texts() {
+            info.put(&format!("apogeeStage.{name}"), text);
+        }
+        for (nth, slow) in self.stages.slowest().into_iter().enumerate() {
+            info.put(&format!("apogeeSlow.{nth}"), slow);
+        }
+        if with_histograms {
+            for (name, histogram) in self.stages.encoded() {
+                info.put(&format!("apogeeHistogram.{name}"), histogram);
+            }
         }
     }
 

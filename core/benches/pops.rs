@@ -12,6 +12,8 @@
 // Client threads block as they please: no executor runs here.
 #![allow(clippy::disallowed_methods)]
 
+#[path = "../tests/interop/ports.rs"]
+mod ports;
 #[path = "../tests/broker/server.rs"]
 #[allow(dead_code, reason = "the tests need more of it")]
 mod server;

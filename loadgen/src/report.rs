@@ -4,6 +4,7 @@
 
 pub mod hgrm;
 pub mod hlog;
+pub mod html;
 pub mod machine;
 mod scheduling;
 mod series;

@@ -5,6 +5,7 @@
 
 use std::fmt::Write;
 
+use super::Report;
 use crate::latency::Latency;
 
 /// Steps to each halving of the distance to 100 %, as in HdrHistogram's own tools.
@@ -13,6 +14,21 @@ pub(super) const TICKS_PER_HALF_DISTANCE: u32 = 5;
 const SCALING_RATIO: f64 = 1e6;
 /// Cells of which a bucket has its own half; from three digits, as the library computes it.
 const SUB_BUCKETS: u64 = 2048;
+
+/// Each distribution of a run that has samples, and what tells its file from that of `publish`, which is always there.
+pub fn of_report(report: &Report) -> Vec<(&'static str, String)> {
+    let further = [
+        ("publish-from-sent", &report.publish_from_sent),
+        ("e2e", &report.e2e),
+        ("e2e-from-sent", &report.e2e_from_sent),
+        ("consume-ack", &report.consume_ack),
+    ];
+    let further = further.into_iter().filter(|(_, latency)| latency.count() > 0);
+    std::iter::once(("", &report.publish))
+        .chain(further)
+        .map(|(suffix, latency)| (suffix, text(latency)))
+        .collect()
+}
 
 /// The distribution, value in milliseconds.
 pub fn text(latency: &Latency) -> String {

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use hdrhistogram::serialization::V2DeflateSerializer;
 use hdrhistogram::serialization::interval_log::{IntervalLogWriterBuilder, Tag};
 
+use super::Report;
 use crate::latency::Latency;
 
 /// What Java's writer divides the maximum by: recorded nanoseconds become milliseconds.
@@ -25,6 +26,29 @@ pub struct Entry<'a> {
     pub from: Duration,
     pub length: Duration,
     pub latency: &'a Latency,
+}
+
+/// All intervals of a run, with the tags `publish`, `e2e` and, where consumers acknowledge, `consume-ack`.
+pub fn of_report(report: &Report) -> String {
+    let distributions = report.series.intervals.iter().flat_map(|interval| {
+        let all =
+            [("publish", &interval.publish), ("e2e", &interval.e2e), ("consume-ack", &interval.consume_ack)];
+        all.into_iter().map(move |(tag, latency)| (tag, interval, Latency::from(latency)))
+    });
+    let is_measured = |tag: &str| match tag {
+        "e2e" => report.configuration.consume,
+        "consume-ack" => report.consume_ack.count() > 0,
+        _ => true,
+    };
+    let distributions: Vec<_> = distributions.filter(|(tag, ..)| is_measured(tag)).collect();
+    let started = SystemTime::UNIX_EPOCH + Duration::from_millis(report.started_unix_ms);
+    let entries = distributions.iter().map(|(tag, interval, latency)| Entry {
+        tag,
+        from: Duration::from_secs_f64(interval.start_s),
+        length: Duration::from_secs_f64(interval.length_s),
+        latency,
+    });
+    text(started, entries)
 }
 
 /// The log of a run that began at `started`. Entries are to come by time; those without samples are kept, for a

@@ -6,6 +6,7 @@ pub mod assignment;
 pub mod cli;
 pub mod clock;
 pub mod cluster;
+pub mod compare;
 pub mod content;
 pub mod driver;
 pub mod failure;

@@ -116,6 +116,16 @@ impl Series {
         other.intervals.iter().for_each(|interval| self.add(interval.clone()));
     }
 
+    /// All failures so far, of messages and of pulls, by their kind.
+    pub fn failures(&self) -> Failures {
+        let mut all = Failures::default();
+        for interval in &self.intervals {
+            all.merge(&interval.publish_failures);
+            all.merge(&interval.consume_failures);
+        }
+        all
+    }
+
     /// All intervals from the start of the run to `until` or the last event, whichever is later; those in which
     /// nothing happened are there too.
     pub fn intervals(&self, until: Duration) -> Vec<Interval> {

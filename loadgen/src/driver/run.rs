@@ -65,6 +65,8 @@ pub struct View<'a> {
     pub elapsed: Duration,
     pub scenario: &'a Scenario,
     pub live: &'a [Arc<Live>],
+    /// The intervals that are through.
+    pub series: &'a Series,
 }
 
 /// Is told how a run goes on; all calls come from the thread that started it.
@@ -240,7 +242,7 @@ impl Team {
                 Phase::Measuring
             };
             sampler.on_tick(elapsed);
-            observer.on_tick(&View { phase, elapsed, scenario, live: &self.live });
+            observer.on_tick(&View { phase, elapsed, scenario, live: &self.live, series: &series });
         }
     }
 

@@ -153,6 +153,7 @@ impl Recorder {
         }
         self.series.on_sent(times.sent, &self.live.intervals);
         self.live.sent.increment();
+        self.live.lateness.record(times.sent.since(times.due));
     }
 
     /// The broker says that it is stored.

@@ -22,6 +22,7 @@ pub mod random;
 pub mod report;
 pub mod scenario;
 pub mod schedule;
+pub mod search;
 pub mod series;
 pub mod stop;
 pub mod tally;

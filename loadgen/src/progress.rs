@@ -27,6 +27,21 @@ pub fn for_stderr() -> Box<dyn Observer> {
     if std::io::stderr().is_terminal() { Box::new(Terminal::new()) } else { Box::new(Lines::default()) }
 }
 
+/// For series of runs: one renewing view of each on a terminal; elsewhere nothing, the series has its own lines.
+pub fn on_terminal() -> Box<dyn Observer> {
+    if std::io::stderr().is_terminal() { Box::new(Terminal::new()) } else { Box::new(Quiet) }
+}
+
+/// Shows nothing.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Quiet;
+
+impl Observer for Quiet {
+    fn on_step(&mut self, _: &str) {}
+    fn on_tick(&mut self, _: &View<'_>) {}
+    fn on_end(&mut self) {}
+}
+
 /// Counters of all threads at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Counts {

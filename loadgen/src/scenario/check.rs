@@ -1,12 +1,11 @@
 //! What can be known to be wrong with a scenario without asking anybody.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use apogee_net::message::{self, tag_hash};
 
 use super::messages::total_weight;
-use super::{By, Consumer, DELAY_LEVELS, Filter, Kind, Load, NUMBERS, Scenario, Sizes};
+use super::{By, Consumer, DELAY_LEVELS, FileError, Filter, Kind, Load, NUMBERS, Scenario, Sizes};
 use crate::payload::{PAYLOAD_BYTES_MAX, PAYLOAD_BYTES_MIN};
 use crate::schedule::ScheduleError;
 
@@ -100,8 +99,10 @@ pub enum ScenarioError {
     Consumer { group: String, reason: String },
     #[error("{0} is not there yet")]
     NotYet(&'static str),
-    #[error("scenario {}: {reason}", .path.display())]
-    File { path: PathBuf, reason: String },
+    #[error("target.acl.access_key (--access-key) is given without target.acl.secret_key (--secret-key)")]
+    NoSecret,
+    #[error(transparent)]
+    File(#[from] FileError),
     #[error(transparent)]
     Schedule(#[from] ScheduleError),
 }
@@ -139,6 +140,9 @@ impl Scenario {
         }
         if let Some(tls) = &self.target.tls {
             tls.check()?;
+        }
+        if self.target.acl.as_ref().is_some_and(|acl| acl.secret_key.is_empty()) {
+            return Err(ScenarioError::NoSecret);
         }
         if let Some(cpus) = &self.run.cpus
             && cpus.len() < self.threads()

@@ -71,6 +71,17 @@ impl Load {
             Load::Steps { .. } | Load::Trace { .. } | Load::Closed { .. } => None,
         }
     }
+
+    /// The same load at another rate; a closed loop, which has none, becomes a constant one. `None` for loads whose
+    /// rate changes in the course of the run.
+    pub fn at_rate(&self, rate: u64) -> Option<Load> {
+        match *self {
+            Load::Constant { .. } | Load::Closed { .. } => Some(Load::Constant { rate }),
+            Load::Poisson { seed, .. } => Some(Load::Poisson { rate, seed }),
+            Load::Bursts { on, off, .. } => Some(Load::Bursts { rate, on, off }),
+            Load::Ramp { .. } | Load::Steps { .. } | Load::Trace { .. } => None,
+        }
+    }
 }
 
 impl Scenario {
@@ -174,5 +185,14 @@ mod tests {
         assert_eq!(rate(Load::Ramp { from: 100, to: 300 }), Some(200));
         assert_eq!(rate(Load::Steps { rates: vec![0, 10, 20] }), Some(10));
         assert_eq!(rate(Load::Closed { depth: 1 }), None);
+    }
+
+    #[test]
+    fn only_a_steady_load_can_be_had_at_another_rate() {
+        let bursts =
+            |rate| Load::Bursts { rate, on: Duration::from_millis(1), off: Duration::from_millis(9) };
+        assert_eq!(bursts(10).at_rate(20), Some(bursts(20)));
+        assert_eq!(Load::Closed { depth: 4 }.at_rate(20), Some(Load::Constant { rate: 20 }));
+        assert_eq!(Load::Ramp { from: 1, to: 2 }.at_rate(20), None);
     }
 }

@@ -5,11 +5,13 @@
 
 mod check;
 mod consumer;
+mod file;
+pub mod keys;
+pub mod library;
 mod load;
 mod messages;
 mod target;
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -19,6 +21,7 @@ pub use self::check::{
     ScenarioError, THREADS_MAX, TOPICS_MAX, in_flight_default,
 };
 pub use self::consumer::{Ack, By, Consumer, Filter, From, NUMBERS};
+pub use self::file::{FileError, Problem, Setting, SettingError};
 pub use self::load::Load;
 pub use self::messages::{DELAY_LEVELS, Kind, Messages, Sizes, WeightedSize};
 pub use self::target::{Acl, HeaderForm, Target, Tls};
@@ -174,12 +177,5 @@ impl Scenario {
     pub fn in_flight_max(&self) -> u32 {
         let default = || in_flight_default(self.messages.size.largest());
         self.producers.in_flight_max.unwrap_or_else(default)
-    }
-
-    /// Reads a TOML file; the error names the key, its line and what is expected there.
-    pub fn from_file(path: PathBuf) -> Result<Scenario, ScenarioError> {
-        let text = std::fs::read_to_string(&path)
-            .map_err(|error| ScenarioError::File { path: path.clone(), reason: error.to_string() })?;
-        toml::from_str(&text).map_err(|error| ScenarioError::File { path, reason: error.to_string() })
     }
 }

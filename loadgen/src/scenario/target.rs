@@ -55,8 +55,8 @@ pub struct Tls {
 #[serde(deny_unknown_fields)]
 pub struct Acl {
     pub access_key: String,
-    /// Never shown: reports leave it out.
-    #[serde(skip_serializing)]
+    /// Never shown: reports leave it out. May be left out of a file too, and given on the command line.
+    #[serde(default, skip_serializing)]
     pub secret_key: String,
     /// Of temporary credentials.
     #[serde(default, skip_serializing)]

@@ -24,5 +24,6 @@ pub mod scenario;
 pub mod schedule;
 pub mod search;
 pub mod series;
+pub mod stages;
 pub mod stop;
 pub mod tally;

@@ -23,6 +23,7 @@ use crate::failure::{Failures, FailuresByName};
 use crate::latency::Latency;
 use crate::ledger::LedgerTotals;
 use crate::scenario::{Kind, Load, Scenario};
+use crate::stages::BrokerStages;
 use crate::stop;
 use crate::tally::{BrokerMeasurements, Measurements};
 
@@ -47,6 +48,8 @@ pub struct Report {
     /// The run over time.
     pub series: Series,
     pub ledger: LedgerTotals,
+    /// Where the time of sends went inside the brokers that tell it.
+    pub stages: Vec<BrokerStages>,
     /// What is wrong with the ledger; empty for a good run.
     pub faults: Vec<String>,
     /// Whether the run was ended by the user before its planned end.
@@ -210,6 +213,7 @@ impl Report {
             brokers: surroundings.brokers.iter().zip(brokers).map(|(name, one)| broker(name, one)).collect(),
             series: Series::new(&measured.series, scenario.run.warmup + measured_for),
             ledger: measured.ledger,
+            stages: Vec::new(),
             faults: stop::faults(&measured.ledger, matches!(scenario.messages.kind, Kind::Ordered { .. }))
                 .iter()
                 .map(ToString::to_string)

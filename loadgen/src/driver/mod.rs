@@ -7,6 +7,7 @@ mod processes;
 mod produce;
 mod runtime;
 mod setup;
+mod stages;
 mod worker;
 
 pub mod floor;

@@ -13,6 +13,7 @@ use super::processes::Sampler;
 pub use super::runtime::ExecutorError;
 use super::runtime::{self, NUDGE_PERIOD};
 use super::setup::{self, Broker, SetupError};
+use super::stages::{self, Snapshots};
 use super::worker::{self, Handshake, WorkerPlan};
 use crate::assignment;
 use crate::content::Content;
@@ -92,7 +93,7 @@ pub fn run(scenario: &Scenario, stop: &StopFlag, observer: &mut dyn Observer) ->
         scenario.topics.name,
         scenario.target.namesrv.join(";")
     ));
-    let brokers: Arc<[Broker]> = prepare(&scenario, &access, &nudge)?.into();
+    let (brokers, stages_before) = prepare(&scenario, &access, &nudge)?;
     if stop.is_set() {
         return Err(RunError::Interrupted);
     }
@@ -128,6 +129,7 @@ pub fn run(scenario: &Scenario, stop: &StopFlag, observer: &mut dyn Observer) ->
     observer.on_end();
     let mut measured = team.join()?;
     measured.series.merge(&series);
+    let stages_after = ask_stages(&brokers, &access, &nudge)?;
 
     let surroundings = Surroundings {
         run_id: format!("{:016x}", run_id.0),
@@ -142,6 +144,10 @@ pub fn run(scenario: &Scenario, stop: &StopFlag, observer: &mut dyn Observer) ->
     report.started_unix_ms = millis_since_1970(started);
     report.machine = Machine::read();
     report.usage = sampler.finish();
+    report.stages = stages_after
+        .iter()
+        .filter_map(|(broker, after)| Some(after.since(stages_before.get(broker)?, broker)))
+        .collect();
     Ok(report)
 }
 
@@ -149,11 +155,27 @@ fn millis_since_1970(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64
 }
 
-fn prepare(scenario: &Arc<Scenario>, access: &Access, nudge: &Nudge) -> Result<Vec<Broker>, RunError> {
+/// The brokers of the run, and the stages they had counted before it.
+fn prepare(
+    scenario: &Arc<Scenario>,
+    access: &Access,
+    nudge: &Nudge,
+) -> Result<(Arc<[Broker]>, Snapshots), RunError> {
     let (scenario, access) = (scenario.clone(), access.clone());
-    let task = move || async move { setup::prepare(&scenario, &access).await };
+    let task = move || async move {
+        let brokers = setup::prepare(&scenario, &access).await?;
+        let stages = stages::ask(&brokers, &access).await;
+        Ok::<_, SetupError>((brokers.into(), stages))
+    };
     let handle = runtime::start("loadgen-setup", None, nudge, task)?;
     Ok(handle.join().map_err(|error| RunError::Thread(error.to_string()))??)
+}
+
+fn ask_stages(brokers: &Arc<[Broker]>, access: &Access, nudge: &Nudge) -> Result<Snapshots, RunError> {
+    let (brokers, access) = (brokers.clone(), access.clone());
+    let task = move || async move { stages::ask(&brokers, &access).await };
+    let handle = runtime::start("loadgen-stages", None, nudge, task)?;
+    handle.join().map_err(|error| RunError::Thread(error.to_string()))
 }
 
 /// Nanoseconds since 1970 tell runs apart, also those of several processes.

@@ -6,6 +6,7 @@ use super::Report;
 use crate::failure::FailuresByName;
 use crate::figures::{count, micros, per_second};
 use crate::latency::{Latency, Summary};
+use crate::stages::BrokerStages;
 
 /// A column of the table of latencies.
 type Column = (&'static str, fn(&Summary) -> Option<f64>);
@@ -30,6 +31,7 @@ pub(super) fn render(report: &Report) -> String {
     heading(&mut out, report);
     out.push('\n');
     latencies(&mut out, report);
+    report.stages.iter().for_each(|stages| broker_stages(&mut out, stages));
     out.push('\n');
     outcome(&mut out, report);
     out
@@ -90,11 +92,20 @@ fn latencies(out: &mut String, report: &Report) {
         ("consumer's ack", &report.consume_ack, report.consume_ack.count() > 0),
         ("generator's lateness", &report.scheduling.lateness, is_planned),
     ];
-    let rows: Vec<_> = rows.into_iter().filter(|row| row.2).map(|row| (row.0, row.1.summary())).collect();
+    table(out, "latency, µs", rows.into_iter().filter(|row| row.2).map(|row| (row.0, row.1)));
+    if let Some(warning) = &report.scheduling.warning {
+        for (at, part) in warning.split_inclusive(". ").enumerate() {
+            line(out, if at == 0 { "note" } else { "" }, format_args!("{}", part.trim_end()));
+        }
+    }
+}
+
+fn table<'a>(out: &mut String, title: &str, rows: impl Iterator<Item = (&'a str, &'a Latency)>) {
+    let rows: Vec<_> = rows.map(|(label, latency)| (label, latency.summary())).collect();
     let has_five_nines = rows.iter().any(|(_, summary)| summary.p99999_us.is_some());
     let columns: Vec<_> = COLUMNS.into_iter().filter(|one| has_five_nines || one.0 != FIVE_NINES.0).collect();
 
-    let _ = write!(out, "{:<LABEL_CHARS$}", "latency, µs");
+    let _ = write!(out, "{title:<LABEL_CHARS$}");
     for (column, _) in &columns {
         let _ = write!(out, "{column:>COLUMN_CHARS$}");
     }
@@ -106,10 +117,23 @@ fn latencies(out: &mut String, report: &Report) {
         }
         let _ = writeln!(out, "{:>SAMPLES_CHARS$}", count(summary.count));
     }
-    if let Some(warning) = &report.scheduling.warning {
-        for (at, part) in warning.split_inclusive(". ").enumerate() {
-            line(out, if at == 0 { "note" } else { "" }, format_args!("{}", part.trim_end()));
-        }
+}
+
+/// The slowest sends are in the JSON only: a line each is longer than a terminal is wide.
+fn broker_stages(out: &mut String, stages: &BrokerStages) {
+    let restarted = if stages.since_restart { ", since it was started anew" } else { "" };
+    let _ = writeln!(out, "\ninside {}{restarted}", stages.broker);
+    table(out, "stage, µs", stages.times.iter().map(|stage| (&*stage.name, &stage.latency)));
+    for size in &stages.sizes {
+        let median = size.p50.map(|p50| format!(", half of them up to {}", count(p50))).unwrap_or_default();
+        let _ = writeln!(
+            out,
+            "{:<LABEL_CHARS$}{} on average{median}, at most {}, in {} batches",
+            size.name,
+            count(size.mean.round() as u64),
+            count(size.max),
+            count(size.count),
+        );
     }
 }
 

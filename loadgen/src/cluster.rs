@@ -57,6 +57,12 @@ pub fn select_brokers(
         .collect()
 }
 
+/// Where the route says that the master of `broker` is; `None` while it has none.
+pub fn master_address<'a>(route: &'a TopicRouteData, broker: &str) -> Option<&'a str> {
+    let data = route.broker_datas.iter().find(|data| data.broker_name == broker)?;
+    data.broker_addrs.get(&MASTER_ID).map(String::as_str)
+}
+
 /// Brokers whose part of the topic's route is not usable yet: too few queues, or not readable and writable.
 pub fn not_yet_routed<'a>(
     route: &TopicRouteData,
@@ -113,6 +119,15 @@ mod tests {
         assert_eq!(select_brokers(&cluster, Some(&["a".into()])), Err(no_master));
         let unknown = select_brokers(&cluster, Some(&["c".into()])).unwrap_err();
         assert_eq!(unknown.to_string(), "broker 'c' is not registered; registered are: a");
+    }
+
+    #[test]
+    fn a_route_tells_where_masters_are() {
+        let datas = cluster(&[("a", 0, "h:1"), ("b", 1, "h:2")]).broker_addr_table.into_iter();
+        let datas = datas.map(|(broker_name, data)| BrokerData { broker_name, ..data });
+        let route = TopicRouteData { broker_datas: datas.collect(), ..TopicRouteData::default() };
+        assert_eq!(master_address(&route, "a"), Some("h:1"));
+        assert_eq!((master_address(&route, "b"), master_address(&route, "c")), (None, None));
     }
 
     #[test]

@@ -11,6 +11,7 @@ pub mod content;
 pub mod driver;
 pub mod failure;
 pub mod figures;
+pub mod gap;
 pub mod latency;
 pub mod ledger;
 pub mod live;

@@ -19,7 +19,9 @@ use self::machine::Machine;
 pub use self::scheduling::Scheduling;
 pub use self::series::{Interval, Series};
 use self::usage::Usage;
+use crate::clock::RunTime;
 use crate::failure::{Failures, FailuresByName};
+use crate::gap::Gaps;
 use crate::latency::Latency;
 use crate::ledger::LedgerTotals;
 use crate::scenario::{Kind, Load, Scenario};
@@ -47,6 +49,8 @@ pub struct Report {
     pub brokers: Vec<Broker>,
     /// The run over time.
     pub series: Series,
+    /// Longest times without any acknowledgement while messages were due, after the warm-up.
+    pub gaps: Gaps,
     pub ledger: LedgerTotals,
     /// Where the time of sends went inside the brokers that tell it.
     pub stages: Vec<BrokerStages>,
@@ -212,6 +216,7 @@ impl Report {
             errors: Errors::new(&measured.publish_failures, &measured.consume_failures, measured.unsent),
             brokers: surroundings.brokers.iter().zip(brokers).map(|(name, one)| broker(name, one)).collect(),
             series: Series::new(&measured.series, scenario.run.warmup + measured_for),
+            gaps: measured.silences.gaps(RunTime::after_start(scenario.run.warmup), &surroundings.brokers),
             ledger: measured.ledger,
             stages: Vec::new(),
             faults: stop::faults(&measured.ledger, matches!(scenario.messages.kind, Kind::Ordered { .. }))

@@ -4,6 +4,7 @@ mod fake;
 
 use std::time::Duration;
 
+use apogee_loadgen::clock::RunTime;
 use apogee_loadgen::driver::SetupError;
 use apogee_loadgen::driver::run::{Observer, RunError, View, run};
 use apogee_loadgen::ledger::LedgerTotals;
@@ -308,4 +309,37 @@ fn a_listener_that_speaks_another_protocol_is_no_namesrv() {
     scenario.target.namesrv = vec![address.to_string()];
     let message = error_of(&scenario).to_string();
     assert!(message.contains("is not a NameServer"), "{message}");
+}
+
+#[test]
+fn a_broker_that_moves_is_followed_and_the_gap_is_what_its_clients_felt() {
+    let away = Duration::from_millis(500);
+    let mut scenario = scenario(Misdeeds { die: Some((300, away)), ..Misdeeds::default() });
+    scenario.load = Load::Constant { rate: 500 };
+    scenario.run.duration = Duration::from_secs(2);
+    scenario.run.warmup = Duration::from_millis(100);
+    // Only the broken connection can be the reason to ask.
+    scenario.target.route_interval = Duration::from_secs(3600);
+    let report = report(&scenario);
+
+    let gap = report.gaps.longest.expect("a gap");
+    // Message 300 is due after 600 ms; answers before it may be seen late, for this machine may be busy with other builds.
+    // The broker is back 500 ms later; to find it takes a question (100 ms) and a connection (20 ms) more.
+    let millis = |at: RunTime| at.since_start().as_millis();
+    assert!((590..1_000).contains(&millis(gap.began)), "{gap:?}");
+    assert!((1_100..1_800).contains(&millis(gap.ended)), "{gap:?}");
+    let length = gap.length();
+    let recovered = gap.recovered_in().expect("it came back");
+    assert!(
+        recovered <= length + Duration::from_millis(1) && recovered + Duration::from_millis(300) > length
+    );
+    let failed: u64 = report.errors.publish.values().map(|counted| counted.count).sum();
+    assert!(gap.failed > 50 && gap.failed == failed, "{gap:?}");
+    assert_eq!(report.gaps.brokers[0].longest, gap);
+
+    // What was stored last may have died with its answer.
+    let LedgerTotals { sent, acked, received, unacked, received_unacked, .. } = report.ledger;
+    assert!(report.faults.is_empty(), "{:?}", report.faults);
+    assert_eq!((received, sent), (acked + received_unacked, received + unacked));
+    assert!(acked > 500 && acked + gap.failed == 1_050, "{:?}", report.ledger);
 }

@@ -1,6 +1,7 @@
 //! Flags that say which brokers are measured and how they are spoken to.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::bail;
 use clap::Args;
@@ -17,6 +18,9 @@ pub(super) struct TargetArgs {
     /// Only these brokers, separated by commas
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     brokers: Option<Vec<String>>,
+    /// How often the route is asked for again while all is well [default: 30s]
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    route_interval: Option<Duration>,
     /// Write request headers in RocketMQ's binary form instead of JSON
     #[arg(long)]
     binary_header: bool,
@@ -51,6 +55,7 @@ impl TargetArgs {
         let addresses = |list: Vec<String>| list.into_iter().filter(|address| !address.is_empty()).collect();
         put(&mut target.namesrv, self.namesrv.map(addresses));
         put_some(&mut target.brokers, self.brokers);
+        put(&mut target.route_interval, self.route_interval);
         put(&mut target.header, self.binary_header.then_some(HeaderForm::Binary));
         let files = [&self.tls_ca, &self.tls_cert, &self.tls_key];
         if self.tls || files.into_iter().any(Option::is_some) || self.tls_server_name.is_some() {

@@ -8,6 +8,7 @@ mod produce;
 mod runtime;
 mod setup;
 mod stages;
+mod watch;
 mod worker;
 
 pub mod floor;

@@ -191,7 +191,7 @@ async fn await_route(
     }
 }
 
-fn resolve(given: &str) -> Result<SocketAddr, SetupError> {
+pub(super) fn resolve(given: &str) -> Result<SocketAddr, SetupError> {
     let wrong = |reason: String| SetupError::Address { given: given.to_owned(), reason };
     let mut addresses = given.to_socket_addrs().map_err(|error| wrong(error.to_string()))?;
     addresses.next().ok_or_else(|| wrong("the name has no address".to_owned()))

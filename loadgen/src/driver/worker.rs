@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender};
 use std::time::Instant;
 
+use apogee_net::io::Signal;
 use futures_lite::future;
 use glommio::Task;
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -14,6 +15,7 @@ use super::consume::{QUIET, Queue, Reader, Subscription};
 use super::link::{Access, Link, RETRY_PAUSE};
 use super::produce::{Publisher, PublisherParts, Route};
 use super::setup::{Broker, SetupError};
+use super::watch::RouteWatch;
 use crate::assignment::{self, QueueTarget};
 use crate::clock::{RunClock, RunTime};
 use crate::content::Content;
@@ -58,7 +60,10 @@ struct Wiring {
     /// Publishing connections and their streams.
     lanes: Vec<(Rc<Link>, Vec<StreamId>)>,
     readers: Vec<Reader>,
-    links: Vec<Rc<Link>>,
+    /// All of them, with their brokers' names.
+    links: Vec<(Rc<str>, Rc<Link>)>,
+    /// Raised when one of them breaks.
+    broke: Rc<Signal>,
 }
 
 /// Runs one thread's part to its end; `None` if the run was called off before the start.
@@ -77,12 +82,18 @@ async fn wire(plan: &WorkerPlan) -> Result<Wiring, SetupError> {
     let scenario = &plan.scenario;
     let topics: Vec<Rc<str>> = plan.topics.iter().map(|topic| topic.as_str().into()).collect();
     let subscriptions = Subscription::all(&plan.content, scenario);
-    let mut wiring = Wiring { routes: FxHashMap::default(), lanes: vec![], readers: vec![], links: vec![] };
+    let mut wiring = Wiring {
+        routes: FxHashMap::default(),
+        lanes: vec![],
+        readers: vec![],
+        links: vec![],
+        broke: Rc::default(),
+    };
     for (at, broker) in plan.brokers.iter().enumerate() {
         let name: Rc<str> = broker.name.as_str().into();
         let queues: Vec<_> = plan.targets.iter().filter(|target| target.broker == at).copied().collect();
         for part in assignment::deal_to_connections(&queues, scenario.producers.connections) {
-            let link = open(broker, &plan.access).await?;
+            let link = open(broker, &plan.access, &wiring.broke).await?;
             for target in &part {
                 let route = Route {
                     link: link.clone(),
@@ -93,27 +104,29 @@ async fn wire(plan: &WorkerPlan) -> Result<Wiring, SetupError> {
                 wiring.routes.insert(target.stream, route);
             }
             wiring.lanes.push((link.clone(), part.iter().map(|target| target.stream).collect()));
-            wiring.links.push(link);
+            wiring.links.push((name.clone(), link));
         }
         for subscription in subscriptions.iter().filter(|_| !queues.is_empty()) {
             // Its own connection: a reply full of messages must not hold up acknowledgements.
-            let link = open(broker, &plan.access).await?;
+            let link = open(broker, &plan.access, &wiring.broke).await?;
             for target in &queues {
                 let (topic, broker, link) = (topics[target.topic].clone(), name.clone(), link.clone());
                 let queue = Queue { target: *target, topic, broker, link };
                 wiring.readers.push(Reader::open(queue, subscription.clone()).await?);
             }
-            wiring.links.push(link);
+            wiring.links.push((name.clone(), link));
         }
     }
     Ok(wiring)
 }
 
-async fn open(broker: &Broker, access: &Access) -> Result<Rc<Link>, SetupError> {
-    Link::open(broker.address, access.options()).await.map_err(|error| SetupError::BrokerUnreachable {
-        name: broker.name.clone(),
-        address: broker.address.to_string(),
-        reason: error.to_string(),
+async fn open(broker: &Broker, access: &Access, broke: &Rc<Signal>) -> Result<Rc<Link>, SetupError> {
+    Link::open(broker.address, access.options(), broke.clone()).await.map_err(|error| {
+        SetupError::BrokerUnreachable {
+            name: broker.name.clone(),
+            address: broker.address.to_string(),
+            reason: error.to_string(),
+        }
     })
 }
 
@@ -128,7 +141,8 @@ async fn run(plan: WorkerPlan, wiring: Wiring, clock: RunClock) -> Measurements 
 
     // Dropping a task ends it; these live until the books are closed.
     let mut background: Vec<Task<()>> = Vec::new();
-    background.extend(wiring.links.iter().map(|link| glommio::spawn_local(link.clone().keep())));
+    background.extend(wiring.links.iter().map(|(_, link)| glommio::spawn_local(link.clone().keep())));
+    background.push(glommio::spawn_local(route_watch(&plan, &wiring).run()));
     background.extend(wiring.readers.iter().flat_map(|reader| reader.start(&books)));
 
     publish(&plan, &wiring, &books, &streams, end).await;
@@ -144,6 +158,18 @@ async fn run(plan: WorkerPlan, wiring: Wiring, clock: RunClock) -> Measurements 
         .map(|reader| (reader.group(), reader.stream()))
         .collect();
     books.tally.borrow_mut().finish(|group, stream| behind.contains(&(group, stream)))
+}
+
+fn route_watch(plan: &WorkerPlan, wiring: &Wiring) -> RouteWatch {
+    RouteWatch {
+        namesrv: plan.scenario.target.namesrv.clone(),
+        access: plan.access.clone(),
+        // Every broker has every topic.
+        topic: plan.topics[0].as_str().into(),
+        interval: plan.scenario.target.route_interval,
+        links: wiring.links.clone(),
+        broke: wiring.broke.clone(),
+    }
 }
 
 async fn publish(plan: &WorkerPlan, wiring: &Wiring, books: &Rc<Books>, streams: &[StreamId], end: RunTime) {

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use super::Report;
 use crate::failure::FailuresByName;
 use crate::figures::{count, micros, per_second};
+use crate::gap::Gaps;
 use crate::latency::{Latency, Summary};
 use crate::stages::BrokerStages;
 
@@ -172,6 +173,8 @@ fn outcome(out: &mut String, report: &Report) {
         }
     }
 
+    gaps(out, &report.gaps);
+
     let books = &report.ledger;
     line(
         out,
@@ -204,6 +207,17 @@ fn outcome(out: &mut String, report: &Report) {
     }
     for fault in &report.faults {
         line(out, "FAULT", format_args!("{fault}"));
+    }
+}
+
+/// Of single brokers only those that are not told by the first line.
+fn gaps(out: &mut String, gaps: &Gaps) {
+    if let Some(longest) = &gaps.longest {
+        line(out, "no ack for", format_args!("{longest}"));
+    }
+    let apart = gaps.brokers.iter().filter(|gap| gap.longest.failed > 0 && Some(gap.longest) != gaps.longest);
+    for gap in apart {
+        line(out, "", format_args!("{}: {}", gap.broker, gap.longest));
     }
 }
 

@@ -58,6 +58,8 @@ pub enum ScenarioError {
     OutOfRange { key: &'static str, value: u64, min: u64, max: u64 },
     #[error("run.duration (--duration) must be longer than zero")]
     NoDuration,
+    #[error("target.route_interval (--route-interval) must be longer than zero")]
+    NoRouteInterval,
     #[error("target.namesrv (--namesrv) names no address; give host:port, several separated by ';'")]
     NoNameServer,
     #[error("topics.name (--topic) '{0}' is no topic name: 1 to 127 of letters, digits, '%', '|', '-', '_'")]
@@ -137,6 +139,9 @@ impl Scenario {
         }
         if self.target.brokers.as_ref().is_some_and(Vec::is_empty) {
             return Err(ScenarioError::NoBrokerNamed);
+        }
+        if self.target.route_interval.is_zero() {
+            return Err(ScenarioError::NoRouteInterval);
         }
         if let Some(tls) = &self.target.tls {
             tls.check()?;

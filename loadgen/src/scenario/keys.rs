@@ -33,6 +33,7 @@ pub const KEYS: &[Key] = &[
     key("description", "", "text", "", "what the scenario shows and what to look at"),
     key("target.namesrv", "--namesrv", "list of host:port", "127.0.0.1:9876", "NameServers; the first that answers is used"),
     key("target.brokers", "--brokers", "list of names", "all", "only these brokers"),
+    key("target.route_interval", "--route-interval", "a time, in quotes", "30s", "how often the route is asked for again while all is well"),
     key("target.header", "--binary-header", "json or binary, in quotes", "json", "form of requests' headers"),
     key("target.tls.ca", "--tls-ca", "a path", "any certificate is believed", "certificates, one of which must have signed the servers'; an empty table `[target.tls]` (--tls) is TLS too"),
     key("target.tls.server_name", "--tls-server-name", "text", "", "name that the servers' certificates must be for"),

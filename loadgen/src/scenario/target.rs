@@ -1,6 +1,7 @@
 //! Which brokers, and how they are spoken to.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use apogee_net::acl::Credentials;
 use apogee_net::frame::HeaderEncoding;
@@ -16,6 +17,9 @@ pub struct Target {
     pub namesrv: Vec<String>,
     /// Only these broker names; `None` takes all.
     pub brokers: Option<Vec<String>>,
+    /// How often the route is asked for again while all is well; as often as stock clients by default.
+    #[serde(with = "humantime_serde")]
+    pub route_interval: Duration,
     /// Of requests' headers; replies come in the same.
     pub header: HeaderForm,
     /// `None`: plaintext.
@@ -68,6 +72,7 @@ impl Default for Target {
         Target {
             namesrv: vec!["127.0.0.1:9876".to_owned()],
             brokers: None,
+            route_interval: Duration::from_secs(30),
             header: HeaderForm::default(),
             tls: None,
             acl: None,
@@ -130,6 +135,9 @@ mod tests {
         assert_eq!(target.header, HeaderForm::Binary);
         assert_eq!(target.tls, Some(Tls { ca: Some("ca.pem".into()), ..Tls::default() }));
         assert_eq!(target.acl.as_ref().map(|acl| acl.secret_key.as_str()), Some("hush"));
+        let json = serde_json::to_value(&target).unwrap();
+        let read_again: Target = serde_json::from_value(json).unwrap();
+        assert_eq!(read_again.acl.map(|acl| acl.secret_key), Some(String::new()));
         let shown = format!("{} {target:?}", serde_json::to_string(&target).unwrap());
         assert!(shown.contains("me") && !shown.contains("hush") && !shown.contains("quiet"), "{shown}");
     }

@@ -21,6 +21,7 @@ use crate::assignment::QueueTarget;
 use crate::clock::RunTime;
 use crate::content::{Content, Fate};
 use crate::failure::Failure;
+use crate::gap::GapWatch;
 use crate::ledger::{Delivery, LedgerTotals, StreamLedger};
 use crate::live::Live;
 use crate::payload::{self, Stamp, Unrecognised};
@@ -39,6 +40,7 @@ pub struct Tally {
     has_live: bool,
     rolled_back: u64,
     recorder: Recorder,
+    gaps: GapWatch,
     in_flight: u32,
 }
 
@@ -85,6 +87,7 @@ impl Tally {
             has_live: content.groups().iter().any(|group| group.is_live),
             rolled_back: 0,
             recorder,
+            gaps: GapWatch::new(targets.iter().map(|target| target.broker)),
             in_flight: 0,
             content,
         }
@@ -99,6 +102,9 @@ impl Tally {
         let stream = stream(&mut self.streams, id);
         let sequence = number(&self.content, &mut stream.lanes[usize::from(lane)], false);
         self.recorder.on_sent(stream.broker, Times { due: wanted.ready, sent: now });
+        if self.content.is_acknowledged() {
+            self.gaps.on_due(stream.broker, wanted.due);
+        }
         self.on_numbered(sequence);
         Stamp { stream: id, lane, sequence, due: wanted.due, sent: now }
     }
@@ -122,6 +128,10 @@ impl Tally {
     pub fn on_unsent(&mut self, id: StreamId, failure: Failure, now: RunTime) {
         let broker = self.broker(id);
         self.recorder.on_unsent(broker, failure, now);
+        if self.content.is_acknowledged() {
+            self.gaps.on_due(broker, now);
+            self.gaps.on_failed(broker, now);
+        }
     }
 
     /// The broker stored the message; `note` is a reservation it made (`Failure::Answered` with 10, 11 or 12).
@@ -132,6 +142,7 @@ impl Tally {
         let broker = stream.broker;
         if !stamp.is_prefill() {
             self.recorder.on_acked(broker, times(stamp), now);
+            self.gaps.on_acked(broker, now);
         }
         if let Some((failure, remark)) = note {
             self.recorder.on_publish_failed(broker, failure, Some(remark), now);
@@ -142,6 +153,10 @@ impl Tally {
     pub fn on_failed(&mut self, stamp: &Stamp, now: RunTime, failure: Failure, remark: Option<&str>) {
         self.set_in_flight(self.in_flight - 1);
         self.on_publish_failed(stamp.stream, now, failure, remark);
+        if !stamp.is_prefill() {
+            let broker = self.broker(stamp.stream);
+            self.gaps.on_failed(broker, now);
+        }
     }
 
     /// Something beside the message itself failed, as the end of a transaction.
@@ -236,6 +251,7 @@ impl Tally {
     pub fn finish(&mut self, is_behind: impl Fn(usize, StreamId) -> bool) -> Measurements {
         self.recorder.on_abandoned(u64::from(self.in_flight));
         let mut measured = self.recorder.take();
+        measured.silences = self.gaps.finish(self.window.end);
         measured.ledger.rolled_back = self.rolled_back;
         self.ledgers().for_each(|ledger| measured.ledger.add(&ledger.sent_totals()));
         for (at, group) in self.content.groups().iter().enumerate() {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::consumers::{self, ConsumerMeasurements};
 use crate::clock::RunTime;
 use crate::failure::{Failure, Failures};
+use crate::gap::Silences;
 use crate::latency::Latency;
 use crate::ledger::LedgerTotals;
 use crate::live::Live;
@@ -99,6 +100,8 @@ pub struct Measurements {
     pub brokers: Vec<BrokerMeasurements>,
     /// The whole run over time, warm-up and drain included.
     pub series: Series,
+    /// Times without acknowledgements.
+    pub silences: Silences,
 }
 
 impl Measurements {
@@ -119,6 +122,7 @@ impl Measurements {
         }
         self.brokers.iter_mut().zip(&other.brokers).for_each(|(broker, other)| broker.merge(other));
         self.series.merge(&other.series);
+        self.silences.merge(&other.silences);
     }
 }
 

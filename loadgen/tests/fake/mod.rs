@@ -13,7 +13,7 @@ use apogee_net::command::{ReplyHead, append_reply};
 use apogee_net::flags::MessageSysFlag;
 use apogee_net::frame::{HeaderEncoding, RawFrame};
 use apogee_net::header::{ExtFields, Header, NoExt, WriteExt};
-use apogee_net::io::{Connection, Driver, DriverConfig, Listener, Server, ServerLimits, Service};
+use apogee_net::io::{Connection, Driver, DriverConfig, Listener, Server, ServerLimits, Service, Signal};
 use apogee_net::message::{MessageRecord, Place, PropertyEdit};
 use apogee_net::request::{
     CreateTopicRequest, GetMaxOffsetReply, GetMaxOffsetRequest, PullMessageReply, PullMessageRequest,
@@ -44,6 +44,8 @@ pub(crate) struct Misdeeds {
     pub(crate) hang_up: Option<u64>,
     /// Do nothing at all for so long, from this message on.
     pub(crate) stall: Option<(u64, Duration)>,
+    /// Die at this message, and come back elsewhere after so long with all that was stored. The NameServer lives on.
+    pub(crate) die: Option<(u64, Duration)>,
     /// Refuse to be a NameServer.
     pub(crate) no_namesrv: bool,
     /// Refuse to create topics.
@@ -60,10 +62,15 @@ pub(crate) fn start(misdeeds: Misdeeds) -> SocketAddr {
         sender.send(listener.local()).unwrap();
         let fake = Rc::new(Fake {
             misdeeds,
-            address: listener.local(),
+            address: Cell::new(listener.local()),
             state: RefCell::default(),
             sends: Cell::new(0),
+            clients: RefCell::default(),
+            died: Signal::default(),
         });
+        if let Some((_, away)) = misdeeds.die {
+            glommio::spawn_local(live_twice(fake.clone(), away)).detach();
+        }
         Server::new(ServerLimits::default()).accept(listener, fake).await;
     });
     std::mem::forget(handle.expect("an executor can be started"));
@@ -72,9 +79,28 @@ pub(crate) fn start(misdeeds: Misdeeds) -> SocketAddr {
 
 struct Fake {
     misdeeds: Misdeeds,
-    address: SocketAddr,
+    /// Where the broker is, as it is registered.
+    address: Cell<SocketAddr>,
     state: RefCell<State>,
     sends: Cell<u64>,
+    /// Connections of a broker that will die.
+    clients: RefCell<Vec<Rc<Connection>>>,
+    died: Signal,
+}
+
+/// A broker with ports of its own: one until it dies, another one afterwards.
+async fn live_twice(fake: Rc<Fake>, away: Duration) {
+    let bind = || Listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let live = |listener: Listener| {
+        fake.address.set(listener.local());
+        glommio::spawn_local(Server::new(ServerLimits::default()).accept(listener, fake.clone()))
+    };
+    let first = live(bind());
+    fake.died.wait().await;
+    first.cancel().await;
+    fake.clients.take().iter().for_each(|connection| connection.close("died, as told"));
+    glommio::timer::sleep(away).await;
+    live(bind()).await;
 }
 
 #[derive(Default)]
@@ -121,6 +147,12 @@ impl Service for Fake {
         if is_for_namesrv && self.misdeeds.no_namesrv {
             return asker.refuse(ResponseCode::REQUEST_CODE_NOT_SUPPORTED, "request type not supported");
         }
+        if self.misdeeds.die.is_some() && !is_for_namesrv {
+            let mut clients = self.clients.borrow_mut();
+            if !clients.iter().any(|client| Rc::ptr_eq(client, connection)) {
+                clients.push(connection.clone());
+            }
+        }
         match code {
             RequestCode::GET_BROKER_CLUSTER_INFO => self.cluster_info(&asker),
             RequestCode::GET_ROUTEINFO_BY_TOPIC => self.route(&asker, header.ext.get("topic").unwrap()),
@@ -133,6 +165,7 @@ impl Service for Fake {
     }
 
     fn on_closed(&self, connection: &Rc<Connection>) {
+        self.clients.borrow_mut().retain(|client| !Rc::ptr_eq(client, connection));
         self.state.borrow_mut().parked.retain(|parked| !Rc::ptr_eq(&parked.asker.connection, connection));
     }
 }
@@ -141,7 +174,7 @@ impl Fake {
     fn broker_data(&self) -> BrokerData {
         BrokerData {
             broker_name: BROKER.into(),
-            broker_addrs: [(0, self.address.to_string())].into(),
+            broker_addrs: [(0, self.address.get().to_string())].into(),
             ..BrokerData::default()
         }
     }
@@ -198,6 +231,11 @@ impl Fake {
         {
             std::thread::sleep(pause);
         }
+        if self.misdeeds.die.is_some_and(|(at, _)| at == number) {
+            // At once, so that nothing behind this message is taken.
+            asker.connection.close("died, as told");
+            return self.died.raise();
+        }
         if is(self.misdeeds.refuse) {
             return asker.refuse(ResponseCode::SYSTEM_BUSY, "not now");
         }
@@ -240,8 +278,8 @@ impl Fake {
             flag: 0,
             sys_flag: MessageSysFlag(0),
             born_timestamp: request.born_timestamp,
-            born_host: self.address,
-            store_host: self.address,
+            born_host: self.address.get(),
+            store_host: self.address.get(),
             reconsume_times: 0,
             prepared_transaction_offset: 0,
             body,

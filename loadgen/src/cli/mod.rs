@@ -1,10 +1,13 @@
 //! The command line: one file for each subcommand; what they share beside them.
 
+mod compare;
 mod cpus;
 mod curve;
 mod flags;
 mod floor;
+mod formats;
 mod output;
+mod report;
 mod run;
 mod scenario;
 mod search;
@@ -28,6 +31,10 @@ enum Command {
     Search(Box<search::SearchArgs>),
     /// Measure the latencies at one rate after the other: the rate-latency curve
     Curve(Box<curve::CurveArgs>),
+    /// Compare two brokers, several runs each: better, worse, or cannot tell
+    Compare(Box<compare::CompareArgs>),
+    /// Write a saved report as a page, as .hgrm or as an interval log
+    Report(report::ReportArgs),
     /// Measure raw TCP round trips on loopback: the limit that no broker can go below
     Floor(floor::FloorArgs),
     /// The ready-made scenarios and the keys of a scenario file
@@ -48,6 +55,8 @@ impl Cli {
             Command::Run(args) => args.execute(),
             Command::Search(args) => args.execute(),
             Command::Curve(args) => args.execute(),
+            Command::Compare(args) => args.execute(),
+            Command::Report(args) => args.execute(),
             Command::Floor(args) => args.execute(),
             Command::Scenario(args) => args.execute(),
         }

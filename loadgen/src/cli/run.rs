@@ -4,6 +4,7 @@ use clap::Args;
 
 use super::Outcome;
 use super::flags::ScenarioArgs;
+use super::formats::Formats;
 use super::output::{Output, stop_on_ctrl_c};
 use crate::driver::run;
 use crate::progress;
@@ -18,6 +19,8 @@ pub(super) struct RunArgs {
     /// Also write the report to this file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    #[command(flatten)]
+    formats: Formats,
 }
 
 impl RunArgs {
@@ -28,6 +31,7 @@ impl RunArgs {
             return Ok(Outcome::Good);
         }
         let json = Output::create(self.json.as_deref())?;
+        self.formats.check()?;
         eprintln!(
             "{}, {}, {:?} after {:?} of warm-up (Ctrl-C ends it early)",
             scenario.load, scenario.messages.size, scenario.run.duration, scenario.run.warmup
@@ -35,6 +39,7 @@ impl RunArgs {
         let report = run::run(&scenario, &stop_on_ctrl_c()?, &mut *progress::for_stderr())?;
         print!("{}", report.text());
         json.write_json(&report)?;
+        self.formats.write(&report)?;
         Ok(if report.faults.is_empty() { Outcome::Good } else { Outcome::Faulty })
     }
 }

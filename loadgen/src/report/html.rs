@@ -19,13 +19,17 @@ use self::scale::Unit;
 use self::spectrum::Curve;
 use super::usage::ProcessUsage;
 use super::{Interval, Report, hgrm};
-use crate::figures::{self, count, micros};
+use crate::figures::{count, micros};
 use crate::latency::{Latency, SAMPLES_BEYOND_MIN, SparseLatency, Summary};
+use crate::stages::{BrokerStages, StageSizes, StageTimes};
 
 /// Columns of a heat map; of longer runs each stands for several intervals.
 const SLICES_MAX: usize = 200;
 /// Kinds of errors with a line of their own; of more, the most frequent.
 const ERROR_LINES_MAX: usize = 6;
+
+/// Over what `row` makes of a distribution.
+const LATENCY_HEAD: [&str; 9] = ["µs", "p50", "p90", "p99", "p99.9", "p99.99", "p99.999", "max", "samples"];
 
 /// The whole page.
 pub fn page(report: &Report) -> String {
@@ -34,6 +38,7 @@ pub fn page(report: &Report) -> String {
     let mut sections = vec![latency(report), over_time(report), messages(report)];
     sections.extend(errors(report));
     sections.extend(brokers(report));
+    sections.extend(report.stages.iter().map(stages));
     sections.push(surroundings(report));
     let title = match run.scenario.name.as_str() {
         "" => format!("Latency of {}", run.brokers.first().map_or("no broker", String::as_str)),
@@ -95,7 +100,8 @@ fn verdict(report: &Report) -> (Level, String, Vec<String>) {
 fn tiles(report: &Report) -> Vec<Tile> {
     let tile = |label: &str, value: String, note: String| Tile { label: label.to_owned(), value, note };
     let samples = |summary: &Summary| format!("{} samples", count(summary.count));
-    let latency = |value: Option<f64>| value.map_or_else(|| "n/a".to_owned(), figures::latency);
+    let latency =
+        |value: Option<f64>| value.map_or_else(|| "n/a".to_owned(), |value| Unit::Latency.write(value));
     let (publish, e2e) = (report.publish.summary(), report.e2e.summary());
     let mut tiles = vec![
         tile("publish p50", latency(publish.p50_us), samples(&publish)),
@@ -136,14 +142,17 @@ fn latency(report: &Report) -> Section {
     ];
     let shown: Vec<_> = rows.iter().filter(|(_, _, is_shown)| *is_shown).collect();
     let table = Block::Table {
-        head: ["µs", "p50", "p90", "p99", "p99.9", "p99.99", "p99.999", "max", "samples"]
-            .map(str::to_owned)
-            .to_vec(),
+        head: LATENCY_HEAD.map(str::to_owned).to_vec(),
         rows: shown.iter().map(|(name, latency, _)| row(name, &latency.summary())).collect(),
     };
     let curves = shown.iter().filter(|(_, latency, _)| latency.count() > 0).enumerate();
-    let curves: Vec<Curve> =
-        curves.map(|(style, (name, latency, _))| Curve { style, ..curve_of(name, latency) }).collect();
+    let curve = |(style, (name, latency, _)): (usize, &&(&str, &Latency, bool))| Curve {
+        style,
+        // Microseconds of the generator must not press milliseconds of the broker against the upper edge.
+        is_aside: std::ptr::eq(*latency, &report.scheduling.lateness),
+        ..curve_of(name, latency)
+    };
+    let curves: Vec<Curve> = curves.map(curve).collect();
     let caption = match is_planned {
         true => "From the planned time of each message; beside it from the actual send.",
         false => {
@@ -346,6 +355,12 @@ fn messages(report: &Report) -> Section {
     ];
     facts
         .extend(aside.into_iter().filter(|(_, number)| *number > 0).map(|(name, number)| fact(name, number)));
+    if let Some(longest) = &report.gaps.longest {
+        facts.push(("longest without an acknowledgement".to_owned(), longest.to_string()));
+    }
+    let brokers = report.gaps.brokers.iter();
+    let apart = brokers.filter(|gap| gap.longest.failed > 0 && Some(gap.longest) != report.gaps.longest);
+    facts.extend(apart.map(|gap| (format!("the same of {}", gap.broker), gap.longest.to_string())));
     Section {
         heading: "What became of the messages".to_owned(),
         intro: "All of the run, warm-up included. Lost is what was acknowledged and not received until every queue was \
@@ -413,6 +428,67 @@ fn brokers(report: &Report) -> Option<Section> {
     })
 }
 
+/// Where the time went, of a broker that says so.
+fn stages(inside: &BrokerStages) -> Section {
+    let total: f64 = inside.times.iter().find(|stage| stage.name == "total").map_or(0.0, mean_us);
+    let row_of = |stage: &StageTimes| {
+        let share =
+            if total > 0.0 { format!("{:.0} %", mean_us(stage) / total * 100.0) } else { String::new() };
+        let mut row = row(&stage.name, &stage.latency.summary());
+        row.splice(1..1, [micros(Some(mean_us(stage))), share]);
+        row
+    };
+    let mut head: Vec<String> = LATENCY_HEAD.map(str::to_owned).to_vec();
+    head.splice(1..1, ["mean".to_owned(), "of the total".to_owned()]);
+    let curves = inside.times.iter().enumerate();
+    let curves = curves.map(|(style, stage)| Curve { style, ..curve_of(&stage.name, &stage.latency) });
+    let mut blocks = vec![
+        Block::Table { head, rows: inside.times.iter().map(row_of).collect() },
+        Block::Charts(vec![spectrum::draw(
+            "Stages of a send",
+            "As the broker itself timed them.",
+            &curves.collect::<Vec<_>>(),
+        )]),
+    ];
+    if !inside.sizes.is_empty() {
+        let number = |value: Option<u64>| value.map_or_else(|| "n/a".to_owned(), count);
+        let row = |size: &StageSizes| {
+            vec![
+                size.name.clone(),
+                format!("{:.1}", size.mean),
+                number(size.p50),
+                number(size.p99),
+                count(size.max),
+                count(size.count),
+            ]
+        };
+        blocks.push(Block::Table {
+            head: ["", "mean", "p50", "p99", "max", "samples"].map(str::to_owned).to_vec(),
+            rows: inside.sizes.iter().map(row).collect(),
+        });
+    }
+    if !inside.slowest.is_empty() {
+        blocks.push(Block::Folded {
+            heading: "The slowest sends of the last minute or two".to_owned(),
+            text: inside.slowest.join("\n"),
+        });
+    }
+    let restarted =
+        if inside.since_restart { " It was started anew during the run: this is from then on." } else { "" };
+    Section {
+        heading: format!("Inside {}", inside.broker),
+        intro: format!(
+            "Each stage runs from the end of the one before; total is all of them. Warm-up and other clients' sends are \
+             included.{restarted}"
+        ),
+        blocks,
+    }
+}
+
+fn mean_us(stage: &StageTimes) -> f64 {
+    if stage.latency.count() == 0 { 0.0 } else { stage.latency.histogram().mean() / 1e3 }
+}
+
 fn surroundings(report: &Report) -> Section {
     let run = &report.configuration;
     let machine = &report.machine;
@@ -426,7 +502,7 @@ fn surroundings(report: &Report) -> Section {
         (
             "generator",
             format!(
-                "{} threads{}, {} connections",
+                "threads: {}{}; publishing connections: {}",
                 run.threads,
                 run.cpus.as_ref().map_or_else(String::new, |cpus| format!(" on CPU {}", list(cpus))),
                 run.connections

@@ -15,6 +15,8 @@ pub(crate) struct Curve {
     pub(crate) style: usize,
     /// One of several alike: drawn faint, without a legend and without a figure of its own.
     pub(crate) is_background: bool,
+    /// Does not stretch the axis of latencies: what lies below it is not drawn.
+    pub(crate) is_aside: bool,
 }
 
 impl Curve {
@@ -34,7 +36,8 @@ pub(crate) fn draw(heading: &str, caption: &str, curves: &[Curve]) -> String {
     let all = || curves.iter().flat_map(|curve| &curve.points);
     let furthest = all().map(|(inverse, _)| *inverse).fold(10.0, f64::max);
     let across = Scale::Log { low: 1.0, high: furthest };
-    let up = Scale::log_around(all().map(|(_, latency)| *latency));
+    let decisive = curves.iter().filter(|curve| !curve.is_aside).flat_map(|curve| &curve.points);
+    let up = Scale::log_around(decisive.map(|(_, latency)| *latency));
     frame.left_axis(&up, "latency (log)", |tick| Unit::Latency.write(tick));
     let mut ticks: Vec<f64> = vec![1.0, 2.0, 4.0];
     ticks.extend((1..).map(|power| 10f64.powi(power)).take_while(|inverse| *inverse <= furthest * 1.000_001));
@@ -55,7 +58,8 @@ pub(crate) fn draw(heading: &str, caption: &str, curves: &[Curve]) -> String {
         for curve in curves.iter().filter(|curve| curve.is_background == is_background) {
             let class = CLASSES[curve.style % STYLES];
             let place = |(inverse, latency): &(f64, f64)| {
-                Some((frame.x(across.place(*inverse)), frame.y(up.place(*latency))))
+                let is_below = curve.is_aside && *latency < up.value(0.0);
+                (!is_below).then(|| (frame.x(across.place(*inverse)), frame.y(up.place(*latency))))
             };
             let trusted =
                 curve.points.partition_point(|(inverse, _)| *inverse <= curve.trusted_to * 1.000_001);
@@ -120,6 +124,13 @@ mod tests {
     fn what_few_samples_say_is_drawn_apart() {
         let svg = draw("spectrum", "", &[curve(10.0)]);
         assert!(svg.contains("class=\"l c0 few\"") && svg.contains("dotted: fewer than ten"), "{svg}");
+    }
+
+    #[test]
+    fn a_curve_aside_does_not_stretch_the_axis() {
+        let aside = |is_aside| Curve { points: vec![(1.0, 0.1), (10.0, 200.0)], is_aside, ..curve(10.0) };
+        assert!(draw("spectrum", "", &[curve(10.0), aside(false)]).contains("0.1 µs<"));
+        assert!(!draw("spectrum", "", &[curve(10.0), aside(true)]).contains(">0.1 µs<"));
     }
 
     #[test]

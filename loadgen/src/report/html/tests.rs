@@ -78,6 +78,41 @@ fn the_page_says_what_was_measured_and_what_to_think_of_it() {
 }
 
 #[test]
+fn what_a_broker_tells_of_itself_is_shown() {
+    let mut report = report(3, 100);
+    let stage = |name: &str, micros: u64| {
+        let mut latency = Latency::new();
+        (0..1_000).for_each(|_| latency.record(Duration::from_micros(micros)));
+        StageTimes { name: name.into(), latency }
+    };
+    report.stages = vec![BrokerStages {
+        broker: "broker-a-0".into(),
+        since_restart: true,
+        times: vec![stage("durable", 75), stage("total", 100)],
+        sizes: vec![StageSizes {
+            name: "batchMessages".into(),
+            mean: 2.5,
+            p50: Some(2),
+            p99: None,
+            max: 9,
+            count: 400,
+        }],
+        slowest: vec!["12 ms: <slow>".into()],
+    }];
+    let page = page(&report);
+    assert_well_formed(&page);
+    for part in [
+        "Inside broker-a-0",
+        "started anew",
+        "<td>durable</td><td>75.0</td><td>75 %</td>",
+        "<td>batchMessages</td><td>2.5</td><td>2</td><td>n/a</td>",
+        "12 ms: &lt;slow&gt;",
+    ] {
+        assert!(page.contains(part), "'{part}' is missing");
+    }
+}
+
+#[test]
 fn a_run_without_a_single_sample_has_a_page() {
     let page = page(&report(0, 100));
     assert_well_formed(&page);

@@ -67,7 +67,10 @@ impl Obtained {
     pub fn version(&self) -> String {
         match self {
             Obtained::Apogee(apogee) => apogee.version.clone(),
-            Obtained::RocketMq(rocketmq) => format!("{} on {}", rocketmq.version, rocketmq.java),
+            Obtained::RocketMq(rocketmq) => {
+                let further = rocketmq.further.iter().map(|line| format!(", {line}")).collect::<String>();
+                format!("{} on {}{further}", rocketmq.version, rocketmq.java)
+            }
             Obtained::RocketMqRust(rust) => format!("{}, built with {}", rust.version, rust.compiler),
         }
     }

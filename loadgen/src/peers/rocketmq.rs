@@ -30,12 +30,14 @@ pub struct RocketMq {
     pub version: String,
     /// As `java -version` says it.
     pub java: String,
+    /// Further lines of the broker's configuration, `name=value`; they go before those that are here.
+    pub further: Vec<String>,
     libraries: PathBuf,
 }
 
 impl RocketMq {
     /// Fetches what is not there yet below `store`.
-    pub fn obtain(version: &str, store: &Path) -> Result<RocketMq, Missing> {
+    pub fn obtain(version: &str, further: &[String], store: &Path) -> Result<RocketMq, Missing> {
         if let Some(tool) = tools::first_missing(&["java", "mvn"]) {
             return Err(Missing(format!("there is no {tool} on this machine")));
         }
@@ -62,7 +64,7 @@ impl RocketMq {
             fetch().map_err(|error| Missing(format!("cannot write {}: {error}", folder.display())))??;
         }
         let java = tools::version_line("java", "-version").unwrap_or_default();
-        Ok(RocketMq { version: version.to_owned(), java, libraries })
+        Ok(RocketMq { version: version.to_owned(), java, further: further.to_vec(), libraries })
     }
 
     /// Writes the configuration below the place and says what to start, in order.
@@ -73,7 +75,10 @@ impl RocketMq {
             Ok(path.into_os_string())
         };
         let namesrv = file("namesrv.properties", &namesrv_properties(place))?;
-        let broker = file("broker.properties", &broker_properties(flush, place))?;
+        let mut properties = broker_properties(flush, place);
+        // Java keeps the last line of a name.
+        self.further.iter().for_each(|line| properties.extend([line, "\n"]));
+        let broker = file("broker.properties", &properties)?;
         let logback = file("logback.xml", LOGBACK)?;
 
         let heap = heap_bytes(place.memory_bytes);
@@ -212,8 +217,12 @@ mod tests {
     #[test]
     fn both_programs_are_its_own_main_classes() {
         let folder = tempfile::tempdir().unwrap();
-        let rocketmq =
-            RocketMq { version: VERSION.into(), java: String::new(), libraries: "/libraries".into() };
+        let rocketmq = RocketMq {
+            version: VERSION.into(),
+            java: String::new(),
+            further: vec!["timerWheelEnable=true".into()],
+            libraries: "/libraries".into(),
+        };
         let place = Place { folder: folder.path().to_owned(), ..place() };
         let launches = rocketmq.prepare(Flush::Async, &place).unwrap();
         assert_eq!(launches.iter().map(|launch| launch.role).collect::<Vec<_>>(), ["namesrv", "broker"]);
@@ -223,5 +232,7 @@ mod tests {
             folder.path().display()
         );
         assert!(line.ends_with(&end), "{line}");
+        let properties = std::fs::read_to_string(folder.path().join("broker.properties")).unwrap();
+        assert_eq!(properties.lines().last(), Some("timerWheelEnable=true"));
     }
 }

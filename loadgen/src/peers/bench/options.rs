@@ -67,6 +67,9 @@ pub struct Options {
     pub apogee: Option<PathBuf>,
     #[arg(long, default_value = rocketmq::VERSION)]
     pub rocketmq_version: String,
+    /// Further setting of Apache RocketMQ's broker; may be given several times
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub rocketmq_set: Vec<String>,
     #[arg(long, default_value = rocketmq_rust::VERSION)]
     pub rocketmq_rust_version: String,
     /// First of the ports that a peer takes

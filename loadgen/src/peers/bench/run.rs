@@ -325,7 +325,9 @@ fn obtain(product: Product, options: &Options, work: &Path) -> Result<Obtained, 
                 options.apogee.as_deref().ok_or_else(|| Missing("no program is named".to_owned()))?;
             Apogee::obtain(program).map(Obtained::Apogee)
         }
-        Product::RocketMq => RocketMq::obtain(&options.rocketmq_version, work).map(Obtained::RocketMq),
+        Product::RocketMq => {
+            RocketMq::obtain(&options.rocketmq_version, &options.rocketmq_set, work).map(Obtained::RocketMq)
+        }
         Product::RocketMqRust => {
             RocketMqRust::obtain(&options.rocketmq_rust_version, work).map(Obtained::RocketMqRust)
         }

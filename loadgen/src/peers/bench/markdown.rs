@@ -6,7 +6,7 @@ use std::fmt::Write;
 use super::record::{Cell, Figures, Record, Stretch, What};
 use super::spread::Spread;
 use crate::figures::{count, latency};
-use crate::latency::Summary;
+use crate::latency::Latency;
 use crate::peers::peer::{Peer, Product};
 
 const NOTHING: &str = "–";
@@ -16,7 +16,7 @@ pub(super) fn line(what: What, figures: &Figures) -> String {
     let mut line = format!("{what}: {} msg/s", whole(figures.published_per_s));
     if what.rate().is_some() {
         let at = |value: Option<f64>| value.map_or(NOTHING.to_owned(), latency);
-        let publish = &figures.publish;
+        let publish = figures.publish.summary();
         let _ = write!(line, ", p50 {}, p99 {}", at(publish.p50_us), at(publish.p99_us));
         let _ = write!(line, ", p99.9 {}", at(publish.p999_us));
     }
@@ -100,8 +100,8 @@ impl View<'_> {
         section(
             out,
             "Latency at shares of each broker's own saturation",
-            "From the planned send to the acknowledgement: medians of the rounds (lowest–highest). A dash: too few samples \
-             for that percentile.",
+            "From the planned send to the acknowledgement: medians of the rounds (lowest–highest); p99.99 of all rounds \
+             together. A dash: too few samples for that percentile.",
         );
         let mut table = Table::new("broker", latency_columns());
         for peer in &self.peers {
@@ -198,8 +198,8 @@ impl View<'_> {
             section(
                 out,
                 &format!("{own} flush, against the others"),
-                "Ratios of medians. Throughput: how many times theirs. Latency and CPU: how many times theirs are ours, at \
-                 the highest equal rate that both hold.",
+                "Throughput and CPU: ratios of medians. Latency: ratios of percentiles of all rounds together, at the \
+                 highest equal rate that both hold. Throughput wants to be above 1, latency and CPU below.",
             );
             let cells = self.saturation_cells();
             let columns = cells.iter().map(|cell| format!("throughput {cell}"));
@@ -214,18 +214,21 @@ impl View<'_> {
                 let rate = self.rates().into_iter().rev().find(|rate| {
                     [own, other].iter().all(|peer| self.holds(*peer, What::Shared { rate: *rate }))
                 });
-                let at_rate = |value: fn(&Figures) -> Option<f64>| {
+                let level = rate.map(|rate| What::Shared { rate });
+                let at = |quantile: f64| {
                     let of = |peer| {
-                        self.median(peer, |what| Some(what) == rate.map(|rate| What::Shared { rate }), value)
+                        let stretches = self.stretches(peer, |what| Some(what) == level);
+                        micros_at(&together(&stretches, |figures| &figures.publish), quantile)
                     };
                     times(of(own), of(other))
                 };
+                let cpu = |peer| self.median(peer, |what| Some(what) == level, Figures::cpu_s_per_million);
                 let latency = [
                     rate.map_or(NOTHING.to_owned(), |rate| format!("{} msg/s", count(rate))),
-                    at_rate(|figures| figures.publish.p99_us),
-                    at_rate(|figures| figures.publish.p999_us),
-                    at_rate(|figures| figures.publish.p9999_us),
-                    at_rate(Figures::cpu_s_per_million),
+                    at(0.99),
+                    at(0.999),
+                    at(0.9999),
+                    times(cpu(own), cpu(other)),
                 ];
                 table.row(other.to_string(), throughput.chain(latency));
             }
@@ -343,19 +346,21 @@ impl View<'_> {
             Some(spread) => format!("no: {}", spread.text(whole)),
             None => NOTHING.to_owned(),
         };
-        let at = |pick: fn(&Summary) -> Option<f64>, of: fn(&Figures) -> &Summary| {
-            let values = stretches.iter().filter_map(|stretch| pick(of(&stretch.figures)));
+        // The far end needs more samples than a round has: there all rounds are one distribution.
+        let rounds = |of: fn(&Figures) -> &Latency, quantile: f64| {
+            let values = stretches.iter().filter_map(|stretch| micros_at(of(&stretch.figures), quantile));
             Spread::of(values).map_or(NOTHING.to_owned(), |spread| spread.text(latency))
         };
-        let publish: fn(&Figures) -> &Summary = |figures| &figures.publish;
+        let publish: fn(&Figures) -> &Latency = |figures| &figures.publish;
+        let far = micros_at(&together(stretches, publish), 0.9999);
         vec![
             achieved + &self.error_mark(stretches),
-            at(|summary| summary.p50_us, publish),
-            at(|summary| summary.p99_us, publish),
-            at(|summary| summary.p999_us, publish),
-            at(|summary| summary.p9999_us, publish),
-            at(|summary| summary.p99_us, |figures| &figures.e2e),
-            at(|summary| summary.p999_us, |figures| &figures.lateness),
+            rounds(publish, 0.5),
+            rounds(publish, 0.99),
+            rounds(publish, 0.999),
+            far.map_or(NOTHING.to_owned(), latency),
+            rounds(|figures| &figures.e2e, 0.99),
+            rounds(|figures| &figures.lateness, 0.999),
         ]
     }
 
@@ -371,6 +376,17 @@ fn latency_columns() -> Vec<String> {
     ["rate held", "p50", "p99", "p99.9", "p99.99", "received p99", "generator late p99.9"]
         .map(str::to_owned)
         .to_vec()
+}
+
+/// The stretches' samples as one distribution.
+fn together(stretches: &[&Stretch], of: impl Fn(&Figures) -> &Latency) -> Latency {
+    let mut all = Latency::new();
+    stretches.iter().for_each(|stretch| all.merge(of(&stretch.figures)));
+    all
+}
+
+fn micros_at(latency: &Latency, quantile: f64) -> Option<f64> {
+    latency.quantile(quantile).map(crate::latency::micros)
 }
 
 fn section(out: &mut String, title: &str, explained: &str) {
@@ -428,12 +444,19 @@ impl Table {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::peers::bench::record::{Participant, Skipped, Trouble};
     use crate::peers::usage::Memory;
 
-    fn stretch(peer: Peer, round: u32, what: What, published_per_s: f64, p999_us: Option<f64>) -> Stretch {
-        let publish = Summary { p50_us: Some(100.0), p99_us: Some(200.0), p999_us, ..Summary::default() };
+    const SLOW: Duration = Duration::from_micros(300);
+
+    /// All but a thousandth of the messages take 100 µs.
+    fn stretch(peer: Peer, round: u32, what: What, published_per_s: f64, slow: Duration) -> Stretch {
+        let mut publish = Latency::new();
+        publish.record_many(Duration::from_micros(100), 19_960);
+        publish.record_many(slow, 40);
         let figures = Figures { published_per_s, publish, broker_cpus: 0.5, ..Figures::default() };
         Stretch { peer, round, what, figures }
     }
@@ -458,12 +481,12 @@ mod tests {
             participants: vec![participant(Peer::Apogee), participant(Peer::RocketmqAsync)],
             skipped: vec![Skipped { peer: Peer::RocketmqRustSync, reason: "there is no cargo".to_owned() }],
             stretches: vec![
-                stretch(Peer::Apogee, 0, saturation(64), 100_000.0, None),
-                stretch(Peer::Apogee, 1, saturation(64), 110_000.0, None),
-                stretch(Peer::RocketmqAsync, 0, saturation(256), 20_000.0, None),
-                stretch(Peer::Apogee, 0, shared, 8_000.0, Some(300.0)),
-                stretch(Peer::RocketmqAsync, 0, shared, 8_000.0, Some(3_000.0)),
-                stretch(Peer::RocketmqAsync, 0, What::Own { percent: 80, rate: 16_000 }, 9_000.0, None),
+                stretch(Peer::Apogee, 0, saturation(64), 100_000.0, SLOW),
+                stretch(Peer::Apogee, 1, saturation(64), 110_000.0, SLOW),
+                stretch(Peer::RocketmqAsync, 0, saturation(256), 20_000.0, SLOW),
+                stretch(Peer::Apogee, 0, shared, 8_000.0, SLOW),
+                stretch(Peer::RocketmqAsync, 0, shared, 8_000.0, SLOW * 10),
+                stretch(Peer::RocketmqAsync, 0, What::Own { percent: 80, rate: 16_000 }, 9_000.0, SLOW),
             ],
             troubles: vec![Trouble {
                 peer: Peer::RocketmqAsync,
@@ -479,9 +502,9 @@ mod tests {
         let text = render(&record());
         for part in [
             "| 1 KiB, read too | 105,000 (100,000–110,000) [0.50] | 20,000 [0.50] |",
-            "| Apache RocketMQ, async, 80 %: 16,000 msg/s | no: 9,000 | 100 µs | 200 µs | – |",
+            "| Apache RocketMQ, async, 80 %: 16,000 msg/s | no: 9,000 | 100 µs | 100 µs | 300 µs | – |",
             "| 8,000 msg/s | rate held |",
-            "| Apogee, sync | yes | 100 µs | 200 µs | 300 µs | – |",
+            "| Apogee, sync | yes | 100 µs | 100 µs | 300 µs | – |",
             "| Apache RocketMQ, async | × 5.25 | 8,000 msg/s | × 1.00 | × 0.10 | – | × 1.00 |",
             "**SKIPPED rocketmq-rust, sync**: there is no cargo",
             "- Apache RocketMQ, async, round 2 of 2: it died",

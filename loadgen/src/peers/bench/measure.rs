@@ -152,14 +152,14 @@ fn figures(report: &Report) -> Figures {
     Figures {
         published_per_s: report.throughput.published_per_s,
         received_per_s: report.throughput.received_per_s,
-        publish: report.publish.summary(),
-        e2e: report.e2e.summary(),
-        lateness: report.scheduling.lateness.summary(),
+        publish: report.publish.clone(),
+        e2e: report.e2e.clone(),
+        lateness: report.scheduling.lateness.clone(),
         generator_warning: report.scheduling.warning.clone(),
         errors,
         unsent: report.errors.unsent,
         ledger: report.ledger,
-        faults: report.faults.iter().map(ToString::to_string).collect(),
+        faults: report.faults.clone(),
         ..Figures::default()
     }
 }

@@ -6,7 +6,7 @@ use std::fmt;
 use serde::Serialize;
 
 use crate::figures;
-use crate::latency::Summary;
+use crate::latency::Latency;
 use crate::ledger::LedgerTotals;
 use crate::peers::peer::Peer;
 use crate::peers::usage::Memory;
@@ -93,10 +93,10 @@ pub(super) struct Stretch {
 pub(super) struct Figures {
     pub published_per_s: f64,
     pub received_per_s: f64,
-    pub publish: Summary,
-    pub e2e: Summary,
+    pub publish: Latency,
+    pub e2e: Latency,
     /// How late the generator itself was.
-    pub lateness: Summary,
+    pub lateness: Latency,
     /// What the generator says against itself.
     pub generator_warning: Option<String>,
     /// Failures of publishing and consuming, by kind.

@@ -36,23 +36,38 @@ pub fn number_streams(topics: usize, brokers: usize, queues: u32) -> Vec<QueueTa
 /// Deals the queues to threads; a thread without any is left out.
 ///
 /// Whole brokers go to one thread where there are enough of them (a connection fewer); otherwise a broker's queues are
-/// divided among the threads that serve it.
-pub fn deal_to_threads(targets: &[QueueTarget], brokers: usize, threads: usize) -> Vec<Vec<QueueTarget>> {
+/// divided among the threads that serve it, one by one or, with `whole_topics`, all of a topic together: a popped
+/// message that comes again may come through any queue of its topic.
+pub fn deal_to_threads(
+    targets: &[QueueTarget],
+    brokers: usize,
+    threads: usize,
+    whole_topics: bool,
+) -> Vec<Vec<QueueTarget>> {
     assert!(threads > 0);
     let mut dealt = vec![Vec::new(); threads];
     for target in targets {
         // Threads serving this broker: broker, broker + brokers, broker + 2 * brokers, … below `threads`.
         let serving = threads.saturating_sub(target.broker).div_ceil(brokers).max(1);
-        let turn = (target.queue_id as usize + target.topic) % serving;
+        let queue = if whole_topics { 0 } else { target.queue_id as usize };
+        let turn = (queue + target.topic) % serving;
         dealt[(target.broker + turn * brokers) % threads].push(*target);
     }
     dealt.retain(|part| !part.is_empty());
     dealt
 }
 
-/// Deals one thread's queues of one broker to its connections there; at most one connection per queue.
+/// Deals one thread's queues of one broker to its connections there. Of more connections than queues, several share one.
 pub fn deal_to_connections(queues: &[QueueTarget], connections: usize) -> Vec<Vec<QueueTarget>> {
-    let mut dealt = vec![Vec::new(); connections.min(queues.len())];
+    if connections >= queues.len() {
+        return queues
+            .iter()
+            .cycle()
+            .take(if queues.is_empty() { 0 } else { connections })
+            .map(|queue| vec![*queue])
+            .collect();
+    }
+    let mut dealt = vec![Vec::new(); connections];
     for (at, target) in queues.iter().enumerate() {
         dealt[at % connections].push(*target);
     }
@@ -81,13 +96,13 @@ mod tests {
 
     #[test]
     fn with_enough_brokers_each_has_one_thread() {
-        let dealt = deal_to_threads(&number_streams(1, 4, 8), 4, 2);
+        let dealt = deal_to_threads(&number_streams(1, 4, 8), 4, 2, false);
         assert_eq!(dealt.iter().map(|part| brokers_of(part)).collect::<Vec<_>>(), [vec![0, 2], vec![1, 3]]);
     }
 
     #[test]
     fn with_few_brokers_their_queues_are_divided() {
-        let dealt = deal_to_threads(&number_streams(1, 1, 8), 1, 4);
+        let dealt = deal_to_threads(&number_streams(1, 1, 8), 1, 4, false);
         assert_eq!(dealt.iter().map(Vec::len).collect::<Vec<_>>(), [2, 2, 2, 2]);
     }
 
@@ -95,21 +110,32 @@ mod tests {
     fn connections_share_the_queues_and_none_is_idle() {
         let queues = number_streams(1, 1, 3);
         assert_eq!(deal_to_connections(&queues, 2).iter().map(Vec::len).collect::<Vec<_>>(), [2, 1]);
-        assert_eq!(deal_to_connections(&queues, 9).len(), 3);
+        let many = deal_to_connections(&queues, 7);
+        assert_eq!(many.iter().map(|part| part[0].queue_id).collect::<Vec<_>>(), [0, 1, 2, 0, 1, 2, 0]);
+        assert_eq!(deal_to_connections(&[], 7).len(), 0);
+    }
+
+    #[test]
+    fn a_whole_topic_has_one_thread_if_that_is_asked() {
+        let dealt = deal_to_threads(&number_streams(2, 1, 4), 1, 2, true);
+        let topics: Vec<Vec<usize>> =
+            dealt.iter().map(|part| part.iter().map(|target| target.topic).collect()).collect();
+        assert_eq!(topics, [vec![0; 4], vec![1; 4]]);
     }
 
     proptest! {
         #[test]
         fn every_queue_is_dealt_once_and_in_stream_order(
             topics in 1usize..4, brokers in 1usize..6, queues in 1u32..9, threads in 1usize..12, connections in 1usize..5,
+            whole_topics: bool,
         ) {
             let targets = number_streams(topics, brokers, queues);
-            let dealt = deal_to_threads(&targets, brokers, threads);
+            let dealt = deal_to_threads(&targets, brokers, threads, whole_topics);
             prop_assert!(dealt.len() <= threads);
             for part in &dealt {
                 prop_assert!(part.windows(2).all(|pair| pair[0].stream < pair[1].stream));
                 let connected: usize = deal_to_connections(part, connections).iter().map(Vec::len).sum();
-                prop_assert_eq!(connected, part.len());
+                prop_assert_eq!(connected, part.len().max(connections));
             }
             let mut all: Vec<_> = dealt.concat();
             all.sort_by_key(|target| target.stream);

@@ -2,6 +2,7 @@
 //!
 //! The names of the members are what other programs read; add to them, do not change them.
 
+mod consumers;
 pub mod hgrm;
 pub mod hlog;
 pub mod html;
@@ -15,6 +16,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::consumers::{CatchUpReport, ConsumerReport, GroupReport};
 use self::machine::Machine;
 pub use self::scheduling::Scheduling;
 pub use self::series::{Interval, Series};
@@ -54,6 +56,8 @@ pub struct Report {
     pub ledger: LedgerTotals,
     /// Where the time of sends went inside the brokers that tell it.
     pub stages: Vec<BrokerStages>,
+    /// In the order of the scenario.
+    pub consumers: Vec<ConsumerReport>,
     /// What is wrong with the ledger; empty for a good run.
     pub faults: Vec<String>,
     /// Whether the run was ended by the user before its planned end.
@@ -85,6 +89,9 @@ pub struct Configuration {
     pub size: f64,
     /// Sizes of bodies, in words.
     pub sizes: String,
+    /// Kind of messages, in words.
+    #[serde(default)]
+    pub messages: String,
     #[serde(rename = "duration_s", with = "seconds")]
     pub duration: Duration,
     #[serde(rename = "warmup_s", with = "seconds")]
@@ -193,6 +200,7 @@ impl Report {
                 depth,
                 size: scenario.messages.size.mean(),
                 sizes: scenario.messages.size.to_string(),
+                messages: scenario.messages.to_string(),
                 duration: scenario.run.duration,
                 warmup: scenario.run.warmup,
                 threads: surroundings.threads,
@@ -219,6 +227,7 @@ impl Report {
             gaps: measured.silences.gaps(RunTime::after_start(scenario.run.warmup), &surroundings.brokers),
             ledger: measured.ledger,
             stages: Vec::new(),
+            consumers: ConsumerReport::all(scenario, measured, surroundings.queues),
             faults: stop::faults(&measured.ledger, matches!(scenario.messages.kind, Kind::Ordered { .. }))
                 .iter()
                 .map(ToString::to_string)

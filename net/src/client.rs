@@ -282,6 +282,11 @@ impl RemotingClient {
         self.connection.send(|out| encode_request(out, self.encoding, &head, body_len), body)
     }
 
+    /// Bytes of requests that the socket has not taken yet.
+    pub fn unsent_bytes(&self) -> usize {
+        self.connection.waiting_bytes()
+    }
+
     pub fn close(&self) {
         self.connection.close("closed by this side");
     }

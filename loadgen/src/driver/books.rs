@@ -1,5 +1,5 @@
 use std::cell::{Cell, RefCell};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use apogee_net::client::{CallError, ReplyFrame};
 use apogee_net::code::ResponseCode;
@@ -13,32 +13,28 @@ use crate::tally::Tally;
 /// What the producers and consumers of one thread write into.
 pub(super) struct Books {
     pub(super) tally: RefCell<Tally>,
-    clock: Cell<RunClock>,
+    /// `None` until the run begins: then it is still at its start.
+    clock: Cell<Option<RunClock>>,
     /// Raised when something arrived: a draining thread looks again.
     pub(super) changed: Signal,
 }
 
-/// Later than any run begins.
-const FAR: Duration = Duration::from_secs(365 * 24 * 3600);
-
 impl Books {
-    /// The clock stands still until `begin` is called.
     pub(super) fn new(tally: Tally) -> Books {
-        let clock = Cell::new(RunClock::starting_at(Instant::now() + FAR));
-        Books { tally: RefCell::new(tally), clock, changed: Signal::default() }
+        Books { tally: RefCell::new(tally), clock: Cell::default(), changed: Signal::default() }
     }
 
     /// The run begins, or will begin soon: the clock is known.
     pub(super) fn begin(&self, clock: RunClock) {
-        self.clock.set(clock);
+        self.clock.set(Some(clock));
     }
 
     pub(super) fn now(&self) -> RunTime {
-        self.clock.get().now()
+        self.clock.get().map_or(RunTime::START, |clock| clock.now())
     }
 
     pub(super) fn until_start(&self) -> Duration {
-        self.clock.get().until_start()
+        self.clock.get().map_or(Duration::ZERO, |clock| clock.until_start())
     }
 
     /// The fate of messages published by one request.

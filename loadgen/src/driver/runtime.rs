@@ -20,6 +20,22 @@ pub(super) const NUDGE_PERIOD: Duration = Duration::from_millis(5);
 /// To be called first in `main`, while there is one thread: registering for membarrier is slow afterwards.
 pub fn early_init() {
     glommio::early_init();
+    allow_many_files();
+}
+
+/// Thousands of connections need more files than shells allow by default; what the system allows is taken.
+fn allow_many_files() {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` lives through both calls, which read and write nothing else.
+    let is_set = unsafe {
+        libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) == 0 && {
+            limit.rlim_cur = limit.rlim_max;
+            libc::setrlimit(libc::RLIMIT_NOFILE, &limit) == 0
+        }
+    };
+    if !is_set {
+        tracing::warn!("the limit of open files stays: {}", std::io::Error::last_os_error());
+    }
 }
 
 /// Starts an executor with its socket driver and runs `task` on it; `cpu` pins it and lets it busy-wait there.

@@ -1,10 +1,13 @@
 //! One thread of a run: its connections, its share of the plan, its queues, and how it ends.
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use apogee_net::client::ConnectOptions;
+use apogee_net::frame::HeaderEncoding;
 use apogee_net::io::Signal;
 use futures_lite::future;
 use glommio::Task;
@@ -13,7 +16,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use super::books::Books;
 use super::consume::{QUIET, Queue, Reader, Subscription};
 use super::link::{Access, Link, RETRY_PAUSE};
-use super::produce::{Publisher, PublisherParts, Route};
+use super::produce::{self, Answerer, Identity, Publisher, PublisherParts, Route};
 use super::setup::{Broker, SetupError};
 use super::watch::RouteWatch;
 use crate::assignment::{self, QueueTarget};
@@ -21,7 +24,7 @@ use crate::clock::{RunClock, RunTime};
 use crate::content::Content;
 use crate::live::Live;
 use crate::pace::{ClosedLoop, Pacer};
-use crate::scenario::{Load, Scenario};
+use crate::scenario::{By, From, Kind, Load, Scenario};
 use crate::schedule::{MESSAGES_MAX, Schedule, StreamId};
 use crate::stop::{Drain, DrainStep, Outstanding, StopFlag};
 use crate::tally::{Measurements, Tally, Window};
@@ -54,8 +57,11 @@ pub(super) struct Handshake {
     pub(super) start: Receiver<Instant>,
 }
 
-/// The connections of one thread.
+/// The connections of one thread, and its books.
 struct Wiring {
+    books: Rc<Books>,
+    /// Of the producers.
+    group: Rc<str>,
     routes: FxHashMap<StreamId, Route>,
     /// Publishing connections and their streams.
     lanes: Vec<(Rc<Link>, Vec<StreamId>)>,
@@ -64,7 +70,12 @@ struct Wiring {
     links: Vec<(Rc<str>, Rc<Link>)>,
     /// Raised when one of them breaks.
     broke: Rc<Signal>,
+    identities: Vec<(Rc<Link>, Identity)>,
 }
+
+/// How long after the last message a broker may ask what became of a transaction: it looks every 30 s, 60 s in 4.x, for
+/// those that are older than 6 s.
+const QUESTION_WAIT: Duration = Duration::from_secs(75);
 
 /// Runs one thread's part to its end; `None` if the run was called off before the start.
 pub(super) async fn work(plan: WorkerPlan, handshake: Handshake) -> Option<Measurements> {
@@ -80,35 +91,89 @@ pub(super) async fn work(plan: WorkerPlan, handshake: Handshake) -> Option<Measu
 
 async fn wire(plan: &WorkerPlan) -> Result<Wiring, SetupError> {
     let scenario = &plan.scenario;
-    let topics: Vec<Rc<str>> = plan.topics.iter().map(|topic| topic.as_str().into()).collect();
-    let subscriptions = Subscription::all(&plan.content, scenario);
+    let end = RunTime::after_start(scenario.length());
+    let window = Window { start: RunTime::after_start(scenario.run.warmup), end };
+    let tally = Tally::new(plan.content.clone(), window, &plan.targets, plan.live.clone());
     let mut wiring = Wiring {
+        books: Rc::new(Books::new(tally)),
+        group: match scenario.messages.kind {
+            // Its own: brokers ask any member of the group about a transaction, and only this run can answer.
+            Kind::Transactional { .. } => format!("{}-{:016x}", produce::GROUP, plan.content.run().0).into(),
+            _ => produce::GROUP.into(),
+        },
         routes: FxHashMap::default(),
         lanes: vec![],
         readers: vec![],
         links: vec![],
         broke: Rc::default(),
+        identities: vec![],
     };
+    wire_producers(plan, &mut wiring).await?;
+    wire_consumers(plan, &mut wiring, From::Start).await?;
+    if scenario.messages.prefill > 0 {
+        prefill(plan, &wiring).await?;
+    }
+    wire_consumers(plan, &mut wiring, From::End).await?;
+    Ok(wiring)
+}
+
+/// One connection after the other: no listener's queue overflows, however many there are.
+async fn wire_producers(plan: &WorkerPlan, wiring: &mut Wiring) -> Result<(), SetupError> {
+    let scenario = &plan.scenario;
+    let topics: Vec<Rc<str>> = plan.topics.iter().map(|topic| topic.as_str().into()).collect();
     for (at, broker) in plan.brokers.iter().enumerate() {
         let name: Rc<str> = broker.name.as_str().into();
         let queues: Vec<_> = plan.targets.iter().filter(|target| target.broker == at).copied().collect();
         for part in assignment::deal_to_connections(&queues, scenario.producers.connections) {
-            let link = open(broker, &plan.access, &wiring.broke).await?;
+            let answerer = Answerer::new(plan.content.clone(), wiring.group.clone());
+            let mut options = plan.access.options();
+            if let Kind::Transactional { .. } = scenario.messages.kind {
+                options.on_request = answerer.on_request();
+            }
+            let link = open(broker, options, &wiring.broke).await?;
+            answerer.answer_over(&link);
             for target in &part {
-                let route = Route {
-                    link: link.clone(),
+                let route = || Route {
+                    links: vec![],
+                    turn: Cell::default(),
                     broker: name.clone(),
                     topic: topics[target.topic].clone(),
                     queue_id: target.queue_id,
                 };
-                wiring.routes.insert(target.stream, route);
+                wiring.routes.entry(target.stream).or_insert_with(route).links.push(link.clone());
+            }
+            if scenario.producers_are_known() {
+                let (run, thread, lane) = (plan.content.run().0, plan.index, wiring.lanes.len());
+                let client_id = format!("{}@{run:x}-{thread}-{lane}", link.address().ip());
+                let identity = Identity { client_id, group: wiring.group.clone() };
+                if let Some(client) = link.client() {
+                    identity.introduce(&client, &broker.name).await?;
+                }
+                wiring.identities.push((link.clone(), identity));
             }
             wiring.lanes.push((link.clone(), part.iter().map(|target| target.stream).collect()));
             wiring.links.push((name.clone(), link));
         }
-        for subscription in subscriptions.iter().filter(|_| !queues.is_empty()) {
+    }
+    Ok(())
+}
+
+/// Readers of the groups that begin here; each finds its queue's present end.
+async fn wire_consumers(plan: &WorkerPlan, wiring: &mut Wiring, from: From) -> Result<(), SetupError> {
+    let topics: Vec<Rc<str>> = plan.topics.iter().map(|topic| topic.as_str().into()).collect();
+    let subscriptions = Subscription::all(&plan.content, &plan.scenario);
+    for (at, broker) in plan.brokers.iter().enumerate() {
+        let name: Rc<str> = broker.name.as_str().into();
+        let queues: Vec<_> = plan.targets.iter().filter(|target| target.broker == at).copied().collect();
+        let begin_here = subscriptions.iter().filter(|subscription| subscription.consumer.from == from);
+        for subscription in begin_here.filter(|_| !queues.is_empty()) {
+            let mut options = plan.access.options();
+            if subscription.consumer.by == By::Pop {
+                // The binary header has 16 bits for a request's code; those of pops need more.
+                options.encoding = HeaderEncoding::Json;
+            }
             // Its own connection: a reply full of messages must not hold up acknowledgements.
-            let link = open(broker, &plan.access, &wiring.broke).await?;
+            let link = open(broker, options, &wiring.broke).await?;
             for target in &queues {
                 let (topic, broker, link) = (topics[target.topic].clone(), name.clone(), link.clone());
                 let queue = Queue { target: *target, topic, broker, link };
@@ -117,46 +182,94 @@ async fn wire(plan: &WorkerPlan) -> Result<Wiring, SetupError> {
             wiring.links.push((name.clone(), link));
         }
     }
-    Ok(wiring)
+    Ok(())
 }
 
-async fn open(broker: &Broker, access: &Access, broke: &Rc<Signal>) -> Result<Rc<Link>, SetupError> {
-    Link::open(broker.address, access.options(), broke.clone()).await.map_err(|error| {
-        SetupError::BrokerUnreachable {
-            name: broker.name.clone(),
-            address: broker.address.to_string(),
-            reason: error.to_string(),
-        }
+async fn open(
+    broker: &Broker,
+    options: ConnectOptions,
+    broke: &Rc<Signal>,
+) -> Result<Rc<Link>, SetupError> {
+    Link::open(broker.address, options, broke.clone()).await.map_err(|error| SetupError::BrokerUnreachable {
+        name: broker.name.clone(),
+        address: broker.address.to_string(),
+        reason: error.to_string(),
     })
 }
 
-async fn run(plan: WorkerPlan, wiring: Wiring, clock: RunClock) -> Measurements {
+/// Writes this thread's part of what is to be there when the run begins.
+async fn prefill(plan: &WorkerPlan, wiring: &Wiring) -> Result<(), SetupError> {
+    let Some(publisher) = publisher(plan, wiring) else { return Ok(()) };
+    // Each queue gets the same, the first ones of the run one more where that does not come out even.
+    let (messages, streams) = (plan.scenario.messages.prefill, u64::from(plan.streams));
+    let share = |stream: &StreamId| messages / streams + u64::from(u64::from(stream.0) < messages % streams);
+    let mut unfilled: Vec<StreamId> = plan.targets.iter().map(|target| target.stream).collect();
+    let mut tasks = Vec::new();
+    for (link, streams) in &wiring.lanes {
+        // A queue that several connections share is filled by the first.
+        let own: Vec<_> = streams.iter().copied().filter(|stream| unfilled.contains(stream)).collect();
+        unfilled.retain(|stream| !own.contains(stream));
+        for stream in own {
+            let filling = publisher.clone().prefill(link.clone(), stream, share(&stream), plan.stop.clone());
+            tasks.push(glommio::spawn_local(filling));
+        }
+    }
+    for task in tasks {
+        task.await;
+    }
+    Ok(())
+}
+
+fn publisher(plan: &WorkerPlan, wiring: &Wiring) -> Option<Rc<Publisher>> {
     let scenario = &plan.scenario;
-    let streams: Vec<_> = plan.targets.iter().map(|target| target.stream).collect();
-    let end = RunTime::after_start(scenario.length());
-    let window = Window { start: RunTime::after_start(scenario.run.warmup), end };
-    let tally = Tally::new(plan.content.clone(), window, &plan.targets, plan.live.clone());
-    let books = Rc::new(Books::new(tally));
+    let (first, _) = wiring.lanes.first()?;
+    Some(Publisher::new(PublisherParts {
+        routes: wiring.routes.clone(),
+        books: wiring.books.clone(),
+        content: plan.content.clone(),
+        messages: &scenario.messages,
+        group: wiring.group.clone(),
+        timeout: scenario.producers.timeout,
+        in_flight_max: match scenario.load.is_open() {
+            true => scenario.in_flight_max(),
+            // A closed loop is bounded by its depth.
+            false => u32::MAX,
+        },
+        local_ip: first.address().ip(),
+        salt: (plan.content.run().0 as u32).wrapping_add(plan.index as u32),
+    }))
+}
+
+async fn run(plan: WorkerPlan, mut wiring: Wiring, clock: RunClock) -> Measurements {
+    let scenario = &plan.scenario;
+    let identities = std::mem::take(&mut wiring.identities);
+    let books = &wiring.books;
     books.begin(clock);
 
     // Dropping a task ends it; these live until the books are closed.
     let mut background: Vec<Task<()>> = Vec::new();
     background.extend(wiring.links.iter().map(|(_, link)| glommio::spawn_local(link.clone().keep())));
     background.push(glommio::spawn_local(route_watch(&plan, &wiring).run()));
-    background.extend(wiring.readers.iter().flat_map(|reader| reader.start(&books)));
+    background.extend(wiring.readers.iter().flat_map(|reader| reader.start(books)));
+    let keep_known = |(link, identity): (Rc<Link>, Identity)| glommio::spawn_local(identity.keep(link));
+    background.extend(identities.into_iter().map(keep_known));
 
-    publish(&plan, &wiring, &books, &streams, end).await;
-    let patience = scenario.run.drain + scenario.messages.kind.delay();
+    let publisher = publisher(&plan, &wiring);
+    if let Some(publisher) = &publisher {
+        publish(&plan, &wiring.lanes, publisher).await;
+    }
+    let asked_late = matches!(scenario.messages.kind, Kind::Transactional { check: 1.., .. });
+    let question_wait = if asked_late { QUESTION_WAIT } else { Duration::ZERO };
+    let patience = scenario.run.drain + scenario.messages.kind.delay() + question_wait;
     let drain = Drain { deadline: clock.now() + patience, consumed: scenario.consumes() };
-    finish(drain, &wiring.readers, &books).await;
+    finish(drain, &wiring.readers, books).await;
     drop(background);
-    let behind = |reader: &Reader| reader.is_behind() != Some(false);
-    let behind: FxHashSet<(usize, StreamId)> = wiring
-        .readers
-        .iter()
-        .filter(|reader| behind(reader))
-        .map(|reader| (reader.group(), reader.stream()))
-        .collect();
+    if let Some(publisher) = publisher {
+        publisher.give_up_waiting();
+    }
+    let is_behind = |reader: &&Reader| reader.is_behind() != Some(false);
+    let behind: FxHashSet<(usize, StreamId)> =
+        wiring.readers.iter().filter(is_behind).map(|reader| (reader.group(), reader.stream())).collect();
     books.tally.borrow_mut().finish(|group, stream| behind.contains(&(group, stream)))
 }
 
@@ -172,34 +285,21 @@ fn route_watch(plan: &WorkerPlan, wiring: &Wiring) -> RouteWatch {
     }
 }
 
-async fn publish(plan: &WorkerPlan, wiring: &Wiring, books: &Rc<Books>, streams: &[StreamId], end: RunTime) {
+async fn publish(plan: &WorkerPlan, lanes: &[(Rc<Link>, Vec<StreamId>)], publisher: &Rc<Publisher>) {
     let scenario = &plan.scenario;
-    let Some((first, _)) = wiring.lanes.first() else { return };
-    let publisher = Publisher::new(PublisherParts {
-        routes: wiring.routes.clone(),
-        books: books.clone(),
-        content: plan.content.clone(),
-        messages: &scenario.messages,
-        timeout: scenario.producers.timeout,
-        in_flight_max: match scenario.load.is_open() {
-            true => scenario.in_flight_max(),
-            // A closed loop is bounded by its depth.
-            false => u32::MAX,
-        },
-        local_ip: first.address().ip(),
-        salt: (plan.content.run().0 as u32).wrapping_add(plan.index as u32),
-    });
     if let Some(schedule) = &plan.schedule {
-        publisher.follow(Pacer::new(schedule.share(plan.streams, streams)), &plan.stop).await;
+        let streams: Vec<_> = plan.targets.iter().map(|target| target.stream).collect();
+        publisher.follow(Pacer::new(schedule.share(plan.streams, &streams)), &plan.stop).await;
     }
     if let Load::Closed { depth } = scenario.load {
-        let messages_max = MESSAGES_MAX / (wiring.lanes.len() * plan.threads) as u64;
+        let end = RunTime::after_start(scenario.length());
+        let messages_max = MESSAGES_MAX / (lanes.len() * plan.threads) as u64;
         let requests_max = messages_max / u64::from(scenario.messages.batch);
         let lane = |(link, streams): &(Rc<Link>, Vec<StreamId>)| {
             let closed = ClosedLoop::new(streams, depth, end, requests_max);
             glommio::spawn_local(publisher.clone().keep_in_flight(closed, link.clone(), plan.stop.clone()))
         };
-        let lanes: Vec<Task<()>> = wiring.lanes.iter().map(lane).collect();
+        let lanes: Vec<Task<()>> = lanes.iter().map(lane).collect();
         for lane in lanes {
             lane.await;
         }

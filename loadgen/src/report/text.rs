@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::Report;
+use super::{ConsumerReport, Report};
 use crate::failure::FailuresByName;
 use crate::figures::{count, micros, per_second};
 use crate::gap::Gaps;
@@ -45,6 +45,9 @@ fn heading(out: &mut String, report: &Report) {
         "load",
         format_args!("{}, {}, {:?} after {:?} of warm-up", run.load, run.sizes, run.duration, run.warmup),
     );
+    if run.messages != "normal" {
+        line(out, "messages", format_args!("{}", run.messages));
+    }
     let brokers = match &run.brokers[..] {
         [first, .., last] if run.brokers.len() > 4 => {
             format!("{} brokers, {first} to {last}", run.brokers.len())
@@ -198,6 +201,9 @@ fn outcome(out: &mut String, report: &Report) {
         ),
     );
     let aside = [
+        (books.oneway, "sent one-way, which nobody acknowledges"),
+        (books.rolled_back, "rolled back"),
+        (books.unread, "not read yet by slow consumers"),
         (books.unacked, "without acknowledgement and not received"),
         (books.received_unacked, "received although not acknowledged"),
         (books.foreign, "messages of others in the topic"),
@@ -205,6 +211,7 @@ fn outcome(out: &mut String, report: &Report) {
     for (number, what) in aside.into_iter().filter(|(number, _)| *number > 0) {
         line(out, "", format_args!("{} {what}", count(number)));
     }
+    consumers(out, &report.consumers);
     for fault in &report.faults {
         line(out, "FAULT", format_args!("{fault}"));
     }
@@ -218,6 +225,34 @@ fn gaps(out: &mut String, gaps: &Gaps) {
     let apart = gaps.brokers.iter().filter(|gap| gap.longest.failed > 0 && Some(gap.longest) != gaps.longest);
     for gap in apart {
         line(out, "", format_args!("{}: {}", gap.broker, gap.longest));
+    }
+}
+
+/// What the run's own figures do not say already.
+fn consumers(out: &mut String, consumers: &[ConsumerReport]) {
+    for consumer in consumers {
+        let groups = &consumer.groups;
+        if let Some(e2e) = consumer.e2e.as_ref().map(Latency::summary) {
+            let received: u64 = groups.iter().map(|group| group.ledger.received).sum();
+            let (p50, p99, max) = (micros(e2e.p50_us), micros(e2e.p99_us), micros(e2e.max_us));
+            let received = count(received);
+            line(out, "consumer", format_args!("{}: received {received}", consumer.consumer));
+            line(out, "", format_args!("end to end p50 {p50}, p99 {p99}, max {max} µs"));
+        }
+        if let Some(catch_up) = &consumer.catch_up {
+            line(
+                out,
+                "catch-up",
+                format_args!(
+                    "{}{} messages in {:.1} s ({}), lag at most {} messages of a queue",
+                    if catch_up.complete { "" } else { "not all queues: " },
+                    count(catch_up.messages),
+                    catch_up.seconds,
+                    per_second(catch_up.per_s),
+                    count(consumer.lag_max),
+                ),
+            );
+        }
     }
 }
 

@@ -99,8 +99,8 @@ pub enum ScenarioError {
     GroupTwice(String),
     #[error("group '{group}': {reason}")]
     Consumer { group: String, reason: String },
-    #[error("{0} is not there yet")]
-    NotYet(&'static str),
+    #[error("messages.prefill goes with kind normal only")]
+    Prefill,
     #[error("target.acl.access_key (--access-key) is given without target.acl.secret_key (--secret-key)")]
     NoSecret,
     #[error(transparent)]
@@ -165,15 +165,6 @@ impl Scenario {
             _ => {}
         }
         self.schedule()?;
-        if matches!(self.messages.kind, Kind::Ordered { .. } | Kind::Transactional { .. }) {
-            return Err(ScenarioError::NotYet("messages.kind ordered or transactional"));
-        }
-        if self.messages.prefill > 0 || self.producers.heartbeat {
-            return Err(ScenarioError::NotYet("messages.prefill, producers.heartbeat"));
-        }
-        if self.consumers.iter().any(|consumer| consumer.by == By::Pop) {
-            return Err(ScenarioError::NotYet("consumers.by pop"));
-        }
         Ok(())
     }
 }
@@ -195,6 +186,9 @@ impl Scenario {
         if messages.batch > 1 && !matches!(messages.kind, Kind::Normal | Kind::Oneway) {
             let (batch, kind) = (messages.batch, messages.kind.to_string());
             return Err(ScenarioError::NotInBatches { batch, kind });
+        }
+        if messages.prefill > 0 && messages.kind != Kind::Normal {
+            return Err(ScenarioError::Prefill);
         }
         match messages.kind {
             Kind::Normal => {}

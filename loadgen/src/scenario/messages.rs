@@ -65,6 +65,23 @@ impl Default for Messages {
     }
 }
 
+impl fmt::Display for Messages {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.kind.fmt(f)?;
+        if self.batch > 1 {
+            write!(f, ", batches of {}", self.batch)?;
+        }
+        if !self.tags.is_empty() {
+            write!(f, ", {} tags", self.tags.len())?;
+        }
+        f.write_str(if self.keys { ", with keys" } else { "" })?;
+        if self.prefill > 0 {
+            write!(f, ", {} before the run", figures::count(self.prefill))?;
+        }
+        Ok(())
+    }
+}
+
 /// What the broker is asked to do with a message.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]

@@ -154,6 +154,11 @@ impl Scenario {
         !self.consumers.is_empty()
     }
 
+    /// Whether any group pops.
+    pub fn pops(&self) -> bool {
+        self.consumers.iter().any(|consumer| consumer.by == By::Pop)
+    }
+
     /// Whether producers make themselves known to the brokers.
     pub fn producers_are_known(&self) -> bool {
         self.producers.heartbeat || matches!(self.messages.kind, Kind::Transactional { .. })

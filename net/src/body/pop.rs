@@ -34,6 +34,19 @@ body! {
 const BIT_SET_BYTES_MAX: usize = 8 * 1024;
 
 impl BatchAck {
+    /// The bit set of these offsets, each counted from the start offset.
+    pub fn bit_set_of(nths: impl Iterator<Item = u64>) -> String {
+        let mut bytes = Vec::new();
+        for nth in nths {
+            let at = (nth / 8) as usize;
+            if bytes.len() <= at {
+                bytes.resize(at + 1, 0u8);
+            }
+            bytes[at] |= 1 << (nth % 8);
+        }
+        encode_base64(&bytes)
+    }
+
     /// The bits; `None` if they are not base64 of `BitSet#toByteArray`, or too many.
     pub fn bits(&self) -> Option<AckedBits> {
         (self.bit_set.len() <= BIT_SET_BYTES_MAX).then(|| decode_base64(&self.bit_set).map(AckedBits))?
@@ -49,6 +62,23 @@ impl AckedBits {
         let byte = usize::try_from(nth / 8).ok().and_then(|nth| self.0.get(nth));
         byte.is_some_and(|byte| byte >> (nth % 8) & 1 == 1)
     }
+}
+
+/// RFC 4648 with its standard alphabet and padding.
+fn encode_base64(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for group in bytes.chunks(3) {
+        let byte = |at: usize| u32::from(group.get(at).copied().unwrap_or(0));
+        let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
+        for digit in 0..4 {
+            // One byte fills two digits, two fill three.
+            let is_filled = digit <= group.len();
+            let value = (bits >> (18 - 6 * digit) & 63) as usize;
+            text.push(if is_filled { char::from(DIGITS[value]) } else { '=' });
+        }
+    }
+    text
 }
 
 /// RFC 4648 with its standard alphabet; padding may be missing.
@@ -93,6 +123,18 @@ mod tests {
         assert_eq!(acked("AQKA"), Some(vec![0, 9, 23]));
         assert_eq!(acked("/////w=="), Some((0..32).collect()));
         assert_eq!(acked(""), Some(vec![]));
+    }
+
+    #[test]
+    fn offsets_are_bits_of_javas_bit_set() {
+        let bit_set = |nths: &[u64]| BatchAck::bit_set_of(nths.iter().copied());
+        assert_eq!(bit_set(&[0, 2]), "BQ==");
+        assert_eq!(bit_set(&[0, 9]), "AQI=");
+        assert_eq!(bit_set(&[23, 0, 9]), "AQKA");
+        assert_eq!(bit_set(&(0..32).collect::<Vec<_>>()), "/////w==");
+        assert_eq!(bit_set(&[]), "");
+        let places: Vec<u64> = (0..500).filter(|nth| nth % 7 == 3).collect();
+        assert_eq!(acked(&bit_set(&places)), Some(places));
     }
 
     #[test]

@@ -1,19 +1,23 @@
 //! Receives what was sent: readers of queues, each for one group.
 
+mod pop;
 mod pull;
 
 use std::rc::Rc;
 use std::time::Duration;
+
+use apogee_net::client::RemotingClient;
 
 use super::books::Books;
 use super::link::Link;
 use super::setup::SetupError;
 use crate::assignment::QueueTarget;
 use crate::content::Content;
-use crate::scenario::{Consumer, Scenario};
+use crate::scenario::{By, Consumer, Scenario};
 use crate::schedule::StreamId;
 
-pub(super) use self::pull::PullReader;
+use self::pop::PopReader;
+use self::pull::PullReader;
 
 /// How long a queue must have given nothing before it is taken as read to its end, where positions do not tell:
 /// messages that a filter holds back stay between the reader and the end.
@@ -53,28 +57,46 @@ pub(super) struct Queue {
     pub(super) link: Rc<Link>,
 }
 
+impl Queue {
+    /// The connection during the setup, where it must not be broken.
+    fn client(&self) -> Result<Rc<RemotingClient>, SetupError> {
+        self.link.client().ok_or_else(|| self.unreachable("the connection broke".to_owned()))
+    }
+
+    fn unreachable(&self, reason: String) -> SetupError {
+        let (name, address) = (self.broker.to_string(), self.link.address().to_string());
+        SetupError::BrokerUnreachable { name, address, reason }
+    }
+}
+
 /// Whatever reads one queue for one group.
 #[derive(Clone)]
 pub(super) enum Reader {
     Pull(Rc<PullReader>),
+    Pop(Rc<PopReader>),
 }
 
 impl Reader {
     /// Finds out where to begin: at the end that the queue has now.
     pub(super) async fn open(queue: Queue, subscription: Rc<Subscription>) -> Result<Reader, SetupError> {
-        Ok(Reader::Pull(PullReader::open(queue, subscription).await?))
+        Ok(match subscription.consumer.by {
+            By::Pull => Reader::Pull(PullReader::open(queue, subscription).await?),
+            By::Pop => Reader::Pop(PopReader::open(queue, subscription).await?),
+        })
     }
 
     /// Tasks that read for ever, to be dropped when the run is over.
     pub(super) fn start(&self, books: &Rc<Books>) -> Vec<glommio::Task<()>> {
+        let books = books.clone();
         match self {
             Reader::Pull(reader) => {
                 let mut tasks = vec![glommio::spawn_local(reader.clone().follow(books.clone()))];
                 if let Some(every) = reader.subscription.consumer.commit {
-                    tasks.push(glommio::spawn_local(reader.clone().keep_committed(books.clone(), every)));
+                    tasks.push(glommio::spawn_local(reader.clone().keep_committed(books, every)));
                 }
                 tasks
             }
+            Reader::Pop(reader) => vec![glommio::spawn_local(reader.clone().follow(books))],
         }
     }
 
@@ -82,6 +104,7 @@ impl Reader {
     pub(super) fn needs_quiet(&self) -> bool {
         match self {
             Reader::Pull(reader) => reader.subscription.consumer.filter.is_some(),
+            Reader::Pop(_) => true,
         }
     }
 
@@ -89,6 +112,7 @@ impl Reader {
     pub(super) fn listen(&self) {
         match self {
             Reader::Pull(reader) => reader.listen(),
+            Reader::Pop(reader) => reader.listen(),
         }
     }
 
@@ -96,6 +120,7 @@ impl Reader {
     pub(super) async fn find_end(&self) -> bool {
         match self {
             Reader::Pull(reader) => reader.find_end().await,
+            Reader::Pop(reader) => reader.find_end(),
         }
     }
 
@@ -103,18 +128,21 @@ impl Reader {
     pub(super) fn is_behind(&self) -> Option<bool> {
         match self {
             Reader::Pull(reader) => reader.is_behind(),
+            Reader::Pop(reader) => reader.is_behind(),
         }
     }
 
     pub(super) fn group(&self) -> usize {
         match self {
             Reader::Pull(reader) => reader.subscription.group,
+            Reader::Pop(reader) => reader.subscription.group,
         }
     }
 
     pub(super) fn stream(&self) -> StreamId {
         match self {
             Reader::Pull(reader) => reader.queue.target.stream,
+            Reader::Pop(reader) => reader.queue.target.stream,
         }
     }
 }

@@ -49,22 +49,7 @@ impl PullReader {
         queue: Queue,
         subscription: Rc<Subscription>,
     ) -> Result<Rc<PullReader>, SetupError> {
-        let (broker, link) = (&queue.broker, &queue.link);
-        let queue_id = queue.target.queue_id;
-        let request = GetMaxOffsetRequest { topic: &queue.topic, queue_id, committed: true };
-        let client = link.client().ok_or_else(|| SetupError::BrokerUnreachable {
-            name: broker.to_string(),
-            address: link.address().to_string(),
-            reason: "the connection broke".to_owned(),
-        })?;
-        let what = "to say where a queue ends";
-        let reply = ask_broker(&client, broker, RequestCode::GET_MAX_OFFSET, &request, what).await?;
-        let next = max_offset(&reply).ok_or_else(|| SetupError::Refused {
-            broker: broker.to_string(),
-            what,
-            code: reply.code(),
-            remark: "the reply has no offset".to_owned(),
-        })?;
+        let next = ask_end(&queue).await?;
         Ok(Rc::new(PullReader {
             queue,
             subscription,
@@ -256,6 +241,21 @@ impl PullReader {
         }
         self.received.set(self.received.get() + 1);
     }
+}
+
+/// Asks where the queue ends now.
+pub(super) async fn ask_end(queue: &Queue) -> Result<i64, SetupError> {
+    let client = queue.client()?;
+    let queue_id = queue.target.queue_id;
+    let request = GetMaxOffsetRequest { topic: &queue.topic, queue_id, committed: true };
+    let what = "to say where a queue ends";
+    let reply = ask_broker(&client, &queue.broker, RequestCode::GET_MAX_OFFSET, &request, what).await?;
+    max_offset(&reply).ok_or_else(|| SetupError::Refused {
+        broker: queue.broker.to_string(),
+        what,
+        code: reply.code(),
+        remark: "the reply has no offset".to_owned(),
+    })
 }
 
 fn max_offset(reply: &ReplyFrame) -> Option<i64> {

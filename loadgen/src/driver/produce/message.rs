@@ -12,8 +12,6 @@ use super::{Publisher, Route};
 use crate::payload::Stamp;
 use crate::scenario::Kind;
 
-pub(super) const PRODUCER_GROUP: &str = "apogee-loadgen";
-
 /// The property that SQL filters of scenarios are about.
 const NUMBER: &str = "n";
 
@@ -70,21 +68,21 @@ impl Publisher {
             }
             Kind::Transactional { .. } => {
                 add(property::TRANSACTION_PREPARED, "true");
-                add(property::PRODUCER_GROUP, PRODUCER_GROUP);
+                add(property::PRODUCER_GROUP, &self.group);
             }
         }
         String::from_utf8(properties).expect("made of texts")
     }
 
     pub(super) fn request<'a>(
-        &self,
+        &'a self,
         route: &'a Route,
         stamp: &Stamp,
         properties: &'a str,
         batch: bool,
     ) -> SendMessageRequest<'a> {
         SendMessageRequest {
-            producer_group: PRODUCER_GROUP,
+            producer_group: &self.group,
             topic: &route.topic,
             default_topic: "TBW102",
             default_topic_queues: 4,

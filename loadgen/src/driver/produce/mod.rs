@@ -1,6 +1,10 @@
 //! Sends the messages of one thread: when, over which connection, and in which of the ways a message can be sent.
 
+mod known;
 mod message;
+mod ordered;
+mod prefill;
+mod transaction;
 
 use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
@@ -11,11 +15,14 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use apogee_net::client::RemotingClient;
 use apogee_net::code::RequestCode;
 use apogee_net::io::{Chunk, Signal};
-use apogee_net::message::{BatchMessage, Properties, UniqueKeys, append_batch_message};
+use apogee_net::message::{BatchMessage, Properties, UniqueKeys, append_batch_message, property};
 use bytes::BytesMut;
 use futures_lite::future;
 use rustc_hash::FxHashMap;
 
+pub(super) use self::known::Identity;
+use self::ordered::Turns;
+pub(super) use self::transaction::Answerer;
 use super::books::Books;
 use super::link::{Link, RETRY_PAUSE};
 use crate::clock::RunTime;
@@ -23,7 +30,7 @@ use crate::content::Content;
 use crate::failure::Failure;
 use crate::pace::{BURST_MAX, ClosedLoop, Pace, Pacer};
 use crate::payload::{PayloadWriter, Stamp};
-use crate::scenario::{Kind, Messages};
+use crate::scenario::{IN_FLIGHT_BYTES_MAX, Kind, Messages};
 use crate::schedule::StreamId;
 use crate::stop::StopFlag;
 use crate::tally::Wanted;
@@ -37,11 +44,29 @@ const LOOK_UP: Duration = Duration::from_millis(50);
 /// Where a stream's messages go.
 #[derive(Clone)]
 pub(super) struct Route {
-    pub(super) link: Rc<Link>,
+    /// One, or several that take turns.
+    pub(super) links: Vec<Rc<Link>>,
+    pub(super) turn: Cell<usize>,
     pub(super) broker: Rc<str>,
     pub(super) topic: Rc<str>,
     pub(super) queue_id: i32,
 }
+
+impl Route {
+    fn next_link(&self) -> &Link {
+        let turn = self.turn.get();
+        self.turn.set(if turn + 1 == self.links.len() { 0 } else { turn + 1 });
+        &self.links[turn]
+    }
+
+    /// The connection of one key: its messages all go over the same.
+    fn link_of(&self, lane: usize) -> &Link {
+        &self.links[lane % self.links.len()]
+    }
+}
+
+/// Producer group of messages that are no transactions.
+pub(super) const GROUP: &str = "apogee-loadgen";
 
 /// Sends the messages of one thread.
 pub(super) struct Publisher {
@@ -61,6 +86,10 @@ pub(super) struct Publisher {
     start_ns: u128,
     /// Batches that are not full yet: when their messages are due.
     unfilled: RefCell<FxHashMap<StreamId, Vec<RunTime>>>,
+    group: Rc<str>,
+    turns: RefCell<FxHashMap<StreamId, Turns>>,
+    /// Messages that wait for others of their key.
+    waiting: Cell<u32>,
 }
 
 /// What a publisher is made from.
@@ -69,6 +98,7 @@ pub(super) struct PublisherParts<'a> {
     pub(super) books: Rc<Books>,
     pub(super) content: Arc<Content>,
     pub(super) messages: &'a Messages,
+    pub(super) group: Rc<str>,
     pub(super) timeout: Duration,
     pub(super) in_flight_max: u32,
     pub(super) local_ip: IpAddr,
@@ -97,6 +127,9 @@ impl Publisher {
             with_keys: parts.messages.keys,
             start_ns: (since_1970 + parts.books.until_start()).as_nanos(),
             unfilled: RefCell::default(),
+            group: parts.group,
+            turns: RefCell::default(),
+            waiting: Cell::default(),
             books: parts.books,
         })
     }
@@ -161,7 +194,7 @@ impl Publisher {
     fn send_planned(self: &Rc<Self>, stream: StreamId, due: RunTime) {
         if self.batch == 1 {
             let route = &self.routes[&stream];
-            return self.send_one(stream, route, &route.link, due, || {});
+            return self.send_one(stream, route, route.next_link(), due, || {});
         }
         let mut unfilled = self.unfilled.borrow_mut();
         let batch = unfilled.entry(stream).or_default();
@@ -169,7 +202,7 @@ impl Publisher {
         if batch.len() == self.batch {
             let batch = std::mem::take(batch);
             drop(unfilled);
-            self.send_batch(stream, &self.routes[&stream].link, &batch, due, || {});
+            self.send_batch(stream, self.routes[&stream].next_link(), &batch, due, || {});
         }
     }
 
@@ -177,7 +210,7 @@ impl Publisher {
     fn send_unfilled(&self) {
         for (stream, batch) in std::mem::take(&mut *self.unfilled.borrow_mut()) {
             if let Some(last) = batch.last() {
-                self.send_batch(stream, &self.routes[&stream].link, &batch, *last, || {});
+                self.send_batch(stream, self.routes[&stream].next_link(), &batch, *last, || {});
             }
         }
     }
@@ -205,6 +238,9 @@ impl Publisher {
         due: RunTime,
         then: impl FnOnce() + 'static,
     ) {
+        if let Kind::Ordered { .. } = self.kind {
+            return self.send_in_turn(stream, due, then);
+        }
         let Some(client) = self.connection(stream, link, 1) else { return then() };
         self.send(stream, route, &client, 0, due.into(), then);
     }
@@ -215,7 +251,11 @@ impl Publisher {
         let mut tally = self.books.tally.borrow_mut();
         let failure = match &client {
             None => Failure::NotConnected,
-            Some(_) if tally.in_flight() + messages > self.in_flight_max => Failure::InFlightLimit,
+            Some(_) if tally.in_flight().saturating_add(messages) > self.in_flight_max => {
+                Failure::InFlightLimit
+            }
+            // Nothing that is unanswered tells how much one-way messages have piled up.
+            Some(client) if client.unsent_bytes() > IN_FLIGHT_BYTES_MAX => Failure::InFlightLimit,
             Some(_) => return client,
         };
         (0..messages).for_each(|_| tally.on_unsent(stream, failure, self.books.now()));
@@ -224,10 +264,10 @@ impl Publisher {
 
     /// Hands one message to its connection; `then` is called once its fate is known.
     fn send(
-        &self,
+        self: &Rc<Self>,
         stream: StreamId,
         route: &Route,
-        client: &RemotingClient,
+        client: &Rc<RemotingClient>,
         lane: u16,
         wanted: Wanted,
         then: impl FnOnce() + 'static,
@@ -239,6 +279,19 @@ impl Publisher {
         if matches!(self.kind, Kind::Oneway) {
             self.send_oneway(client, RequestCode::SEND_MESSAGE_V2, &request, body, &[stamp]);
             return then();
+        }
+        if matches!(self.kind, Kind::Transactional { .. }) {
+            let (this, over) = (self.clone(), client.clone());
+            let properties = properties.clone();
+            client.start(RequestCode::SEND_MESSAGE_V2, &request, body, self.timeout, move |result| {
+                let is_stored = this.books.on_publish_reply(&stamp, &result);
+                if let Some(half) = result.ok().filter(|_| is_stored) {
+                    let key = Properties(properties.as_bytes()).get(property::UNIQUE_KEY);
+                    this.end_transaction(&over, &stamp, &half, key.unwrap_or_default());
+                }
+                then();
+            });
+            return;
         }
         let books = self.books.clone();
         client.start(RequestCode::SEND_MESSAGE_V2, &request, body, self.timeout, move |result| {

@@ -49,7 +49,7 @@ impl ConsumerReport {
                 consumer: consumer.to_string(),
                 e2e: has_others.then(|| measured.end_to_end.clone()),
                 lag_max: measured.lag_max,
-                catch_up: if consumer.is_live() { None } else { catch_up(measured, queues) },
+                catch_up: consumer.is_late().then(|| catch_up(measured, queues)).flatten(),
                 groups: measured
                     .groups
                     .iter()

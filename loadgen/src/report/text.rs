@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::{ConsumerReport, Report};
 use crate::failure::FailuresByName;
-use crate::figures::{count, micros, per_second};
+use crate::figures::{count, latency, micros, per_second};
 use crate::gap::Gaps;
 use crate::latency::{Latency, Summary};
 use crate::stages::BrokerStages;
@@ -231,25 +231,33 @@ fn gaps(out: &mut String, gaps: &Gaps) {
 /// What the run's own figures do not say already.
 fn consumers(out: &mut String, consumers: &[ConsumerReport]) {
     for consumer in consumers {
-        let groups = &consumer.groups;
         if let Some(e2e) = consumer.e2e.as_ref().map(Latency::summary) {
-            let received: u64 = groups.iter().map(|group| group.ledger.received).sum();
-            let (p50, p99, max) = (micros(e2e.p50_us), micros(e2e.p99_us), micros(e2e.max_us));
-            let received = count(received);
-            line(out, "consumer", format_args!("{}: received {received}", consumer.consumer));
-            line(out, "", format_args!("end to end p50 {p50}, p99 {p99}, max {max} µs"));
+            let received: u64 = consumer.groups.iter().map(|group| group.ledger.received).sum();
+            let value = |value: Option<f64>| value.map_or_else(|| "n/a".to_owned(), latency);
+            line(out, "consumer", format_args!("{}", consumer.consumer));
+            line(
+                out,
+                "",
+                format_args!(
+                    "received {}, end to end p50 {}, p99 {}, max {}; at most {} messages behind in a queue",
+                    count(received),
+                    value(e2e.p50_us),
+                    value(e2e.p99_us),
+                    value(e2e.max_us),
+                    count(consumer.lag_max),
+                ),
+            );
         }
         if let Some(catch_up) = &consumer.catch_up {
             line(
                 out,
                 "catch-up",
                 format_args!(
-                    "{}{} messages in {:.1} s ({}), lag at most {} messages of a queue",
+                    "{}{} messages in {:.1} s ({})",
                     if catch_up.complete { "" } else { "not all queues: " },
                     count(catch_up.messages),
                     catch_up.seconds,
                     per_second(catch_up.per_s),
-                    count(consumer.lag_max),
                 ),
             );
         }

@@ -110,7 +110,12 @@ impl Consumer {
 
     /// Whether it reads along with the run as fast as it can, so that its latencies are the broker's.
     pub fn is_live(&self) -> bool {
-        self.from == From::End && self.join.is_zero() && self.pause.is_zero()
+        !self.is_late() && self.pause.is_zero()
+    }
+
+    /// Whether it has something to catch up with.
+    pub fn is_late(&self) -> bool {
+        self.from == From::Start || !self.join.is_zero()
     }
 
     pub fn messages(&self) -> u32 {

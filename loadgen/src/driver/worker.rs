@@ -185,11 +185,7 @@ async fn wire_consumers(plan: &WorkerPlan, wiring: &mut Wiring, from: From) -> R
     Ok(())
 }
 
-async fn open(
-    broker: &Broker,
-    options: ConnectOptions,
-    broke: &Rc<Signal>,
-) -> Result<Rc<Link>, SetupError> {
+async fn open(broker: &Broker, options: ConnectOptions, broke: &Rc<Signal>) -> Result<Rc<Link>, SetupError> {
     Link::open(broker.address, options, broke.clone()).await.map_err(|error| SetupError::BrokerUnreachable {
         name: broker.name.clone(),
         address: broker.address.to_string(),

@@ -21,6 +21,10 @@ pub const READY_MADE: &[ReadyMade] = ready_made![
     "many-topics"
     "large-messages"
     "publish-only"
+    "fan-out"
+    "catch-up"
+    "transactions"
+    "pop"
 ];
 
 pub fn find(name: &str) -> Option<&'static ReadyMade> {

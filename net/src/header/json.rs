@@ -17,7 +17,7 @@ use serde_json::value::RawValue;
 
 use super::ext::Text;
 use super::ext_writer::{HeaderWriter, VERSION};
-use super::{ExtFields, Header, HeaderError, Language};
+use super::{ExtFields, Header, HeaderError, Language, plain_json};
 
 pub(super) fn decode(bytes: &[u8]) -> Result<Header<'_>, HeaderError> {
     match std::str::from_utf8(bytes) {
@@ -28,6 +28,14 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Header<'_>, HeaderError> {
 }
 
 fn decode_text(text: &str) -> Result<Header<'_>, HeaderError> {
+    let mut header = Header::empty();
+    match plain_json::decode_into(text, &mut header) {
+        Some(()) => Ok(header),
+        None => decode_tolerantly(text),
+    }
+}
+
+pub(super) fn decode_tolerantly(text: &str) -> Result<Header<'_>, HeaderError> {
     let mut deserializer = serde_json::Deserializer::from_str(text);
     let header = deserializer.deserialize_map(HeaderVisitor)?;
     deserializer.end()?;
@@ -123,7 +131,7 @@ impl<'de> Visitor<'de> for ExtVisitor<'_, 'de> {
 }
 
 /// A value read as a text, as it stands in the frame.
-enum Scalar<'a> {
+pub(super) enum Scalar<'a> {
     Plain(&'a str),
     /// Between the quotes, escapes still in place.
     Escaped(&'a str),
@@ -141,7 +149,7 @@ fn scalar(raw: &RawValue) -> Option<Scalar<'_>> {
 }
 
 impl<'a> Scalar<'a> {
-    fn into_cow(self) -> Cow<'a, str> {
+    pub(super) fn into_cow(self) -> Cow<'a, str> {
         match self {
             Self::Plain(text) => Cow::Borrowed(text),
             Self::Escaped(text) => {
@@ -156,7 +164,7 @@ impl<'a> Scalar<'a> {
 /// Gives the inside of a JSON string piece by piece. Its escapes were checked when its token was read.
 ///
 /// Half a surrogate pair becomes `?`, which is what Java makes of it when it stores the text (`String#getBytes`).
-fn unescape(mut rest: &str, push: &mut dyn FnMut(&str)) {
+pub(super) fn unescape(mut rest: &str, push: &mut dyn FnMut(&str)) {
     while let Some(at) = rest.find('\\') {
         push(&rest[..at]);
         let mut chars = rest[at + 1..].chars();

@@ -9,6 +9,7 @@ mod ext;
 mod ext_writer;
 mod json;
 mod language;
+mod plain_json;
 #[cfg(test)]
 mod tests;
 

@@ -14,14 +14,6 @@ use apogee_loadgen::schedule::StreamId;
 use apogee_loadgen::stop::{Fault, StopFlag};
 use fake::Misdeeds;
 
-struct Unseen;
-
-impl Observer for Unseen {
-    fn on_step(&mut self, _: &str) {}
-    fn on_tick(&mut self, _: &View<'_>) {}
-    fn on_end(&mut self) {}
-}
-
 fn scenario(misdeeds: Misdeeds) -> Scenario {
     let mut scenario = Scenario { load: Load::Constant { rate: 200 }, ..Scenario::default() };
     scenario.target.namesrv = vec![fake::start(misdeeds).to_string()];
@@ -37,7 +29,7 @@ fn scenario(misdeeds: Misdeeds) -> Scenario {
 }
 
 fn report(scenario: &Scenario) -> Report {
-    run(scenario, &StopFlag::default(), &mut Unseen).unwrap()
+    apogee_loadgen::run(scenario).unwrap()
 }
 
 fn report_of(misdeeds: Misdeeds) -> Report {
@@ -52,7 +44,7 @@ fn impatient(misdeeds: Misdeeds) -> Report {
 }
 
 fn error_of(scenario: &Scenario) -> RunError {
-    run(scenario, &StopFlag::default(), &mut Unseen).expect_err("a run that cannot begin")
+    apogee_loadgen::run(scenario).expect_err("a run that cannot begin")
 }
 
 /// What `report_of` finds when all is well.

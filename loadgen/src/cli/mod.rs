@@ -62,3 +62,67 @@ impl Cli {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+    use crate::scenario::keys::KEYS;
+
+    fn help(subcommand: &str) -> String {
+        let mut command = Cli::command();
+        command.find_subcommand_mut(subcommand).expect(subcommand).render_help().to_string()
+    }
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_flag_that_a_key_has_is_in_the_help_of_all_that_take_a_scenario() {
+        for subcommand in ["run", "search", "curve"] {
+            let help = help(subcommand);
+            let named =
+                |flag: &str| help.split_whitespace().any(|word| word.trim_end_matches([',', '.']) == flag);
+            for key in KEYS.iter().filter(|key| !key.flag.is_empty()) {
+                assert!(named(key.flag), "{subcommand} --help lacks {} of {}", key.flag, key.path);
+            }
+            for flag in ["--scenario", "--set", "--constant", "--poisson", "--tls", "--json"] {
+                assert!(named(flag), "{subcommand} --help lacks {flag}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_documents_name_every_subcommand_scenario_and_key() {
+        let readme = include_str!("../../README.md");
+        for subcommand in Cli::command().get_subcommands() {
+            let name = format!("`{}`", subcommand.get_name());
+            assert!(readme.contains(&name), "README.md lacks {name}");
+        }
+        let table = crate::scenario::keys::markdown();
+        let page = include_str!("../../docs/scenario.md");
+        assert!(
+            page.contains(&table),
+            "docs/scenario.md: replace its table by `apogee-loadgen scenario keys`"
+        );
+        for name in crate::scenario::library::names() {
+            assert!(readme.contains(&format!("`{name}`")), "README.md lacks the scenario {name}");
+        }
+    }
+
+    #[test]
+    fn a_search_needs_a_bound() {
+        let parse = |line: &str| {
+            Cli::try_parse_from(["apogee-loadgen"].into_iter().chain(line.split_whitespace())).map(|_| ())
+        };
+        assert!(parse("search").is_err());
+        assert!(parse("search --below 5ms").is_err());
+        assert!(parse("search --p999-below 5ms --percentile p99").is_err());
+        for line in ["search --p999-below 5ms", "search --below 5ms --percentile p99.99 --of e2e --rate 5"] {
+            parse(line).unwrap_or_else(|error| panic!("{error}"));
+        }
+    }
+}

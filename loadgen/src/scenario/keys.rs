@@ -148,6 +148,7 @@ pub fn markdown() -> String {
     let mut out = String::from("| key | flag | values | default | |\n|---|---|---|---|---|\n");
     for Key { path, flag, expected, default, meaning } in KEYS {
         let code = |text: &str| if text.is_empty() { String::new() } else { format!("`{text}`") };
+        let expected = expected.replace('|', "\\|");
         out += &format!("| {} | {} | {expected} | {default} | {meaning} |\n", code(path), code(flag));
     }
     out

@@ -53,11 +53,10 @@ impl CurveReport {
             "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
              <meta name=\"viewport\" content=\"width=device-width\"><title>{title}</title>\
              <style>{STYLE}</style></head>\n<body><h1>{title}</h1>\n\
-             <p>{load}, {sizes}; each rate held for {hold:?} after {warmup:?} of warm-up; latency from the planned \
+             <p>{sizes}; each rate held for {hold:?} after {warmup:?} of warm-up; latency from the planned \
              send.{saturation} Hollow points are no clean answer of the broker: the table says why.</p>\n\
              {chart}\n{table}\n<h2>Scenario</h2>\n<pre>{scenario}</pre>\n<p>apogee-loadgen {version}</p>\n\
              </body></html>\n",
-            load = escape(&self.scenario.load.to_string()),
             sizes = escape(&self.scenario.messages.size.to_string()),
             hold = self.scenario.run.duration,
             warmup = self.scenario.run.warmup,

@@ -25,6 +25,7 @@
 //! watched, see [`driver::run::run`]; for rates, [`search`].
 
 pub mod assignment;
+pub mod attention;
 pub mod cli;
 pub mod clock;
 pub mod cluster;

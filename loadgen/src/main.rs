@@ -10,6 +10,8 @@ use tracing_subscriber::EnvFilter;
 const EXIT_FAULTY: u8 = 1;
 /// There is no result.
 const EXIT_ERROR: u8 = 2;
+/// The run worked, but the generator was the bottleneck: its figures say nothing of the broker.
+const EXIT_NO_VERDICT: u8 = 3;
 
 fn main() -> ExitCode {
     apogee_loadgen::driver::early_init();
@@ -19,6 +21,7 @@ fn main() -> ExitCode {
     match cli.execute() {
         Ok(Outcome::Good) => ExitCode::SUCCESS,
         Ok(Outcome::Faulty) => ExitCode::from(EXIT_FAULTY),
+        Ok(Outcome::NoVerdict) => ExitCode::from(EXIT_NO_VERDICT),
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::from(EXIT_ERROR)

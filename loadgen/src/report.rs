@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::consumers::{CatchUpReport, ConsumerReport, GroupReport};
 use self::machine::Machine;
-pub use self::scheduling::Scheduling;
+pub use self::scheduling::{Scheduling, Verdict};
 pub use self::series::{Interval, Series};
 use self::usage::Usage;
 use crate::clock::RunTime;
@@ -220,7 +220,7 @@ impl Report {
             e2e: measured.end_to_end.from_due.clone(),
             e2e_from_sent: measured.end_to_end.from_sent.clone(),
             consume_ack: measured.consume_ack.clone(),
-            scheduling: Scheduling::judge(&measured.lateness, &measured.publish.from_due),
+            scheduling: Scheduling::judge(measured, measured_for * surroundings.threads as u32),
             errors: Errors::new(&measured.publish_failures, &measured.consume_failures, measured.unsent),
             brokers: surroundings.brokers.iter().zip(brokers).map(|(name, one)| broker(name, one)).collect(),
             series: Series::new(&measured.series, scenario.run.warmup + measured_for),

@@ -159,13 +159,13 @@ fn the_intervals_show_a_stall_when_it_was() {
     let sum = |figure: fn(&Interval) -> u64| intervals.iter().map(figure).sum::<u64>();
     assert_eq!((sum(|one| one.sent), sum(|one| one.acked), sum(|one| one.received)), (2_000, 2_000, 2_000));
     assert_eq!((sum(|one| one.publish.count()), sum(|one| one.e2e.count())), (2_000, 2_000));
-    // Sending goes on; nothing is acknowledged from 400 ms to 900 ms, and then everything at once.
-    let silent = &intervals[5..9];
-    assert!(silent.iter().all(|one| one.acked == 0 && one.received == 0), "{silent:?}");
-    assert!(silent.iter().all(|one| one.sent > 0), "{silent:?}");
-    let after = &intervals[9..];
-    let longest = after.iter().filter_map(|one| one.publish.max()).max().unwrap();
-    assert!(longest >= Duration::from_millis(495) && Some(longest) == report.publish.max(), "{longest:?}");
+    // Sending goes on, nothing is acknowledged, and then everything at once. On a busy machine the broker is late to
+    // begin with its stall, so that not even its intervals are certain; that there are some is.
+    let is_silent = |one: &Interval| one.sent > 0 && one.acked == 0 && one.received == 0;
+    let silences = intervals.split(|one| !is_silent(one)).map(<[Interval]>::len);
+    assert!(silences.max() >= Some(3), "{intervals:?}");
+    let longest = intervals.iter().filter_map(|one| one.publish.max()).max();
+    assert!(longest >= Some(stall * 9 / 10) && longest == report.publish.max(), "{longest:?}");
     assert_eq!(report.brokers.len(), 1);
     assert_eq!(report.brokers[0].publish, report.publish);
     assert_eq!(report.brokers[0].e2e, report.e2e);
@@ -334,4 +334,49 @@ fn a_broker_that_moves_is_followed_and_the_gap_is_what_its_clients_felt() {
     assert!(report.faults.is_empty(), "{:?}", report.faults);
     assert_eq!((received, sent), (acked + received_unacked, received + unacked));
     assert!(acked > 500 && acked + gap.failed == 1_050, "{:?}", report.ledger);
+}
+
+/// The generator as a process of its own, which the kernel stops for a while.
+#[test]
+fn a_stall_of_the_generator_itself_is_its_own_fault_and_refuses_a_verdict() {
+    let stall = Duration::from_millis(300);
+    let json = tempfile::NamedTempFile::new().unwrap();
+    let namesrv = fake::start(Misdeeds::default()).to_string();
+    let mut generator = std::process::Command::new(env!("CARGO_BIN_EXE_apogee-loadgen"))
+        .args(["run", "--namesrv", &namesrv, "--rate", "500", "--threads", "1"])
+        .args(["--duration", "4s", "--warmup", "100ms", "--send-timeout", "20s", "--drain-timeout", "30s"])
+        .arg("--json")
+        .arg(json.path())
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let signal = |signal| {
+        // SAFETY: a signal to a child that has not been waited for: its id is still its own.
+        assert_eq!(unsafe { libc::kill(generator.id() as i32, signal) }, 0);
+    };
+    pause(Duration::from_millis(2_500));
+    signal(libc::SIGSTOP);
+    pause(stall);
+    signal(libc::SIGCONT);
+    let mut text = String::new();
+    std::io::Read::read_to_string(generator.stdout.as_mut().unwrap(), &mut text).unwrap();
+    assert_eq!(generator.wait().unwrap().code(), Some(3), "{text}");
+    assert!(text.contains("NO VERDICT"), "{text}");
+
+    let report: Report = serde_json::from_reader(std::fs::File::open(json.path()).unwrap()).unwrap();
+    let scheduling = &report.scheduling;
+    assert!(scheduling.verdict.generator_was_the_bottleneck);
+    for (what, latency) in [("lateness", &scheduling.lateness), ("gaps", &scheduling.gaps)] {
+        let longest = latency.max().unwrap();
+        // The kernel need not stop a thread at once that waits for its CPU.
+        assert!(longest >= stall / 2, "{what} {longest:?}");
+    }
+    assert_eq!(scheduling.threads.len(), 1);
+    assert!(report.ledger.acked == report.ledger.sent && report.ledger.lost == 0, "{:?}", report.ledger);
+}
+
+#[expect(clippy::disallowed_methods, reason = "the test only waits")]
+fn pause(length: Duration) {
+    std::thread::sleep(length);
 }

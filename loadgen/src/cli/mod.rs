@@ -46,6 +46,8 @@ enum Command {
 pub enum Outcome {
     Good,
     Faulty,
+    /// No message went astray, but the generator's own error is not small against what it reports.
+    NoVerdict,
 }
 
 impl Cli {

@@ -40,6 +40,11 @@ impl RunArgs {
         print!("{}", report.text());
         json.write_json(&report)?;
         self.formats.write(&report)?;
-        Ok(if report.faults.is_empty() { Outcome::Good } else { Outcome::Faulty })
+        let no_verdict = report.scheduling.verdict.generator_was_the_bottleneck;
+        Ok(match report.faults.is_empty() {
+            false => Outcome::Faulty,
+            true if no_verdict => Outcome::NoVerdict,
+            true => Outcome::Good,
+        })
     }
 }

@@ -1,10 +1,12 @@
 //! glommio executors: how they are started and kept awake.
 
 use std::future::Future;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use apogee_net::io::{Driver, DriverConfig, Nudge};
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
+
+use crate::attention::ThreadUse;
 
 /// How long an executor with a CPU of its own looks for events before it sleeps. Waking from sleep costs tens of
 /// microseconds on a virtual machine, which would count as the broker's latency.
@@ -80,6 +82,42 @@ pub fn allowed_cpus() -> Vec<usize> {
     assert_eq!(result, 0, "sched_getaffinity: {}", std::io::Error::last_os_error());
     // SAFETY: reads one bit of `set`; CPU_SETSIZE is the number of bits.
     (0..libc::CPU_SETSIZE as usize).filter(|cpu| unsafe { libc::CPU_ISSET(*cpu, &set) }).collect()
+}
+
+/// What the kernel has given to the calling thread until now.
+#[derive(Clone, Copy)]
+pub(super) struct ThreadClock {
+    at: Instant,
+    cpu: Duration,
+    preempted: u64,
+}
+
+impl ThreadClock {
+    pub(super) fn now() -> ThreadClock {
+        // SAFETY: an all-zero record is valid; it holds numbers only.
+        let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+        // SAFETY: `usage` lives through the call.
+        let result = unsafe { libc::getrusage(libc::RUSAGE_THREAD, &mut usage) };
+        assert_eq!(result, 0, "getrusage: {}", std::io::Error::last_os_error());
+        let time = |time: libc::timeval| {
+            Duration::from_secs(time.tv_sec as u64) + Duration::from_micros(time.tv_usec as u64)
+        };
+        ThreadClock {
+            at: Instant::now(),
+            cpu: time(usage.ru_utime) + time(usage.ru_stime),
+            preempted: usage.ru_nivcsw as u64,
+        }
+    }
+
+    /// Between this reading and now, on the same thread.
+    pub(super) fn used(&self) -> ThreadUse {
+        let now = ThreadClock::now();
+        ThreadUse {
+            wall_s: now.at.duration_since(self.at).as_secs_f64(),
+            cpu_s: now.cpu.saturating_sub(self.cpu).as_secs_f64(),
+            preempted: now.preempted.saturating_sub(self.preempted),
+        }
+    }
 }
 
 /// Binds the calling thread to one CPU.

@@ -17,6 +17,7 @@ use super::books::Books;
 use super::consume::{QUIET, Queue, Reader, Subscription};
 use super::link::{Access, Link, RETRY_PAUSE};
 use super::produce::{self, Answerer, Identity, Publisher, PublisherParts, Route};
+use super::runtime::ThreadClock;
 use super::setup::{Broker, SetupError};
 use super::watch::RouteWatch;
 use crate::assignment::{self, QueueTarget};
@@ -251,9 +252,11 @@ async fn run(plan: WorkerPlan, mut wiring: Wiring, clock: RunClock) -> Measureme
     background.extend(identities.into_iter().map(keep_known));
 
     let publisher = publisher(&plan, &wiring);
+    let before = ThreadClock::now();
     if let Some(publisher) = &publisher {
-        publish(&plan, &wiring.lanes, publisher).await;
+        publish(&plan, &wiring, publisher).await;
     }
+    let used = before.used();
     let asked_late = matches!(scenario.messages.kind, Kind::Transactional { check: 1.., .. });
     let question_wait = if asked_late { QUESTION_WAIT } else { Duration::ZERO };
     let patience = scenario.run.drain + scenario.messages.kind.delay() + question_wait;
@@ -266,7 +269,9 @@ async fn run(plan: WorkerPlan, mut wiring: Wiring, clock: RunClock) -> Measureme
     let is_behind = |reader: &&Reader| reader.is_behind() != Some(false);
     let behind: FxHashSet<(usize, StreamId)> =
         wiring.readers.iter().filter(is_behind).map(|reader| (reader.group(), reader.stream())).collect();
-    books.tally.borrow_mut().finish(|group, stream| behind.contains(&(group, stream)))
+    let mut measured = books.tally.borrow_mut().finish(|group, stream| behind.contains(&(group, stream)));
+    measured.threads.push(used);
+    measured
 }
 
 fn route_watch(plan: &WorkerPlan, wiring: &Wiring) -> RouteWatch {
@@ -281,7 +286,7 @@ fn route_watch(plan: &WorkerPlan, wiring: &Wiring) -> RouteWatch {
     }
 }
 
-async fn publish(plan: &WorkerPlan, lanes: &[(Rc<Link>, Vec<StreamId>)], publisher: &Rc<Publisher>) {
+async fn publish(plan: &WorkerPlan, wiring: &Wiring, publisher: &Rc<Publisher>) {
     let scenario = &plan.scenario;
     if let Some(schedule) = &plan.schedule {
         let streams: Vec<_> = plan.targets.iter().map(|target| target.stream).collect();
@@ -289,16 +294,28 @@ async fn publish(plan: &WorkerPlan, lanes: &[(Rc<Link>, Vec<StreamId>)], publish
     }
     if let Load::Closed { depth } = scenario.load {
         let end = RunTime::after_start(scenario.length());
-        let messages_max = MESSAGES_MAX / (lanes.len() * plan.threads) as u64;
+        let messages_max = MESSAGES_MAX / (wiring.lanes.len() * plan.threads) as u64;
         let requests_max = messages_max / u64::from(scenario.messages.batch);
         let lane = |(link, streams): &(Rc<Link>, Vec<StreamId>)| {
             let closed = ClosedLoop::new(streams, depth, end, requests_max);
             glommio::spawn_local(publisher.clone().keep_in_flight(closed, link.clone(), plan.stop.clone()))
         };
-        let lanes: Vec<Task<()>> = lanes.iter().map(lane).collect();
+        let _pulse = glommio::spawn_local(pulse(wiring.books.clone()));
+        let lanes: Vec<Task<()>> = wiring.lanes.iter().map(lane).collect();
         for lane in lanes {
             lane.await;
         }
+    }
+}
+
+/// How often a thread that only reacts looks whether it still would.
+const PULSE: Duration = Duration::from_millis(1);
+
+/// A closed loop has no plan by which a stall of the generator would show; this shows it.
+async fn pulse(books: Rc<Books>) {
+    loop {
+        books.tally.borrow_mut().on_look(books.now(), PULSE);
+        glommio::timer::sleep(PULSE).await;
     }
 }
 

@@ -97,6 +97,19 @@ fn percentiles_without_enough_samples_are_null_and_read_na() {
 }
 
 #[test]
+fn figures_that_tell_of_the_generator_are_marked_and_the_verdict_refused() {
+    let mut measured = measured();
+    measured.lateness = rising(10_000);
+    let report = Report::new(&scenario(), &surroundings(), &measured, Duration::from_secs(2), false);
+    let text = report.text();
+    let line = |start: &str| text.lines().find(|line| line.starts_with(start)).unwrap().to_owned();
+    assert!(line("publish").contains("5,001*   9,003*   9,904*   9,994*      n/a  10,000*"), "{text}");
+    assert!(!line("generator's lateness").contains('*'), "{text}");
+    assert_eq!(line("NO VERDICT"), "NO VERDICT  the generator was the bottleneck");
+    assert!(report.scheduling.verdict.generator_was_the_bottleneck);
+}
+
+#[test]
 fn a_report_that_was_written_can_be_read_again() {
     let report = report();
     let json = serde_json::to_string(&report).unwrap();

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{ConsumerReport, Report};
+use super::{ConsumerReport, Report, Verdict};
 use crate::failure::FailuresByName;
 use crate::figures::{count, latency, micros, per_second};
 use crate::gap::Gaps;
@@ -24,7 +24,7 @@ const COLUMNS: [Column; 7] = [
 /// Needs a million samples; shown only where there are some.
 const FIVE_NINES: Column = ("p99.999", |summary| summary.p99999_us);
 const LABEL_CHARS: usize = 20;
-const COLUMN_CHARS: usize = 8;
+const COLUMN_CHARS: usize = 9;
 const SAMPLES_CHARS: usize = 11;
 
 pub(super) fn render(report: &Report) -> String {
@@ -88,15 +88,22 @@ fn latencies(out: &mut String, report: &Report) {
     // A closed loop has no plan: a message is due when it is sent.
     let is_planned = report.configuration.scenario.load.is_open();
     let consume = report.configuration.consume;
-    let rows: [(&str, &Latency, bool); 6] = [
+    let rows: [(&str, &Latency, bool); 5] = [
         ("publish", &report.publish, true),
         ("  from actual send", &report.publish_from_sent, is_planned),
         ("end to end", &report.e2e, consume),
         ("  from actual send", &report.e2e_from_sent, consume && is_planned),
         ("consumer's ack", &report.consume_ack, report.consume_ack.count() > 0),
-        ("generator's lateness", &report.scheduling.lateness, is_planned),
     ];
-    table(out, "latency, µs", rows.into_iter().filter(|row| row.2).map(|row| (row.0, row.1)));
+    let verdict = &report.scheduling.verdict;
+    let broker = rows.into_iter().filter(|row| row.2).map(|row| (row.0, row.1.summary(), Some(verdict)));
+    let scheduling = &report.scheduling;
+    let lateness = is_planned.then(|| ("generator's lateness", scheduling.lateness.summary(), None));
+    let noticing = ("replies noticed late", scheduling.noticing, None);
+    table(out, "latency, µs", broker.chain(lateness).chain([noticing]));
+    if verdict.generator_was_the_bottleneck {
+        line(out, "NO VERDICT", format_args!("the generator was the bottleneck"));
+    }
     if let Some(warning) = &report.scheduling.warning {
         for (at, part) in warning.split_inclusive(". ").enumerate() {
             line(out, if at == 0 { "note" } else { "" }, format_args!("{}", part.trim_end()));
@@ -104,9 +111,14 @@ fn latencies(out: &mut String, report: &Report) {
     }
 }
 
-fn table<'a>(out: &mut String, title: &str, rows: impl Iterator<Item = (&'a str, &'a Latency)>) {
-    let rows: Vec<_> = rows.map(|(label, latency)| (label, latency.summary())).collect();
-    let has_five_nines = rows.iter().any(|(_, summary)| summary.p99999_us.is_some());
+/// Rows of a label and its figures; those that the verdict, where one is given, taints get a mark.
+fn table<'a>(
+    out: &mut String,
+    title: &str,
+    rows: impl Iterator<Item = (&'a str, Summary, Option<&'a Verdict>)>,
+) {
+    let rows: Vec<_> = rows.collect();
+    let has_five_nines = rows.iter().any(|(_, summary, _)| summary.p99999_us.is_some());
     let columns: Vec<_> = COLUMNS.into_iter().filter(|one| has_five_nines || one.0 != FIVE_NINES.0).collect();
 
     let _ = write!(out, "{title:<LABEL_CHARS$}");
@@ -114,10 +126,13 @@ fn table<'a>(out: &mut String, title: &str, rows: impl Iterator<Item = (&'a str,
         let _ = write!(out, "{column:>COLUMN_CHARS$}");
     }
     let _ = writeln!(out, "{:>SAMPLES_CHARS$}", "samples");
-    for (label, summary) in &rows {
+    for (label, summary, verdict) in &rows {
         let _ = write!(out, "{label:<LABEL_CHARS$}");
-        for (_, value) in &columns {
-            let _ = write!(out, "{:>COLUMN_CHARS$}", micros(value(summary)));
+        for (column, value) in &columns {
+            let value = value(summary);
+            let is_tainted = value.is_some() && verdict.is_some_and(|verdict| verdict.taints(column));
+            let mark = if is_tainted { "*" } else { "" };
+            let _ = write!(out, "{:>COLUMN_CHARS$}", micros(value) + mark);
         }
         let _ = writeln!(out, "{:>SAMPLES_CHARS$}", count(summary.count));
     }
@@ -127,7 +142,7 @@ fn table<'a>(out: &mut String, title: &str, rows: impl Iterator<Item = (&'a str,
 fn broker_stages(out: &mut String, stages: &BrokerStages) {
     let restarted = if stages.since_restart { ", since it was started anew" } else { "" };
     let _ = writeln!(out, "\ninside {}{restarted}", stages.broker);
-    table(out, "stage, µs", stages.times.iter().map(|stage| (&*stage.name, &stage.latency)));
+    table(out, "stage, µs", stages.times.iter().map(|stage| (&*stage.name, stage.latency.summary(), None)));
     for size in &stages.sizes {
         let median = size.p50.map(|p50| format!(", half of them up to {}", count(p50))).unwrap_or_default();
         let _ = writeln!(

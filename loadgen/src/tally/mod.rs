@@ -12,6 +12,7 @@ mod consumers;
 mod recorder;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustc_hash::FxHashMap;
 
@@ -236,6 +237,11 @@ impl Tally {
         self.consumers[self.content.groups()[group].consumer].catch_up.add(&catch_up);
     }
 
+    /// The thread looks for replies, and sleeps for `asleep` if there are none.
+    pub fn on_look(&mut self, now: RunTime, asleep: Duration) {
+        self.recorder.on_look(now, asleep);
+    }
+
     /// Messages handed to connections whose fate is open.
     pub fn in_flight(&self) -> u32 {
         self.in_flight
@@ -303,8 +309,6 @@ fn times(stamp: &Stamp) -> Times {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::latency::Latency;
     use crate::payload::{PayloadWriter, RunId};

@@ -3,8 +3,10 @@
 //! Fed by the [`Tally`](super::Tally), which knows the messages; here only times, brokers and failures count.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::consumers::{self, ConsumerMeasurements};
+use crate::attention::{Attention, ThreadUse};
 use crate::clock::RunTime;
 use crate::failure::{Failure, Failures};
 use crate::gap::Silences;
@@ -83,6 +85,10 @@ pub struct Measurements {
     pub consume_ack: Latency,
     /// How late messages left, against the plan.
     pub lateness: Latency,
+    /// Times between two looks for replies while sending.
+    pub gaps: Latency,
+    /// One for each thread.
+    pub threads: Vec<ThreadUse>,
     /// Failures of messages, warm-up included.
     pub publish_failures: Failures,
     /// Failures of pulls and of consumers' acknowledgements.
@@ -110,6 +116,8 @@ impl Measurements {
         self.end_to_end.merge(&other.end_to_end);
         self.consume_ack.merge(&other.consume_ack);
         self.lateness.merge(&other.lateness);
+        self.gaps.merge(&other.gaps);
+        self.threads.extend(&other.threads);
         self.publish_failures.merge(&other.publish_failures);
         self.consume_failures.merge(&other.consume_failures);
         self.unsent += other.unsent;
@@ -134,13 +142,14 @@ pub struct Recorder {
     window: Window,
     measured: Measurements,
     series: SeriesWriter,
+    attention: Attention,
     live: Arc<Live>,
 }
 
 impl Recorder {
     pub fn new(window: Window, live: Arc<Live>) -> Recorder {
         let series = SeriesWriter::new(live.intervals.interval());
-        Recorder { window, measured: Measurements::default(), series, live }
+        Recorder { window, measured: Measurements::default(), series, attention: Attention::default(), live }
     }
 
     /// Makes room for what this broker does, so that the first message does not have to wait for it.
@@ -224,6 +233,11 @@ impl Recorder {
         self.live.failed.increment();
     }
 
+    /// The thread looks for replies, and sleeps for `asleep` if there are none.
+    pub fn on_look(&mut self, now: RunTime, asleep: Duration) {
+        self.attention.on_look(now, asleep, self.window.contains(now));
+    }
+
     pub fn set_in_flight(&mut self, messages: u32) {
         self.live.in_flight.set(u64::from(messages));
     }
@@ -240,6 +254,7 @@ impl Recorder {
             measured.publish.from_due.merge(&broker.publish);
             measured.end_to_end.from_due.merge(&broker.end_to_end);
         }
+        measured.gaps = self.attention.take();
         measured.series = self.series.finish(&self.live.intervals);
         measured
     }

@@ -138,15 +138,22 @@ impl Publisher {
     pub(super) async fn follow(self: &Rc<Self>, mut pacer: Pacer, stop: &StopFlag) {
         glommio::timer::sleep(self.books.until_start()).await;
         while !stop.is_set() {
-            match pacer.next(self.books.now()) {
+            let now = self.books.now();
+            match pacer.next(now) {
                 Pace::Send(planned) => self.send_planned(planned.stream, planned.due),
-                Pace::Sleep(wait) => glommio::timer::sleep(wait.min(LOOK_UP)).await,
-                Pace::Turn | Pace::Approach => glommio::timer::sleep(TURN).await,
+                Pace::Sleep(wait) => self.look(now, wait.min(LOOK_UP)).await,
+                Pace::Turn | Pace::Approach => self.look(now, TURN).await,
                 Pace::Spin => std::hint::spin_loop(),
                 Pace::Finished => break,
             }
         }
         self.send_unfilled();
+    }
+
+    /// Lets the executor look for replies; it comes back after `asleep`.
+    async fn look(&self, now: RunTime, asleep: Duration) {
+        self.books.tally.borrow_mut().on_look(now, asleep);
+        glommio::timer::sleep(asleep).await;
     }
 
     /// Keeps the loop's depth in flight over one link, to which all its streams go.

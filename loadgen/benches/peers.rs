@@ -11,6 +11,7 @@ use clap::Parser;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 fn main() -> ExitCode {
+    apogee_loadgen::driver::early_init();
     let options = Options::parse();
     if !options.bench {
         // `cargo test --benches` starts it too.

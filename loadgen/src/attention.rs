@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::RunTime;
 use crate::latency::{Latency, Summary, enough_samples, micros};
+use crate::pace::APPROACH;
 
 /// Times from one look for replies to the next.
 #[derive(Clone, Debug, Default)]
@@ -30,7 +31,9 @@ impl Attention {
         if let Some((looked, asleep)) = self.last.replace((now, asleep))
             && is_measured
         {
-            self.gaps.record(now.since(looked + asleep));
+            let late = now.since(looked + asleep);
+            // A timer is late by as much, and a reply would have ended the sleep.
+            self.gaps.record(if asleep > APPROACH { late.saturating_sub(APPROACH) } else { late });
         }
     }
 

@@ -242,6 +242,8 @@ impl Observer for Terminal {
         }
         // Nothing is left to clear if the terminal went away meanwhile.
         let _ = self.bars.clear();
+        // A search goes on with another run: finished bars are not drawn again.
+        *self = Terminal::new();
     }
 }
 

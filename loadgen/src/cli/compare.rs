@@ -8,7 +8,7 @@ use super::flags::ScenarioArgs;
 use super::formats::read_report;
 use super::output::{Output, stop_on_ctrl_c};
 use crate::compare::{self, Comparison, ROUNDS_MIN, Run, Side, Turn};
-use crate::driver::run;
+use crate::driver::run::{self, RunError};
 use crate::progress;
 use crate::report::Report;
 use crate::scenario::Scenario;
@@ -93,8 +93,10 @@ impl CompareArgs {
             );
             let mut scenario: Scenario = scenario.clone();
             scenario.target.namesrv.clone_from(namesrv);
-            let report = run::run(&scenario, &stop, &mut *progress::for_stderr())
-                .with_context(|| format!("{}, run {number}", side.name))?;
+            let report = match run::run(&scenario, &stop, &mut *progress::for_stderr()) {
+                Err(RunError::Interrupted) if number > 1 => break,
+                result => result.with_context(|| format!("{}, run {number}", side.name))?,
+            };
             if let Some(folder) = &self.save {
                 save(&folder.join(format!("{letter}{number}.json")), &report)?;
             }

@@ -44,6 +44,7 @@ impl CurveArgs {
         if !(1..=POINTS_MAX).contains(&self.points) || self.rates.len() > POINTS_MAX {
             bail!("a curve has 1 to {POINTS_MAX} points");
         }
+        self.scenario.refuse_rate("a curve runs several (--rates, --points)")?;
         let scenario = self.scenario.resolve()?;
         let stop = stop_on_ctrl_c()?;
         let (mut observer, mut line) = (progress::on_terminal(), |line: &str| eprintln!("{line}"));

@@ -210,6 +210,14 @@ impl ShapeArgs {
 }
 
 impl ScenarioArgs {
+    /// For commands that choose the rate themselves: a flag that does nothing is refused.
+    pub(super) fn refuse_rate(&self, instead: &str) -> anyhow::Result<()> {
+        match self.rate {
+            Some(_) => bail!("--rate cannot be given: {instead}"),
+            None => Ok(()),
+        }
+    }
+
     /// The scenario that is meant, checked.
     pub(super) fn resolve(self) -> anyhow::Result<Scenario> {
         self.resolve_on(&driver::allowed_cpus())

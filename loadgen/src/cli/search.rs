@@ -69,6 +69,7 @@ impl SearchArgs {
             attempts: self.attempts,
             rounds: self.rounds,
         };
+        self.scenario.refuse_rate("a search chooses its rates (--from, --to)")?;
         let scenario = self.scenario.resolve()?;
         eprintln!(
             "highest rate with {bound}, each held for {:?} or longer (Ctrl-C ends it early)",

@@ -144,7 +144,8 @@ impl Comparison {
         let measure = |&(name, unit, wanted, figure): &(&'static str, &'static str, Wanted, Figure)| {
             let figures = |reports: &[Report]| reports.iter().filter_map(figure).collect::<Vec<f64>>();
             let (a, b) = (figures(&a_sound), figures(&b_sound));
-            let ratio = stats::ratio(&a, &b);
+            let enough = a.len().min(b.len()) >= ROUNDS_MIN;
+            let ratio = enough.then(|| stats::ratio(&a, &b)).flatten();
             let verdict = Verdict::of(ratio.as_ref(), wanted);
             let (a_median, b_median) = (median_of(&a), median_of(&b));
             Measure { name, unit, wanted, a, b, a_median, b_median, ratio, verdict }
@@ -207,7 +208,7 @@ fn no_evidence(report: &Report) -> Option<String> {
     if report.interrupted {
         return Some("ended early by the user".to_owned());
     }
-    report.scheduling.warning.clone()
+    report.scheduling.objection()
 }
 
 /// The brokers and the load of a side's first run, in words.
@@ -224,6 +225,12 @@ fn cautions(a: &Side, b: &Side, runs_min: usize) -> Vec<String> {
             "{runs_min} sound runs on one side; with fewer than {ROUNDS_MIN} on each no verdict is possible"
         ));
     }
+    for side in [a, b] {
+        let failed: u64 = side.runs.iter().map(|run| run.report.errors.total).sum();
+        if failed > 0 {
+            cautions.push(format!("{}: {failed} errors, which no distribution has", side.name));
+        }
+    }
     let runs = || a.runs.iter().chain(&b.runs).map(|run| &run.report);
     let mut differs = |what: &str, figure: fn(&Report) -> String| {
         let mut seen: Vec<String> = runs().map(figure).collect();
@@ -235,6 +242,8 @@ fn cautions(a: &Side, b: &Side, runs_min: usize) -> Vec<String> {
     };
     differs("load", |report| report.configuration.load.clone());
     differs("sizes of messages", |report| report.configuration.sizes.clone());
+    differs("messages", |report| format!("{:?}", report.configuration.scenario.messages));
+    differs("connections", |report| report.configuration.connections.to_string());
     differs("queues", |report| report.configuration.queues.to_string());
     differs("length", |report| format!("{:?}", report.configuration.duration));
     differs("machine", |report| {

@@ -69,7 +69,9 @@ fn three_runs_are_no_verdict_and_say_so() {
 #[test]
 fn runs_that_are_no_evidence_are_left_out_with_a_sentence() {
     let (mut a, b) = (side("a", &[100; 5]), side("b", &[400; 5]));
+    a.runs[0].report.scheduling.warning = Some("one message, the slowest, was the generator's".to_owned());
     a.runs[1].report.scheduling.warning = Some("the generator itself was late".to_owned());
+    a.runs[1].report.scheduling.verdict.generator_was_the_bottleneck = true;
     a.runs[2].report.faults = vec!["3 acknowledged messages were not received".to_owned()];
     let comparison = Comparison::of(&a, &b);
     assert_eq!((comparison.a.runs, comparison.b.runs), (3, 5));

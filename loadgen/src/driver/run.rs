@@ -218,8 +218,11 @@ impl Team {
     fn await_ready(&mut self) -> Result<usize, SetupError> {
         let mut connections = 0;
         for _ in 0..self.members.len() {
-            // A thread that died says nothing; `join` reports it.
-            let Ok(ready) = self.ready.recv() else { break };
+            let Ok(ready) = self.ready.recv() else {
+                // A thread that died says nothing; `join` reports it, and the others do not begin.
+                self.starts.clear();
+                break;
+            };
             connections += ready?;
         }
         Ok(connections)
@@ -269,9 +272,9 @@ impl Team {
     }
 
     fn join(self) -> Result<Measurements, RunError> {
+        let ended: Result<Vec<_>, _> = self.members.into_iter().map(ExecutorJoinHandle::join).collect();
         let mut sum = Measurements::default();
-        for member in self.members {
-            let measured = member.join().map_err(|error| RunError::Thread(error.to_string()))?;
+        for measured in ended.map_err(|error| RunError::Thread(error.to_string()))? {
             sum.merge(&measured.ok_or_else(|| RunError::Thread("it was not started".to_owned()))?);
         }
         Ok(sum)

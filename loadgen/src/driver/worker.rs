@@ -82,11 +82,13 @@ const QUESTION_WAIT: Duration = Duration::from_secs(75);
 pub(super) async fn work(plan: WorkerPlan, handshake: Handshake) -> Option<Measurements> {
     let wired = wire(&plan).await;
     let report = wired.as_ref().map(|wiring| wiring.lanes.len()).map_err(SetupError::clone);
-    // The other side is gone only if it has called the run off.
-    handshake.ready.send(report).ok()?;
+    let Handshake { ready, start } = handshake;
+    // The other side is gone only if it has called the run off. It waits until all have spoken or are gone.
+    ready.send(report).ok()?;
+    drop(ready);
     let wiring = wired.ok()?;
     // Blocks this executor on purpose: until every thread is ready there is nothing for it to do.
-    let start = handshake.start.recv().ok()?;
+    let start = start.recv().ok()?;
     Some(run(plan, wiring, RunClock::starting_at(start)).await)
 }
 
@@ -255,6 +257,9 @@ async fn run(plan: WorkerPlan, mut wiring: Wiring, clock: RunClock) -> Measureme
     let before = ThreadClock::now();
     if let Some(publisher) = &publisher {
         publish(&plan, &wiring, publisher).await;
+    }
+    if plan.stop.is_set() {
+        books.tally.borrow_mut().cut(books.now());
     }
     let used = before.used();
     let asked_late = matches!(scenario.messages.kind, Kind::Transactional { check: 1.., .. });

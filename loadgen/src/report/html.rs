@@ -85,7 +85,18 @@ fn verdict(report: &Report) -> (Level, String, Vec<String>) {
         let reasons = report.faults.iter().cloned().chain(doubts).chain(notes);
         return (Level::Bad, "The broker broke its word, or gave none.".to_owned(), reasons.collect());
     }
+    if report.scheduling.verdict.generator_was_the_bottleneck {
+        let reasons = doubts.into_iter().chain(notes);
+        return (
+            Level::Doubtful,
+            "No verdict: the generator was the bottleneck.".to_owned(),
+            reasons.collect(),
+        );
+    }
     let kept = match report.configuration.consume {
+        true if report.ledger.unread > 0 => {
+            "What was read came back once and unharmed; slow groups have not read all"
+        }
         true => "Every acknowledged message came back, once and unharmed",
         false => "Messages were acknowledged; nothing was received, so nothing is known of losses",
     };

@@ -63,10 +63,19 @@ const COLUMNS: [Column; 7] = [
 const MAX: &str = "max";
 
 impl Scheduling {
-    /// `sending` is how long the threads sent in the measured part, added up.
+    /// Why there is no verdict on the broker, if so. A tainted maximum alone is no reason.
+    pub fn objection(&self) -> Option<String> {
+        self.warning.clone().filter(|_| self.verdict.generator_was_the_bottleneck)
+    }
+
+    /// Against the publish latency; of messages that nobody acknowledges, against that to their receipt. `sending` is how long the threads sent in the measured part, added up.
     pub fn judge(measured: &Measurements, sending: Duration) -> Scheduling {
-        let noticing = attention::noticing(&measured.gaps, sending, measured.publish.from_due.count());
-        let tainted = taint(&measured.lateness.summary(), &noticing, &measured.publish.from_due.summary());
+        let (felt, name) = match measured.publish.from_due.count() {
+            0 => (&measured.end_to_end.from_due, "end to end"),
+            _ => (&measured.publish.from_due, "publish"),
+        };
+        let noticing = attention::noticing(&measured.gaps, sending, felt.count());
+        let tainted = taint(&measured.lateness.summary(), &noticing, &felt.summary());
         let preempted: u64 = measured.threads.iter().map(|thread| thread.preempted).sum();
         Scheduling {
             lateness: measured.lateness.clone(),
@@ -77,7 +86,7 @@ impl Scheduling {
                 generator_was_the_bottleneck: tainted.as_ref().is_some_and(|tainted| tainted.from != MAX),
                 tainted_from: tainted.as_ref().map(|tainted| tainted.from.to_owned()),
             },
-            warning: tainted.map(|tainted| tainted.warning(preempted)),
+            warning: tainted.map(|tainted| tainted.warning(name, preempted)),
         }
     }
 }
@@ -91,10 +100,10 @@ struct Tainted {
 }
 
 impl Tainted {
-    fn warning(&self, preempted: u64) -> String {
+    fn warning(&self, name: &str, preempted: u64) -> String {
         let Tainted { from, what, error_us, reported_us } = self;
         let mut warning = format!(
-            "the generator itself {what}: {from} {}, {:.0} % of the publish {from}.",
+            "the generator itself {what}: {from} {}, {:.0} % of the {name} {from}.",
             figures::latency(*error_us),
             error_us / reported_us * 100.0
         );
@@ -175,6 +184,15 @@ mod tests {
         assert_eq!(verdict(2_400), Verdict::default());
         let tainted = Verdict { generator_was_the_bottleneck: false, tainted_from: Some("max".to_owned()) };
         assert_eq!(verdict(2_600), tainted);
+    }
+
+    #[test]
+    fn what_nobody_acknowledges_is_judged_by_its_receipt() {
+        let mut measured = Measurements { lateness: latency(10_000, 90, 90), ..Measurements::default() };
+        measured.end_to_end.from_due = latency(10_000, 200, 5_000);
+        let scheduling = Scheduling::judge(&measured, Duration::ZERO);
+        assert_eq!(scheduling.objection(), scheduling.warning);
+        assert!(scheduling.warning.unwrap().contains("45 % of the end to end p50"));
     }
 
     #[test]

@@ -2,6 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+/// Time between two samples, until they become too many.
+const PERIOD_S: f64 = 1.0;
+
 /// The generator, and the broker where it runs on the same machine and may be looked at.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -44,14 +47,17 @@ impl ProcessUsage {
         pairs.map(share).collect()
     }
 
-    /// CPU seconds that were used between the samples nearest to two moments; `None` if these are the same sample.
+    /// CPU seconds that were used between two moments, at the rate of the samples nearest to them; `None` if these are
+    /// the same sample. Sampling ends with the run: up to a period of it lies behind the last sample.
     pub fn cpu_seconds(&self, from_s: f64, to_s: f64) -> Option<f64> {
         let nearest = |at: f64| {
             let distance = |sample: &&UsageSample| (sample.at_s - at).abs();
             self.samples.iter().min_by(|a, b| distance(a).total_cmp(&distance(b)))
         };
         let (from, to) = (nearest(from_s)?, nearest(to_s)?);
-        (to.at_s > from.at_s).then_some(to.cpu_s - from.cpu_s)
+        let end_s = to_s.min(self.samples.last()?.at_s + PERIOD_S);
+        (to.at_s > from.at_s)
+            .then(|| (to.cpu_s - from.cpu_s) / (to.at_s - from.at_s) * (end_s - from_s).max(0.0))
     }
 
     /// Most memory that was resident.
@@ -69,7 +75,7 @@ pub struct Cadence {
 
 impl Default for Cadence {
     fn default() -> Cadence {
-        Cadence { period_s: 1.0, due_s: 0.0 }
+        Cadence { period_s: PERIOD_S, due_s: 0.0 }
     }
 }
 
@@ -115,7 +121,7 @@ mod tests {
     fn shares_are_those_between_two_samples() {
         let process = process(&[(0.0, 100.0, 40.0), (1.0, 100.5, 60.0), (3.0, 104.5, 50.0)]);
         assert_eq!(process.cpu_percent(), [(0.5, 50.0), (2.0, 200.0)]);
-        assert_eq!(process.cpu_seconds(0.9, 9.0), Some(4.0));
+        assert_eq!(process.cpu_seconds(1.0, 9.0), Some(6.0));
         assert_eq!(process.cpu_seconds(0.9, 1.1), None);
         assert_eq!(process.resident_mib_max(), Some(60.0));
         assert_eq!(ProcessUsage::default().cpu_seconds(0.0, 1.0), None);

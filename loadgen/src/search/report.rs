@@ -87,13 +87,14 @@ impl SearchReport {
                     per_second(failed as f64)
                 );
             }
-            (_, _) => {
+            (_, _) if found.finished => {
                 let _ = writeln!(
                     out,
                     "nothing failed up to {}: the limit of the search, not of the broker",
                     per_second(self.plan.highest as f64)
                 );
             }
+            (_, _) => {}
         }
         if !found.finished {
             let why = if self.interrupted { "it was interrupted" } else { "its rounds were used up" };

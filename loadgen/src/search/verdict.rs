@@ -27,8 +27,10 @@ pub struct Measured {
     pub latency: Summary,
     /// From the actual send.
     pub from_sent: Summary,
-    /// Of the generator.
+    /// Of the generator's sends.
     pub lateness: Summary,
+    /// How late the generator noticed replies.
+    pub noticing: Summary,
     /// Failed messages and pulls.
     pub errors: u64,
     /// Planned and never sent; also among `errors`.
@@ -51,10 +53,11 @@ impl Measured {
             latency: latency.summary(),
             from_sent: from_sent.summary(),
             lateness: report.scheduling.lateness.summary(),
+            noticing: report.scheduling.noticing,
             errors: report.errors.total,
             unsent: report.errors.unsent,
             faults: report.faults.clone(),
-            generator: report.scheduling.warning.clone(),
+            generator: report.scheduling.objection(),
         }
     }
 
@@ -139,6 +142,7 @@ fn is_the_generators(measured: &Measured, bound: &Bound) -> bool {
     else {
         return false;
     };
+    let late = late.max(at(&measured.noticing).unwrap_or(0.0));
     let below_us = bound.below_us();
     let holds_from_sent = latency > below_us && from_sent <= below_us && measured.errors == 0;
     holds_from_sent || late > latency * GENERATOR_SHARE_MAX

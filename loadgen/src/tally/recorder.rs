@@ -159,6 +159,11 @@ impl Recorder {
         }
     }
 
+    /// The plan is broken off: what comes later is not of the window.
+    pub fn cut(&mut self, at: RunTime) {
+        self.window.end = self.window.end.min(at);
+    }
+
     /// A message leaves.
     pub fn on_sent(&mut self, _broker: usize, times: Times) {
         if self.window.contains(times.due) {

@@ -10,6 +10,9 @@ use super::socket::Socket;
 use super::transport::would_block;
 use crate::tls::{HandshakeError, TlsSession};
 
+/// Receives in a row that bring no plaintext, in one turn.
+const FRUITLESS_MAX: u32 = 16;
+
 /// Ciphertext received at once: four records of full length.
 const RECEIVE_BYTES: usize = 64 * 1024;
 
@@ -81,7 +84,7 @@ impl TlsSocket {
 
     /// Fills the spare capacity of `buffer` with as much plaintext as there is; zero is the end of the stream.
     pub(super) fn poll_receive(&self, cx: &Context<'_>, buffer: &mut BytesMut) -> Poll<io::Result<usize>> {
-        let mut count = 0;
+        let (mut count, mut fruitless) = (0, 0);
         loop {
             let mut state = self.state.borrow_mut();
             let State { session, received } = &mut *state;
@@ -105,7 +108,12 @@ impl TlsSocket {
             }
             drop(state);
             match self.poll_ciphertext(cx) {
-                Poll::Ready(Ok(1..)) => {}
+                Poll::Ready(Ok(1..)) if count == 0 && fruitless == FRUITLESS_MAX => {
+                    // Records without content: whoever sends them must not keep this task from ending its turn.
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                Poll::Ready(Ok(1..)) => fruitless += u32::from(count == 0),
                 // Whatever it is, it will be met again by the next receive.
                 _ if count > 0 => return Poll::Ready(Ok(count)),
                 other => return other,

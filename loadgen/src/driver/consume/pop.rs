@@ -30,6 +30,9 @@ const ACK_TIMEOUT: Duration = Duration::from_secs(3);
 /// Unanswered acknowledgements of one reader above which it pops no more.
 const ACKS_IN_FLIGHT_MAX: u32 = 1024;
 
+/// Offsets that one check point spans at most; a pop has 32 messages.
+const PLACES_MAX: u64 = 4096;
+
 /// A group that has no offset begins at the last message; every group here has one.
 const FROM_LAST: i32 = 1;
 
@@ -209,7 +212,7 @@ impl PopReader {
                 },
             };
             let is_batched = self.subscription.consumer.ack == Ack::Batch && start_offset.is_some();
-            if is_batched && handle.retry == RetryKind::Normal {
+            if is_batched && handle.retry == RetryKind::Normal && place_in_batch(&handle).is_some() {
                 handles.push(handle);
             } else {
                 self.ack(client, &handle, books);
@@ -271,8 +274,7 @@ impl PopReader {
         handles: &[ReceiptHandle<'_>],
         books: &Rc<Books>,
     ) {
-        let places =
-            handles.iter().filter_map(|handle| u64::try_from(handle.offset - first.start_offset).ok());
+        let places = handles.iter().filter_map(|handle| place_in_batch(handle));
         let ack = BatchAck {
             bit_set: BatchAck::bit_set_of(places),
             consumer_group: self.subscription.name.clone(),
@@ -328,6 +330,12 @@ fn start_offset(info: &str, queue_id: i32) -> Option<i64> {
 fn now_ms() -> i64 {
     let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since_1970.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// The place of a message in its check point's bit set, if the broker gave it a sensible one.
+fn place_in_batch(handle: &ReceiptHandle<'_>) -> Option<u64> {
+    let place = u64::try_from(handle.offset.checked_sub(handle.start_offset)?).ok()?;
+    (place < PLACES_MAX).then_some(place)
 }
 
 #[cfg(test)]

@@ -204,7 +204,7 @@ impl PullReader {
             failed(Failure::Answered(code), header.remark.as_deref());
         }
         self.next.set(fields.next_begin_offset);
-        let behind = u64::try_from(fields.max_offset - fields.next_begin_offset).unwrap_or(0);
+        let behind = u64::try_from(fields.max_offset.saturating_sub(fields.next_begin_offset)).unwrap_or(0);
         let mut tally = books.tally.borrow_mut();
         tally.on_lag(self.subscription.group, behind);
         if behind == 0 && !self.caught_up.replace(true) {

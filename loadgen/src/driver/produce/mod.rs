@@ -41,6 +41,12 @@ const TURN: Duration = Duration::from_nanos(500);
 /// How late the end of the run or an interruption may be noticed.
 const LOOK_UP: Duration = Duration::from_millis(50);
 
+/// Longest planned sleep of an open loop: a stall that falls into a sleep is not seen, and so is shorter than this.
+const ATTENTION: Duration = Duration::from_millis(5);
+
+/// Pause of a closed loop whose connection takes no more.
+const FULL_PAUSE: Duration = Duration::from_millis(1);
+
 /// Where a stream's messages go.
 #[derive(Clone)]
 pub(super) struct Route {
@@ -141,7 +147,7 @@ impl Publisher {
             let now = self.books.now();
             match pacer.next(now) {
                 Pace::Send(planned) => self.send_planned(planned.stream, planned.due),
-                Pace::Sleep(wait) => self.look(now, wait.min(LOOK_UP)).await,
+                Pace::Sleep(wait) => self.look(now, wait.min(ATTENTION)).await,
                 Pace::Turn | Pace::Approach => self.look(now, TURN).await,
                 Pace::Spin => std::hint::spin_loop(),
                 Pace::Finished => break,
@@ -176,7 +182,11 @@ impl Publisher {
                 glommio::timer::sleep(RETRY_PAUSE).await;
                 continue;
             }
-            if burst == BURST_MAX {
+            if link.client().is_some_and(|client| client.unsent_bytes() > IN_FLIGHT_BYTES_MAX) {
+                // The socket takes no more: a loop that is closed waits, and counts nothing as failed.
+                burst = 0;
+                glommio::timer::sleep(FULL_PAUSE).await;
+            } else if burst == BURST_MAX {
                 burst = 0;
                 glommio::timer::sleep(TURN).await;
             } else if let Some(stream) = closed.next(now, in_flight.get()) {

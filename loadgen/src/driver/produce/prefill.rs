@@ -10,6 +10,7 @@ use futures_lite::future;
 
 use super::Publisher;
 use crate::driver::link::Link;
+use crate::scenario::IN_FLIGHT_BYTES_MAX;
 use crate::schedule::StreamId;
 use crate::stop::StopFlag;
 
@@ -35,7 +36,8 @@ impl Publisher {
             })
         };
         for _ in 0..messages {
-            while in_flight.get() >= DEPTH {
+            let is_full = || link.client().is_some_and(|client| client.unsent_bytes() > IN_FLIGHT_BYTES_MAX);
+            while in_flight.get() >= DEPTH || is_full() {
                 wait().await;
             }
             let Some(client) = link.client().filter(|_| !stop.is_set()) else { break };

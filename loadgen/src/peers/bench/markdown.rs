@@ -101,7 +101,8 @@ impl View<'_> {
             out,
             "Latency at shares of each broker's own saturation",
             "From the planned send to the acknowledgement: medians of the rounds (lowest–highest); p99.99 of all rounds \
-             together. A dash: too few samples for that percentile.",
+             together. A dash: too few samples for that percentile, or so many \
+             failed that they might all lie beyond it.",
         );
         let mut table = Table::new("broker", latency_columns());
         for peer in &self.peers {
@@ -218,7 +219,7 @@ impl View<'_> {
                 let at = |quantile: f64| {
                     let of = |peer| {
                         let stretches = self.stretches(peer, |what| Some(what) == level);
-                        micros_at(&together(&stretches, |figures| &figures.publish), quantile)
+                        tail(&stretches, |figures| &figures.publish, quantile)
                     };
                     times(of(own), of(other))
                 };
@@ -348,11 +349,11 @@ impl View<'_> {
         };
         // The far end needs more samples than a round has: there all rounds are one distribution.
         let rounds = |of: fn(&Figures) -> &Latency, quantile: f64| {
-            let values = stretches.iter().filter_map(|stretch| micros_at(of(&stretch.figures), quantile));
+            let values = stretches.iter().filter_map(|stretch| tail(&[stretch], of, quantile));
             Spread::of(values).map_or(NOTHING.to_owned(), |spread| spread.text(latency))
         };
         let publish: fn(&Figures) -> &Latency = |figures| &figures.publish;
-        let far = micros_at(&together(stretches, publish), 0.9999);
+        let far = tail(stretches, publish, 0.9999);
         vec![
             achieved + &self.error_mark(stretches),
             rounds(publish, 0.5),
@@ -383,6 +384,15 @@ fn together(stretches: &[&Stretch], of: impl Fn(&Figures) -> &Latency) -> Latenc
     let mut all = Latency::new();
     stretches.iter().for_each(|stretch| all.merge(of(&stretch.figures)));
     all
+}
+
+/// A percentile of the stretches as one distribution, in microseconds; none if so many messages failed that they might
+/// all belong beyond it, for no distribution has them.
+fn tail(stretches: &[&Stretch], of: impl Fn(&Figures) -> &Latency, quantile: f64) -> Option<f64> {
+    let all = together(stretches, of);
+    let failed: u64 = stretches.iter().map(|stretch| stretch.figures.errors_total()).sum();
+    let beyond = (all.count() + failed) as f64 * (1.0 - quantile);
+    if failed as f64 <= beyond { micros_at(&all, quantile) } else { None }
 }
 
 fn micros_at(latency: &Latency, quantile: f64) -> Option<f64> {

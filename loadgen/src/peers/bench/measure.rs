@@ -155,7 +155,7 @@ fn figures(report: &Report) -> Figures {
         publish: report.publish.clone(),
         e2e: report.e2e.clone(),
         lateness: report.scheduling.lateness.clone(),
-        generator_warning: report.scheduling.warning.clone(),
+        generator_warning: report.scheduling.objection(),
         errors,
         unsent: report.errors.unsent,
         ledger: report.ledger,

@@ -192,9 +192,7 @@ impl Bench {
                 self.record.troubles.push(Trouble { peer, turn: turn.to_owned(), error });
             }
         }
-        // What the last broker left in the page cache is none of the next one's business.
-        // SAFETY: no arguments, no memory.
-        unsafe { libc::sync() };
+        write_back();
     }
 
     fn start(&mut self, peer: Peer) -> Result<Broker, MeasureError> {
@@ -231,6 +229,7 @@ impl Bench {
         calibrated: &mut BTreeMap<Peer, BTreeMap<Cell, Best>>,
     ) -> Result<(), MeasureError> {
         for cell in levels::saturation_cells(&self.options) {
+            write_back();
             let mut best: Option<Best> = None;
             for in_flight in self.options.in_flight.clone() {
                 let offer = offer(cell, in_flight, CALIBRATION_SETTLE, CALIBRATION);
@@ -255,6 +254,7 @@ impl Bench {
         calibrated: &BTreeMap<Cell, Best>,
     ) -> Result<(), MeasureError> {
         for (cell, best) in calibrated {
+            write_back();
             let length = Duration::from_secs(self.options.saturation_seconds);
             let offer = offer(*cell, best.in_flight, SETTLE, length);
             self.stretch(peer, round, cell.saturation(best.in_flight), offer, broker)?;
@@ -269,6 +269,7 @@ impl Bench {
         broker: &mut Broker,
         levels: &[What],
     ) -> Result<(), MeasureError> {
+        write_back();
         for what in levels {
             let offer = Offer {
                 size: self.options.latency_size,
@@ -361,4 +362,10 @@ fn settings(options: &Options) -> Vec<String> {
             options.seconds
         ),
     ]
+}
+
+/// What an earlier stretch, or broker, left in the page cache is none of the next one's business.
+fn write_back() {
+    // SAFETY: no arguments, no memory.
+    unsafe { libc::sync() };
 }

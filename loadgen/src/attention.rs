@@ -13,7 +13,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::RunTime;
-use crate::latency::{Latency, Summary, enough_samples, micros};
+use crate::latency::{Latency, Summary, enough_samples};
 use crate::pace::APPROACH;
 
 /// Times from one look for replies to the next.
@@ -53,18 +53,9 @@ impl Attention {
 pub fn noticing(gaps: &Latency, sending: Duration, replies: u64) -> Summary {
     let at = |quantile: f64| {
         let is_known = !sending.is_zero() && enough_samples(replies, quantile);
-        is_known.then(|| micros(waited(gaps, sending, 1.0 - quantile)))
+        is_known.then(|| waited(gaps, sending, 1.0 - quantile))
     };
-    Summary {
-        p50_us: at(0.5),
-        p90_us: at(0.9),
-        p99_us: at(0.99),
-        p999_us: at(0.999),
-        p9999_us: at(0.9999),
-        p99999_us: at(0.99999),
-        max_us: gaps.max().map(micros),
-        count: gaps.count(),
-    }
+    Summary::of(at, gaps)
 }
 
 /// The longest `x` for which the part `share` of all replies waits longer.

@@ -82,7 +82,14 @@ impl Latency {
     }
 
     pub fn summary(&self) -> Summary {
-        let at = |quantile| self.quantile(quantile).map(micros);
+        Summary::of(|quantile| self.quantile(quantile), self)
+    }
+}
+
+impl Summary {
+    /// The percentiles that `at` gives, with the longest and the number of `counted`.
+    pub fn of(at: impl Fn(f64) -> Option<Duration>, counted: &Latency) -> Summary {
+        let at = |quantile| at(quantile).map(micros);
         Summary {
             p50_us: at(0.5),
             p90_us: at(0.9),
@@ -90,8 +97,8 @@ impl Latency {
             p999_us: at(0.999),
             p9999_us: at(0.9999),
             p99999_us: at(0.99999),
-            max_us: self.max().map(micros),
-            count: self.count(),
+            max_us: counted.max().map(micros),
+            count: counted.count(),
         }
     }
 }

@@ -3,6 +3,8 @@
 //! Unknown keys and values out of bounds are refused by name. RocketMQ's own property names are accepted as
 //! aliases where the meaning is the same, so that a `broker.conf` reads familiar.
 
+mod replication;
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -15,6 +17,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::shard::settings::Settings;
 use crate::shard::timers::{DEFAULT_DELAY_LEVELS, DelayLevels, TIMER_DELAY_SEC, TimerSettings};
+
+pub use replication::{GroupWide, NodeAddress, PEER_PORT_DISTANCE, ReplicationConfig};
 
 /// Where RocketMQ's NameServer listens.
 pub const NAMESRV_PORT: u16 = 9876;
@@ -180,6 +184,9 @@ pub struct BrokerConfig {
     /// How long an idle executor keeps polling before it sleeps, in microseconds. Zero sleeps at once; more trades
     /// CPU time for latency on cores that nothing else uses.
     pub spin_us: u64,
+    /// The group of nodes that this one belongs to. Without it every shard is alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replication: Option<ReplicationConfig>,
 }
 
 /// RocketMQ's `flushDiskType`, with stronger promises.
@@ -235,6 +242,7 @@ impl Default for BrokerConfig {
             transaction_checks_max: 15,
             store_replies: true,
             spin_us: 0,
+            replication: None,
         }
     }
 }
@@ -298,6 +306,9 @@ impl BrokerConfig {
             *TIMER_DELAY_SEC.end(),
         )?;
         self.log(GroupId(0), NodeId(0)).validate()?;
+        if let Some(replication) = &self.replication {
+            replication.validate(self)?;
+        }
         self.advertised_ip().map(|_| ())
     }
 
@@ -409,23 +420,38 @@ impl BrokerConfig {
         match self.advertise {
             Some(ip) if ip.is_unspecified() => bail!("advertise = {ip}: no client can connect to that"),
             Some(ip) => Ok(ip),
-            None if self.listen.is_unspecified() => bail!(
-                "listen = {} needs advertise (brokerIP1): the address under which clients reach this node",
-                self.listen
-            ),
+            None if self.listen.is_unspecified() => {
+                // What the other nodes reach is the best guess at what clients reach.
+                let own = self.replication.as_ref().and_then(ReplicationConfig::own_address);
+                own.with_context(|| {
+                    format!(
+                        "listen = {} needs advertise (brokerIP1): the address under which clients reach this node",
+                        self.listen
+                    )
+                })
+            }
             None => Ok(self.listen),
         }
     }
 
     /// Port of shard `shard`.
     pub fn port(&self, shard: u16) -> anyhow::Result<u16> {
-        PORT_STRIDE
-            .checked_mul(shard)
-            .and_then(|distance| self.base_port.checked_add(distance))
-            // The port above it is replication's.
-            .filter(|&port| port < u16::MAX)
-            .with_context(|| format!("base_port = {}: no port left for shard {shard}", self.base_port))
+        shard_port(self.base_port, shard)
     }
+
+    /// Id of the node in its group; 0 without one.
+    pub fn node_id(&self) -> NodeId {
+        self.replication.as_ref().map_or(NodeId(0), ReplicationConfig::node_id)
+    }
+}
+
+fn shard_port(base_port: u16, shard: u16) -> anyhow::Result<u16> {
+    PORT_STRIDE
+        .checked_mul(shard)
+        .and_then(|distance| base_port.checked_add(distance))
+        // The port above it is replication's.
+        .filter(|&port| port <= u16::MAX - PEER_PORT_DISTANCE)
+        .with_context(|| format!("base_port = {base_port}: no port left for shard {shard}"))
 }
 
 /// Keys whose values may be others than the file's: shown under RocketMQ's names with what is in force.
@@ -511,6 +537,19 @@ fn addresses<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<So
         OneOrMany::Many(parts) => parts.join(";"),
     };
     parse_addresses(&text).map_err(|error| serde::de::Error::custom(format!("{error:#}")))
+}
+
+/// An address, or a host name that is looked up.
+fn host<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<IpAddr, D::Error> {
+    use std::net::ToSocketAddrs;
+    let text = String::deserialize(deserializer)?;
+    if let Ok(ip) = text.parse() {
+        return Ok(ip);
+    }
+    let found = (text.as_str(), 0).to_socket_addrs().ok().and_then(|mut found| found.next());
+    let found =
+        found.ok_or_else(|| serde::de::Error::custom(format!("{text:?} is no address and no known host")));
+    found.map(|address| address.ip())
 }
 
 fn cpus<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<CpuList, D::Error> {

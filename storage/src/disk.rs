@@ -5,9 +5,11 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
+use crate::checkpoint::{Checkpoint, CheckpointJob, ResetDone, ResetJob};
+use crate::group_state::GroupState;
 use crate::job_error::JobError;
 use crate::sealed::{IndexFault, SealJob, SealedIndex};
-use crate::snapshot::{SnapshotError, SnapshotJob};
+use crate::snapshot::{RebuildJob, Rebuilt, SnapshotError, SnapshotJob};
 use crate::source::LogFile;
 use crate::types::{BatchIndex, LogOffset, QueueKey, QueueOffset};
 
@@ -63,10 +65,19 @@ pub enum DiskOp<B> {
     ReadEnds(Arc<SealedIndex>),
     /// Remove the file of a segment that left the log, if it is there, and the index files of those before it.
     Remove { segment: LogOffset },
+    /// Make the state of the group's node durable. At most one of these and of `Reset` is on its way at a time.
+    SaveGroupState { id: OpId, state: Box<GroupState> },
+    /// Begin the log anew behind a checkpoint of the leader. Nothing else of the log is on its way, and no write
+    /// is asked for before the answer.
+    Reset(Box<ResetJob>),
+    /// Read what a node needs that begins anew behind this log's start.
+    TakeCheckpoint(CheckpointJob),
+    /// Make the derived state as of a place anew, from the newest snapshot and the control records behind it.
+    Rebuild(RebuildJob),
 }
 
 /// The answer to one [`DiskOp`].
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub enum Completion {
     Written {
         id: OpId,
@@ -96,6 +107,24 @@ pub enum Completion {
     Removed {
         base: LogOffset,
         result: Result<(), DiskError>,
+    },
+    /// After a failure either state may be what the next opening finds, and nothing must follow from the new one.
+    GroupStateSaved {
+        id: OpId,
+        result: Result<(), DiskError>,
+    },
+    /// After a failure the log is the old one, or the next opening ends what was begun: the shard is to be opened anew.
+    ResetDone {
+        id: OpId,
+        result: Result<Box<ResetDone>, DiskError>,
+    },
+    CheckpointTaken {
+        id: OpId,
+        result: Result<Box<Checkpoint>, DiskError>,
+    },
+    Rebuilt {
+        id: OpId,
+        result: Result<Rebuilt, DiskError>,
     },
 }
 

@@ -4,6 +4,7 @@
 //! `sim` (feature `sim`) on a disk in memory that fails by seed. Records are opaque.
 
 mod aligned;
+mod checkpoint;
 mod chunked;
 mod config;
 mod disk;
@@ -11,6 +12,7 @@ mod disk;
 mod document;
 pub mod driver;
 pub mod format;
+mod group_state;
 mod index;
 pub mod inspect;
 mod job_error;
@@ -30,8 +32,12 @@ mod unsealed;
 mod window;
 
 pub use aligned::AlignedBuffer;
+pub use checkpoint::{
+    Checkpoint, CheckpointJob, CheckpointSnapshot, ResetDone, ResetJob, reset_log, take_checkpoint,
+};
 pub use config::{ConfigError, Durability, LogConfig, Retention};
 pub use disk::{Buffer, Completion, DiskError, DiskOp, FileRun, OpId, SegmentInfo, Space};
+pub use group_state::{ConfState, GroupState, Member, read_group_state, save_group_state};
 pub use index::{IndexEntry, TimeBound};
 pub use job_error::JobError;
 pub use log::{
@@ -40,16 +46,20 @@ pub use log::{
 };
 pub use record::{Append, Place, Record};
 pub use recovery::{
-    Cut, CutCause, IndexFlaw, Mismatch, RebuildFailed, Recovered, RecoveryError, RecoveryReport,
-    RefusedSnapshot, ReplacedBy, ReplacedIndex, SealedDamage, SnapshotFlaw, recover,
+    Cut, CutCause, GroupRecovered, IndexFlaw, Mismatch, RebuildFailed, Recovered, RecoveryError,
+    RecoveryReport, RefusedSnapshot, ReplacedBy, ReplacedIndex, SealedDamage, SnapshotFlaw, recover,
+    recover_group,
 };
 pub use sealed::{
     Access, Difference, IndexError, IndexFault, IndexSummary, IndexView, KeySearch, QueueSpan, SealJob,
     SealedIndex, build_index, open_index, read_ends, seal_segment,
 };
 pub use snapshot::{
-    DerivedState, NewState, Snapshot, SnapshotError, SnapshotJob, SnapshotTaken, read_snapshot, take_snapshot,
+    DerivedState, NewState, RebuildJob, Rebuilt, Snapshot, SnapshotError, SnapshotJob, SnapshotTaken,
+    read_snapshot, rebuild_state, take_snapshot,
 };
 pub use source::{IndexBytes, LogFile, LogSource};
-pub use types::{BatchIndex, GroupId, LogOffset, NodeId, QueueKey, QueueOffset, Term, Ticket};
+pub use types::{
+    BatchIndex, GroupId, LogOffset, LogStart, NodeId, QueueKey, QueueOffset, Term, TermRun, Ticket,
+};
 pub use unsealed::KeyCursor;

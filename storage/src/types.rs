@@ -49,6 +49,25 @@ number! {
     NodeId
 }
 
+/// Where a log begins: the batch in front of its first, which no longer has to be there. The default is that of a log
+/// from its very first batch on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LogStart {
+    /// Of the batch in front.
+    pub index: BatchIndex,
+    /// Of the batch in front.
+    pub term: Term,
+    /// Of the log's first byte, where a segment begins.
+    pub base_offset: LogOffset,
+}
+
+/// Batches of one term, up to the next run's first or the end of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TermRun {
+    pub first: BatchIndex,
+    pub term: Term,
+}
+
 impl LogOffset {
     #[must_use]
     pub fn plus(self, bytes: u64) -> LogOffset {

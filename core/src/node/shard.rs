@@ -342,12 +342,15 @@ impl ShardDriver {
     fn start_op(&self, op: DiskOp<DmaBuffer>) {
         let Some(this) = self.this.upgrade() else { return };
         let is_background = match op {
-            DiskOp::Write { .. } | DiskOp::Sync { .. } => false,
+            DiskOp::Write { .. } | DiskOp::Sync { .. } | DiskOp::SaveGroupState { .. } => false,
             DiskOp::Prepare { .. }
             | DiskOp::Seal(_)
             | DiskOp::Snapshot(_)
             | DiskOp::ReadEnds(_)
-            | DiskOp::Remove { .. } => true,
+            | DiskOp::Remove { .. }
+            | DiskOp::Reset(_)
+            | DiskOp::TakeCheckpoint(_)
+            | DiskOp::Rebuild(_) => true,
         };
         let work = async move {
             let completion = this.disk.execute(op).await;

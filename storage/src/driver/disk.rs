@@ -19,12 +19,14 @@ use super::pool::{blocking_or, pool_at_rest};
 use super::prepare::{Fill, prepare_segment, recycle_segment, space_of};
 use super::segment_file::{SegmentFile, read_to_nowhere};
 use super::usage::{Usage, Use};
+use crate::checkpoint::{reset_log, take_checkpoint};
 use crate::disk::{Buffer, Completion, DiskError, DiskOp, FileRun, SegmentInfo, Space};
 use crate::format::BLOCK_LEN;
+use crate::group_state::save_group_state;
 use crate::index::IndexEntry;
 use crate::job_error::JobError;
 use crate::sealed::{IndexFault, KeySearch, SealedIndex, read_ends, seal_segment};
-use crate::snapshot::{NewState, take_snapshot};
+use crate::snapshot::{NewState, rebuild_state, take_snapshot};
 use crate::source::LogFile;
 use crate::types::LogOffset;
 
@@ -193,6 +195,30 @@ impl Disk {
             }
             DiskOp::Remove { segment } => {
                 Completion::Removed { base: segment, result: self.remove(segment).await }
+            }
+            DiskOp::SaveGroupState { id, state } => {
+                let files = self.files.clone();
+                let saved = self.background.run(move |_| save_group_state(&files, &state)).await;
+                Completion::GroupStateSaved {
+                    id,
+                    result: self.of_job("save the group's state beside", saved),
+                }
+            }
+            DiskOp::Reset(job) => {
+                let (files, id, state) = (self.files.clone(), job.id, (self.new_state)());
+                let done = self.background.run(move |_| reset_log(&files, *job, state)).await;
+                Completion::ResetDone { id, result: self.of_job("begin anew", done).map(Box::new) }
+            }
+            DiskOp::TakeCheckpoint(job) => {
+                let (files, id) = (self.files.beside_appends(), job.id);
+                let taken = self.background.run(move |_| take_checkpoint(&files, &job)).await;
+                let result = self.of_job("take a checkpoint of", taken).map(Box::new);
+                Completion::CheckpointTaken { id, result }
+            }
+            DiskOp::Rebuild(job) => {
+                let (files, id, state) = (self.files.beside_appends(), job.id, (self.new_state)());
+                let rebuilt = self.background.run(move |_| rebuild_state(&files, &job, state)).await;
+                Completion::Rebuilt { id, result: self.of_job("derive the state of", rebuilt) }
             }
         }
     }

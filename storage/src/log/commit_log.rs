@@ -23,7 +23,7 @@ use crate::sealed::SealedIndex;
 use crate::segment::{Segments, Wanted};
 use crate::source::LogFile;
 use crate::tail_cache::TailCache;
-use crate::types::{BatchIndex, LogOffset, QueueKey, QueueOffset, Term, Ticket};
+use crate::types::{BatchIndex, LogOffset, LogStart, QueueKey, QueueOffset, Term, TermRun, Ticket};
 use crate::unsealed::{NewBatch, Unsealed};
 
 /// What a log is opened with, as recovery found it.
@@ -40,6 +40,28 @@ pub(crate) struct Restored {
     /// Of the segments without an index file.
     pub(crate) unsealed: Unsealed,
     pub(crate) archive: RestoredArchive,
+    /// Where the log begins.
+    #[allow(dead_code)]
+    pub(crate) start: LogStart,
+    /// Of a group's log: the terms of all batches from the start on, the uncommitted ones included, ascending and each
+    /// other than the one before. Empty without a group.
+    #[allow(dead_code)]
+    pub(crate) term_runs: Vec<TermRun>,
+    /// Of a group's log: whole batches that follow each other behind `end`, written and durable; whether they are committed
+    /// the group has still to say. All other fields are of the log in front of them.
+    #[allow(dead_code)]
+    pub(crate) uncommitted: Vec<UncommittedBatch>,
+}
+
+/// A batch that recovery found whole and that may yet be replaced.
+#[derive(Debug)]
+#[allow(dead_code)]
+pub(crate) struct UncommittedBatch {
+    /// Base of its segment.
+    pub(crate) segment: LogOffset,
+    pub(crate) position: u64,
+    /// The whole batch, verified.
+    pub(crate) bytes: Vec<u8>,
 }
 
 /// Batches, index and tail of one shard's log, as decisions only.
@@ -405,6 +427,10 @@ impl<B: Buffer, R: Record> CommitLog<B, R> {
             Completion::Snapshot { at, result } => self.on_snapshot(at, result),
             Completion::Ends { base, result } => self.on_ends(base, result),
             Completion::Removed { base, result } => self.on_removed(base, result),
+            Completion::GroupStateSaved { .. }
+            | Completion::ResetDone { .. }
+            | Completion::CheckpointTaken { .. }
+            | Completion::Rebuilt { .. } => panic!("{completion:?} is not for the log"),
         }
     }
 

@@ -17,6 +17,7 @@
 //! ```
 
 mod counted;
+mod group;
 pub(crate) mod look;
 mod open;
 mod report;
@@ -27,6 +28,7 @@ mod state;
 #[cfg(test)]
 pub(crate) mod tests;
 
+pub use group::{GroupRecovered, recover_group};
 pub use look::Mismatch;
 pub use open::{Recovered, recover};
 pub use report::{

@@ -11,7 +11,7 @@ use crate::format::BLOCK_LEN;
 use crate::log::{Restored, RestoredArchive};
 use crate::snapshot::DerivedState;
 use crate::source::{LogFile, LogSource};
-use crate::types::{LogOffset, Term};
+use crate::types::{LogOffset, LogStart, Term};
 
 /// A log that can be opened, by [`CommitLog::open`](crate::CommitLog::open).
 #[derive(Debug)]
@@ -94,6 +94,9 @@ pub fn recover<S: LogSource + ?Sized>(
         queues: known.queues,
         unsealed: known.unsealed,
         archive,
+        start: LogStart::default(),
+        term_runs: Vec::new(),
+        uncommitted: Vec::new(),
     };
     Ok(Recovered { restored, report })
 }

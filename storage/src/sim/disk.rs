@@ -11,10 +11,12 @@ use super::file::{SECTOR_LEN, SimFile};
 use super::rng::Rng;
 use super::small::{MappedIndex, SmallFile};
 use crate::aligned::AlignedBuffer;
+use crate::checkpoint::{reset_log, take_checkpoint};
 use crate::disk::{Completion, DiskError, DiskOp, FileRun, SegmentInfo, Space};
 use crate::format::BLOCK_LEN;
+use crate::group_state::save_group_state;
 use crate::sealed::{read_ends, seal_segment};
-use crate::snapshot::{DerivedState, NewState, take_snapshot};
+use crate::snapshot::{DerivedState, NewState, rebuild_state, take_snapshot};
 use crate::source::LogFile;
 use crate::types::LogOffset;
 
@@ -337,6 +339,29 @@ impl SimDisk {
             DiskOp::Remove { segment } => {
                 let result = self.state.borrow_mut().carry_out_remove(segment);
                 Completion::Removed { base: segment, result }
+            }
+            DiskOp::SaveGroupState { id, state } => {
+                let saved = save_group_state(self, &state);
+                let result = saved.map_err(|error| DiskError::job("save the group's state", &error));
+                Completion::GroupStateSaved { id, result }
+            }
+            DiskOp::Reset(job) => {
+                let StateMaker(new_state) = self.state.borrow().new_state.clone();
+                let id = job.id;
+                let done = reset_log(self, *job, new_state());
+                let result = done.map(Box::new).map_err(|error| DiskError::job("begin anew", &error));
+                Completion::ResetDone { id, result }
+            }
+            DiskOp::TakeCheckpoint(job) => {
+                let taken = take_checkpoint(self, &job);
+                let result = taken.map(Box::new).map_err(|error| DiskError::job("checkpoint", &error));
+                Completion::CheckpointTaken { id: job.id, result }
+            }
+            DiskOp::Rebuild(job) => {
+                let StateMaker(new_state) = self.state.borrow().new_state.clone();
+                let rebuilt = rebuild_state(self, &job, new_state());
+                let result = rebuilt.map_err(|error| DiskError::job("derive the state", &error));
+                Completion::Rebuilt { id: job.id, result }
             }
         }
     }

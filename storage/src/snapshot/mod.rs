@@ -4,6 +4,7 @@
 //! Read `state.rs` first (what the layer above provides), then `take.rs` (the job), `file.rs` (the bytes).
 
 pub(crate) mod file;
+mod rebuild;
 mod state;
 mod take;
 
@@ -11,6 +12,7 @@ mod take;
 mod tests;
 
 pub use file::{Snapshot, SnapshotError, read_snapshot};
+pub use rebuild::{RebuildJob, Rebuilt, rebuild_state};
 #[cfg(test)]
 pub(crate) use state::Seen;
 pub use state::{DerivedState, NewState};

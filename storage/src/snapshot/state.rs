@@ -1,11 +1,14 @@
 //! What a layer above makes of its control records.
 
+use std::any::Any;
+use std::fmt;
 use std::sync::Arc;
 
 use crate::types::LogOffset;
 
-/// State that follows from the control records of a log alone. The log never looks into it.
-pub trait DerivedState {
+/// State that follows from the control records of a log alone. The log never looks into it; whoever had it made on
+/// another thread takes it back by its own type, as [`Any`].
+pub trait DerivedState: Any {
     /// Replaces the state by what [`encode`](DerivedState::encode) once gave.
     fn restore(&mut self, snapshot: &[u8]) -> Result<(), String>;
 
@@ -31,7 +34,13 @@ impl DerivedState for () {
 }
 
 /// Makes the state of an empty log, on whatever thread a job runs.
-pub type NewState = Arc<dyn Fn() -> Box<dyn DerivedState> + Send + Sync>;
+pub type NewState = Arc<dyn Fn() -> Box<dyn DerivedState + Send> + Send + Sync>;
+
+impl fmt::Debug for dyn DerivedState + Send {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("DerivedState")
+    }
+}
 
 /// The control records as they come, for tests.
 #[cfg(test)]

@@ -138,7 +138,11 @@ impl Stages {
             | DiskOp::Seal(_)
             | DiskOp::Snapshot(_)
             | DiskOp::ReadEnds(_)
-            | DiskOp::Remove { .. } => {}
+            | DiskOp::Remove { .. }
+            | DiskOp::SaveGroupState { .. }
+            | DiskOp::Reset(_)
+            | DiskOp::TakeCheckpoint(_)
+            | DiskOp::Rebuild(_) => {}
         }
     }
 

@@ -189,7 +189,14 @@ impl World {
                 let end = self.owed.end_of_committed(job.segment);
                 assert_eq!(Some(job.end), end, "all of a sealed segment is committed");
             }
-            DiskOp::Sync { .. } | DiskOp::Prepare { .. } | DiskOp::Snapshot(_) | DiskOp::ReadEnds(_) => {}
+            DiskOp::Sync { .. }
+            | DiskOp::Prepare { .. }
+            | DiskOp::Snapshot(_)
+            | DiskOp::ReadEnds(_)
+            | DiskOp::SaveGroupState { .. }
+            | DiskOp::Reset(_)
+            | DiskOp::TakeCheckpoint(_)
+            | DiskOp::Rebuild(_) => {}
         }
     }
 

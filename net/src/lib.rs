@@ -15,6 +15,7 @@ pub mod flags;
 pub mod frame;
 pub mod header;
 pub mod io;
+pub mod link;
 pub mod message;
 pub mod request;
 pub mod tls;

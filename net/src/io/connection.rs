@@ -16,6 +16,7 @@ use super::signal::Signal;
 use super::socket::RECV_BYTES_MIN;
 use super::transport::Transport;
 use crate::frame::{self, FrameError, RawFrame};
+use crate::link::LinkError;
 
 /// Receive buffers begin small, for most connections only heartbeat, and double while receives fill them.
 const RECV_BYTES_FIRST: usize = 8 * 1024;
@@ -304,6 +305,8 @@ pub(super) enum ConnectionEnd {
     Peer { unfinished: usize },
     #[error("malformed frame: {0}")]
     Frame(#[from] FrameError),
+    #[error("malformed frame: {0}")]
+    Link(#[from] LinkError),
     #[error("{0}")]
     Io(#[from] io::Error),
     /// The length of the frame is out already, so it can be neither finished nor taken back.

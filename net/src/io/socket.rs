@@ -1,5 +1,5 @@
 use std::future::poll_fn;
-use std::io::{self, IoSlice};
+use std::io::{self, IoSlice, IoSliceMut};
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -98,6 +98,46 @@ impl Socket {
                     }
                     // SAFETY: `count` bytes of the spare capacity were just initialised.
                     unsafe { buffer.advance_mut(count) };
+                    return Poll::Ready(Ok(count));
+                }
+                Err(_) => match io::Error::last_os_error() {
+                    error if error.kind() == io::ErrorKind::WouldBlock => {
+                        self.readiness.wait_for(Interest::Read, cx.waker());
+                        return Poll::Pending;
+                    }
+                    error if error.kind() == io::ErrorKind::Interrupted => {}
+                    error => return Poll::Ready(Err(error)),
+                },
+            }
+        }
+    }
+
+    /// Receives into `slices`, one after the other. Zero is the end of the stream; less than fits means that the socket is
+    /// empty.
+    pub(super) fn poll_receive_vectored(
+        &self,
+        cx: &Context<'_>,
+        slices: &mut [IoSliceMut<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let room: usize = slices.iter().map(|slice| slice.len()).sum();
+        assert!(room > 0, "receive needs room, else its zero would read as end of stream");
+        loop {
+            if !self.readiness.is_ready(Interest::Read) {
+                self.readiness.wait_for(Interest::Read, cx.waker());
+                return Poll::Pending;
+            }
+            // SAFETY: `msghdr` is plain data for which all zeroes is a valid value.
+            let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+            message.msg_iov = slices.as_mut_ptr().cast::<libc::iovec>();
+            message.msg_iovlen = slices.len();
+            // SAFETY: IoSliceMut has the layout of iovec, and the slices outlive the call, which writes into them only.
+            let received =
+                unsafe { libc::recvmsg(self.socket.as_raw_fd(), &mut message, libc::MSG_DONTWAIT) };
+            match usize::try_from(received) {
+                Ok(count) => {
+                    if count < room {
+                        self.readiness.on_short_receive();
+                    }
                     return Poll::Ready(Ok(count));
                 }
                 Err(_) => match io::Error::last_os_error() {

@@ -1,0 +1,265 @@
+//! Links over loopback: parts arrive whole where they were allocated, malformed bytes end their link only, a peer that
+//! does not read costs a bounded amount.
+
+use std::cell::{Cell, RefCell};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use apogee_net::io::{
+    Chunk, ConnectionId, Driver, DriverConfig, Link, LinkEnd, LinkFrame, LinkService, Listener, Socket,
+};
+use apogee_net::link::{LinkLimits, encode};
+use bytes::{Bytes, BytesMut};
+use glommio::LocalExecutorBuilder;
+use glommio::io::DmaBuffer;
+
+const WITHIN: Duration = Duration::from_secs(10);
+
+const LIMITS: LinkLimits = LinkLimits {
+    head_bytes_max: 1 << 20,
+    parts_max: 64,
+    part_bytes_max: 16 << 20,
+    frame_bytes_max: 32 << 20,
+};
+
+const OUT_BYTES_MAX: usize = 64 << 20;
+
+#[derive(Default)]
+struct Sink {
+    frames: RefCell<Vec<LinkFrame<DmaBuffer>>>,
+    turns: Cell<usize>,
+    hold_after: Cell<Option<usize>>,
+}
+
+impl LinkService for Sink {
+    type Part = DmaBuffer;
+
+    fn alloc(&self, len: usize) -> DmaBuffer {
+        glommio::allocate_dma_buffer(len)
+    }
+
+    fn on_frame(&self, link: &Rc<Link>, frame: LinkFrame<DmaBuffer>) {
+        self.frames.borrow_mut().push(frame);
+        if self.hold_after.get() == Some(self.frames.borrow().len()) {
+            link.hold();
+        }
+    }
+
+    fn on_turn_end(&self) {
+        self.turns.set(self.turns.get() + 1);
+    }
+}
+
+/// One end of a link, served by a task.
+struct End {
+    link: Rc<Link>,
+    sink: Rc<Sink>,
+    over: glommio::task::JoinHandle<LinkEnd>,
+}
+
+impl End {
+    fn serve(socket: Socket) -> End {
+        let link = Link::new(ConnectionId(0), socket, LIMITS, OUT_BYTES_MAX);
+        let sink = Rc::new(Sink::default());
+        let (served, to) = (link.clone(), sink.clone());
+        let over = glommio::spawn_local(async move { served.serve(&*to).await }).detach();
+        End { link, sink, over }
+    }
+
+    async fn end(self) -> String {
+        self.over.await.unwrap().to_string()
+    }
+}
+
+fn on_executor<F: Future<Output = ()>>(test: impl FnOnce(Listener) -> F + Send + 'static) {
+    LocalExecutorBuilder::default()
+        .spawn(move || async move {
+            Driver::start(DriverConfig::default());
+            test(Listener::bind("127.0.0.1:0".parse().unwrap()).unwrap()).await;
+        })
+        .unwrap()
+        .join()
+        .unwrap();
+}
+
+async fn pair(listener: &Listener) -> (End, End) {
+    let dialled = Socket::connect(listener.local()).await.unwrap();
+    (End::serve(dialled), End::serve(listener.accept().await))
+}
+
+async fn eventually(mut met: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !met() {
+        assert!(started.elapsed() < WITHIN, "not met within {WITHIN:?}");
+        glommio::timer::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+fn bytes(len: usize, seed: usize) -> Bytes {
+    (0..len).map(|i| (i * 31 + i / 251 + seed) as u8).collect::<Vec<_>>().into()
+}
+
+#[test]
+fn parts_of_all_sizes_arrive_whole_and_aligned() {
+    on_executor(|listener| async move {
+        let (here, there) = pair(&listener).await;
+        let frames: [&[usize]; 7] = [
+            &[],
+            &[4096],
+            &[16 << 20],
+            &[4096; 40],
+            &[8192, 1 << 20, 4096, 3 << 20],
+            &[1, 4095, 4097, 17],
+            &[],
+        ];
+        for round in 0..3 {
+            for (number, lengths) in frames.iter().enumerate() {
+                let head = bytes(1 + number * 2000, round);
+                let parts: Vec<_> = lengths.iter().map(|&len| bytes(len, number + round)).collect();
+                let lengths: Vec<u32> = lengths.iter().map(|&len| len as u32).collect();
+                // One piece may hold several parts, and a part be of several pieces.
+                let joined = Bytes::from(parts.concat());
+                let cut = joined.len() / 3;
+                here.link.send(
+                    &head,
+                    &lengths,
+                    [Chunk::Bytes(joined.slice(..cut)), Chunk::Bytes(joined.slice(cut..))],
+                );
+                eventually(|| there.sink.frames.borrow().len() == 1).await;
+                let frame = there.sink.frames.borrow_mut().pop().unwrap();
+                assert_eq!(frame.head, head);
+                assert_eq!(frame.parts.len(), parts.len());
+                for (found, sent) in frame.parts.iter().zip(&parts) {
+                    assert_eq!(found.as_bytes().as_ptr() as usize % 512, 0, "not aligned");
+                    assert!(found.as_bytes() == &sent[..], "other bytes");
+                }
+            }
+        }
+        here.link.close("done");
+        assert_eq!(here.end().await, "done");
+        assert!(there.end().await.contains("after 0 bytes"));
+    });
+}
+
+#[test]
+fn small_frames_are_delivered_many_to_a_turn_and_signs_of_life_not_at_all() {
+    on_executor(|listener| async move {
+        let (here, there) = pair(&listener).await;
+        for number in 0..1000u32 {
+            here.link.send(&number.to_le_bytes(), &[], []);
+            here.link.say_alive(Instant::now(), Duration::ZERO);
+        }
+        eventually(|| there.sink.frames.borrow().len() == 1000).await;
+        for (number, frame) in (0u32..).zip(there.sink.frames.borrow().iter()) {
+            assert_eq!(&frame.head[..], &number.to_le_bytes());
+        }
+        assert!(there.sink.turns.get() <= 100, "{} turns", there.sink.turns.get());
+        assert!(there.link.silent_for(Instant::now()) < WITHIN);
+    });
+}
+
+#[test]
+fn a_held_link_leaves_what_follows_in_the_socket() {
+    on_executor(|listener| async move {
+        let (here, there) = pair(&listener).await;
+        there.sink.hold_after.set(Some(1));
+        for number in 0..10u8 {
+            here.link.send(&[number], &[], []);
+        }
+        eventually(|| there.sink.frames.borrow().len() == 1).await;
+        glommio::timer::sleep(Duration::from_millis(20)).await;
+        assert_eq!(there.sink.frames.borrow().len(), 1);
+        there.link.go_on();
+        eventually(|| there.sink.frames.borrow().len() == 10).await;
+    });
+}
+
+#[test]
+fn a_peer_that_does_not_read_is_dropped_at_the_bound() {
+    on_executor(|listener| async move {
+        let silent = TcpStream::connect(listener.local()).unwrap();
+        let here = End::serve(listener.accept().await);
+        let part = Chunk::Bytes(bytes(1 << 20, 0));
+        let mut sent = 0;
+        while !here.link.is_closed() {
+            here.link.send(b"append", &[1 << 20], [part.clone()]);
+            sent += 1;
+            assert!(here.link.waiting_bytes() <= OUT_BYTES_MAX + (2 << 20));
+            assert!(sent < 200, "still not dropped");
+            glommio::timer::sleep(Duration::from_micros(100)).await;
+        }
+        let link = here.link.clone();
+        assert!(here.end().await.contains("does not read"));
+        assert_eq!(link.waiting_bytes(), 0, "nothing is kept for it");
+        drop(silent);
+    });
+}
+
+#[test]
+fn malformed_bytes_end_their_link_only() {
+    on_executor(|listener| async move {
+        let (here, there) = pair(&listener).await;
+        let mut damaged = BytesMut::new();
+        encode(&mut damaged, b"vote for me", &[]);
+        *damaged.last_mut().unwrap() ^= 1;
+        let mut too_long = BytesMut::new();
+        encode(&mut too_long, b"", &[16 << 20; 3]);
+        let mut endless = BytesMut::new();
+        encode(&mut endless, b"", &[(16 << 20) + 1]);
+        let cases: [(&[u8], &str); 5] = [
+            (b"GET / HTTP/1.1\r\n", "magic number"),
+            (&damaged, "checksum"),
+            (&too_long, "together, expected at most"),
+            (&endless, "part of"),
+            (b"", "after 0 bytes"),
+        ];
+        for (malformed, found) in cases {
+            let mut stream = TcpStream::connect(listener.local()).unwrap();
+            let end = End::serve(listener.accept().await);
+            stream.write_all(malformed).unwrap();
+            if malformed.is_empty() {
+                drop(stream);
+            } else {
+                stream.set_read_timeout(Some(WITHIN)).unwrap();
+                eventually(|| end.link.is_closed()).await;
+                let mut nothing = Vec::new();
+                // Closed or reset, as the kernel has it.
+                let _ = stream.read_to_end(&mut nothing);
+                assert_eq!(nothing, b"");
+            }
+            let said = end.end().await;
+            assert!(said.contains(found), "{said}");
+        }
+        here.link.send(b"still here", &[], []);
+        eventually(|| there.sink.frames.borrow().len() == 1).await;
+    });
+}
+
+#[test]
+fn a_frame_may_arrive_byte_by_byte() {
+    on_executor(|listener| async move {
+        let mut wire = BytesMut::new();
+        let parts = bytes(3000 + 5000, 9);
+        encode(&mut wire, &bytes(5000, 1), &[3000, 5000]);
+        wire.extend_from_slice(&parts);
+        let address: SocketAddr = listener.local();
+        let writer = std::thread::spawn(move || {
+            let mut stream = TcpStream::connect(address).unwrap();
+            stream.set_nodelay(true).unwrap();
+            for piece in wire.chunks(7) {
+                stream.write_all(piece).unwrap();
+            }
+            stream.write_all(&wire).unwrap();
+            stream
+        });
+        let end = End::serve(listener.accept().await);
+        eventually(|| end.sink.frames.borrow().len() == 2).await;
+        for frame in end.sink.frames.borrow().iter() {
+            assert_eq!(frame.head, bytes(5000, 1));
+            assert_eq!([frame.parts[0].as_bytes(), frame.parts[1].as_bytes()].concat(), parts);
+        }
+        drop(writer.join().unwrap());
+    });
+}

@@ -21,6 +21,8 @@ use crate::service::Request;
 
 use super::*;
 
+mod leaders;
+
 /// What a 5.3.3 client says of itself.
 const NEW: i32 = 479;
 /// The last client that reads only bare numeric keys (4.9.3).

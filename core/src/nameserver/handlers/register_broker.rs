@@ -52,7 +52,7 @@ pub(super) fn handle(server: &mut NameServer, request: &Request<'_>, now_ms: i64
             reply = reply.with_ext(reply_header(master));
         }
         Registered::Fenced => {
-            log(request, &header, "registration ignored: its id belongs to a broker of a later election");
+            log(request, &header, "registration ignored: there has been a later election");
         }
     }
     if server.config.return_order_topic_config_to_broker

@@ -38,7 +38,7 @@ pub(crate) enum Registered {
         is_new: bool,
         left_out: Option<TopicsLeftOut>,
     },
-    /// Ignored: the id belongs to a broker of a later election.
+    /// Ignored: there has been a later election.
     Fenced,
 }
 
@@ -102,15 +102,22 @@ impl Routes {
         Ok(Registered::Accepted { master: self.master_for(&registration), is_new: place.is_new, left_out })
     }
 
-    /// True if the id is held by another address with a higher `stateVersion`: the sender was master before an
-    /// election that it has not heard of.
+    /// True if the sender was master before an election that it has not heard of: the id is held by another address with
+    /// a higher `stateVersion`, or a slave knows of a later election although its master has not come yet.
+    ///
+    /// The second is our own: a group's slaves register with their term as well, so a master that was cut off from its
+    /// group cannot come back by the death of its successor. Who is master already is left alone, for its successor
+    /// will replace it and until then it forwards.
     fn is_fenced(&self, registration: &Registration<'_>) -> bool {
-        let group = self.brokers.get(registration.broker_name);
-        let holder = group.and_then(|group| group.members.get(&registration.broker_id));
-        holder.is_some_and(|holder| {
-            holder.addr != registration.addr
-                && holder.data_version.state_version > registration.topics.data_version.state_version
-        })
+        let Some(group) = self.brokers.get(registration.broker_name) else { return false };
+        let is_later = |member: &Member| {
+            member.addr != registration.addr
+                && member.data_version.state_version > registration.topics.data_version.state_version
+        };
+        match group.members.get(&registration.broker_id) {
+            Some(holder) => is_later(holder),
+            None => registration.broker_id == MASTER_ID && group.members.values().any(is_later),
+        }
     }
 
     /// Refuses what must not or cannot be given a place.
@@ -177,7 +184,9 @@ impl Routes {
         Place {
             broker_name,
             is_new,
-            is_changed: before.is_none_or(|(_, before)| before.data_version != data_version),
+            // What it said under another id may have been passed over.
+            is_changed: before
+                .is_none_or(|(id, before)| id != broker_id || before.data_version != data_version),
             takes_topics: broker_id == MASTER_ID || is_prime_slave,
             read_only: is_prime_slave && group.enable_acting_master,
         }

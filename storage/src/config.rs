@@ -16,6 +16,17 @@ pub enum Durability {
     Async { sync_interval_ms: u32 },
 }
 
+/// Who decides that a batch is committed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CommitRule {
+    /// This log alone, as its durability says.
+    #[default]
+    Local,
+    /// A group of logs with the same batches: [`commit_to`](crate::CommitLog::commit_to) says so. The durability
+    /// then says when a batch counts as [persisted](crate::CommitLog::persisted_index) here.
+    Group,
+}
+
 #[derive(Clone, Debug)]
 pub struct LogConfig {
     /// Stands in every batch; a log of another group is refused.
@@ -23,6 +34,7 @@ pub struct LogConfig {
     /// This node, named in the batches it seals.
     pub node: NodeId,
     pub durability: Durability,
+    pub commit_rule: CommitRule,
     /// Size of a new segment. Multiple of 4 KiB, at least `batch_bytes_max`, at most 4 GiB; segments that exist
     /// keep theirs. Default 1 GiB: few files, and retention still frees space in useful steps.
     pub segment_bytes: u64,
@@ -90,6 +102,7 @@ impl LogConfig {
             group,
             node,
             durability: Durability::Sync,
+            commit_rule: CommitRule::Local,
             segment_bytes: 1 << 30,
             segments_ahead: 1,
             batch_bytes_target: 512 << 10,

@@ -35,14 +35,15 @@ pub use aligned::AlignedBuffer;
 pub use checkpoint::{
     Checkpoint, CheckpointJob, CheckpointSnapshot, ResetDone, ResetJob, reset_log, take_checkpoint,
 };
-pub use config::{ConfigError, Durability, LogConfig, Retention};
+pub use config::{CommitRule, ConfigError, Durability, LogConfig, Retention};
 pub use disk::{Buffer, Completion, DiskError, DiskOp, FileRun, OpId, SegmentInfo, Space};
 pub use group_state::{ConfState, GroupState, Member, read_group_state, save_group_state};
 pub use index::{IndexEntry, TimeBound};
 pub use job_error::JobError;
 pub use log::{
-    AppendRefused, CommitLog, Committed, FailedAppends, FailureCause, Grown, Located, LogEvent, Marks,
-    MemoryRun, Placed, Poison, ReadLimits, ReadPlan, Run, SpaceState, Staged, WhyLeft,
+    AppendRefused, BatchPlace, Batches, CommitLog, Committed, ControlRun, FailedAppends, FailureCause,
+    ForeignBatch, ForeignError, ForeignRefused, Grown, Located, LogEvent, Marks, MemoryRun, Placed, Poison,
+    ReadLimits, ReadPlan, Run, SealedBatch, SpaceState, Staged, WhyLeft,
 };
 pub use record::{Append, Place, Record};
 pub use recovery::{

@@ -85,6 +85,10 @@ impl QueueOffset {
 impl QueueKey {
     /// Control records of the layer above: given back by recovery in log order, counted, but not indexed.
     pub const CONTROL: QueueKey = QueueKey(u64::MAX);
+
+    /// Changes of a group's members: the bodies of configuration batches, and nothing else. The state derived from
+    /// control records never sees them.
+    pub const MEMBERS: QueueKey = QueueKey(u64::MAX - 1);
 }
 
 impl Term {

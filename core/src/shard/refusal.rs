@@ -130,6 +130,7 @@ impl From<AppendRefused> for Refusal {
             AppendRefused::IndexFull { .. }
             | AppendRefused::QueuesFull { .. }
             | AppendRefused::NoSpace(_)
+            | AppendRefused::NotLeader
             | AppendRefused::Poisoned(_) => ResponseCode::SERVICE_NOT_AVAILABLE,
         };
         Refusal::new(code, format!("service not available now: {error}"))

@@ -15,7 +15,7 @@ use super::space::{SpaceInputs, SpaceState};
 use super::staging::{AppendRefused, Staged, StagedRecord, Staging};
 use crate::config::{ConfigError, Durability, LogConfig, Retention};
 use crate::disk::{Buffer, Completion, DiskError, DiskOp, OpId, SegmentInfo, Space};
-use crate::format::{BatchLayout, KEY_HASHES_MAX};
+use crate::format::{BatchKind, BatchLayout, KEY_HASHES_MAX};
 use crate::index::Queues;
 use crate::record::{Append, Record};
 use crate::recovery::Recovered;
@@ -27,6 +27,7 @@ use crate::types::{BatchIndex, LogOffset, LogStart, QueueKey, QueueOffset, Term,
 use crate::unsealed::{NewBatch, Unsealed};
 
 /// What a log is opened with, as recovery found it.
+#[allow(dead_code)]
 #[derive(Debug)]
 pub(crate) struct Restored {
     pub(crate) segments: Vec<SegmentInfo>,
@@ -40,22 +41,19 @@ pub(crate) struct Restored {
     /// Of the segments without an index file.
     pub(crate) unsealed: Unsealed,
     pub(crate) archive: RestoredArchive,
-    /// Where the log begins.
-    #[allow(dead_code)]
+    /// Of the log's first batch, whether there is one or not.
     pub(crate) start: LogStart,
     /// Of a group's log: the terms of all batches from the start on, the uncommitted ones included, ascending and each
     /// other than the one before. Empty without a group.
-    #[allow(dead_code)]
     pub(crate) term_runs: Vec<TermRun>,
     /// Of a group's log: whole batches that follow each other behind `end`, written and durable; whether they are committed
     /// the group has still to say. All other fields are of the log in front of them.
-    #[allow(dead_code)]
     pub(crate) uncommitted: Vec<UncommittedBatch>,
 }
 
 /// A batch that recovery found whole and that may yet be replaced.
-#[derive(Debug)]
 #[allow(dead_code)]
+#[derive(Debug)]
 pub(crate) struct UncommittedBatch {
     /// Base of its segment.
     pub(crate) segment: LogOffset,
@@ -99,7 +97,7 @@ pub struct CommitLog<B, R> {
     pub(super) next_ticket: Ticket,
     /// Index entries that uncommitted records will need.
     pub(super) uncommitted_entries: u64,
-    committed: VecDeque<Committed>,
+    committed: VecDeque<Committed<B>>,
     pub(super) failed: VecDeque<FailedAppends>,
     poison: Option<Poison>,
     /// Staged records wait for a segment that could not be made.
@@ -158,6 +156,17 @@ impl<B: Buffer, R: Record> CommitLog<B, R> {
             events: VecDeque::new(),
             config,
         })
+    }
+
+    /// Opens the log of a group: it follows, and batches that are not known to be committed wait for the group. `alloc` as
+    /// in [`poll_op`](CommitLog::poll_op).
+    pub fn open_group(
+        config: LogConfig,
+        recovered: Recovered,
+        alloc: impl FnMut(usize) -> B,
+    ) -> Result<CommitLog<B, R>, ConfigError> {
+        let _ = (config, recovered, alloc);
+        todo!()
     }
 
     /// Takes records in, by reference. All of one call land in one batch, those of one queue one behind the other.
@@ -558,8 +567,11 @@ impl<B: Buffer, R: Record> CommitLog<B, R> {
             self.marks.advance(Marks { committed: flight.end(), ..self.marks });
             self.committed.push_back(Committed {
                 index: flight.index,
+                term: self.last_term,
+                kind: BatchKind::Records,
                 first_ticket: flight.first_ticket,
                 places,
+                control: Vec::new(),
                 store_time_ms: flight.store_time_ms,
                 queues: std::mem::take(&mut flight.queues),
                 batch_bytes: flight.len,
@@ -583,7 +595,7 @@ impl<B: Buffer, R: Record> CommitLog<B, R> {
     }
 
     /// The next batch that became visible, in the order of tickets. It is durable as the durability mode says.
-    pub fn take_committed(&mut self) -> Option<Committed> {
+    pub fn take_committed(&mut self) -> Option<Committed<B>> {
         self.committed.pop_front()
     }
 

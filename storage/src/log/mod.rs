@@ -2,8 +2,11 @@
 //! background, and what leaves. No I/O, no clock.
 
 mod archive;
+mod batches;
 mod commit_log;
 mod event;
+mod foreign;
+mod group;
 mod marks;
 mod pipeline;
 mod read;
@@ -14,13 +17,17 @@ mod staging;
 #[cfg(test)]
 mod tests;
 
+pub use batches::{BatchPlace, Batches};
 pub use commit_log::CommitLog;
 pub use event::{LogEvent, WhyLeft};
+pub use foreign::{ForeignBatch, ForeignError, ForeignRefused};
+pub use group::SealedBatch;
 pub use marks::Marks;
-pub use pipeline::{Committed, FailedAppends, FailureCause, Grown, Placed, Poison};
+pub use pipeline::{Committed, ControlRun, FailedAppends, FailureCause, Grown, Placed, Poison};
 pub use read::{Located, MemoryRun, ReadLimits, ReadPlan, Run};
 pub use space::SpaceState;
 pub use staging::{AppendRefused, Staged};
 
 pub(crate) use archive::RestoredArchive;
-pub(crate) use commit_log::Restored;
+#[allow(unused_imports)]
+pub(crate) use commit_log::{Restored, UncommittedBatch};

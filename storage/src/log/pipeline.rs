@@ -10,7 +10,9 @@ use std::rc::Rc;
 
 use smallvec::SmallVec;
 
+use super::read::MemoryRun;
 use crate::disk::{DiskError, OpId};
+use crate::format::BatchKind;
 use crate::index::{IndexEntry, Slot};
 use crate::types::{BatchIndex, LogOffset, QueueKey, QueueOffset, Term, Ticket};
 
@@ -33,18 +35,30 @@ pub struct Grown {
 }
 
 /// A batch became visible: its appends may be acknowledged and its queues' readers woken.
-#[derive(Clone, Debug)]
-pub struct Committed {
+#[derive(Debug)]
+pub struct Committed<B> {
     pub index: BatchIndex,
-    /// Of `places[0]`; the tickets of the others follow without gaps.
+    pub term: Term,
+    pub kind: BatchKind,
+    /// Of `places[0]`; the tickets of the others follow without gaps. 0 if there are none.
     pub first_ticket: Ticket,
-    /// In the order of tickets, which is the order of staging.
+    /// In the order of tickets, which is the order of staging. Empty for a batch that was not staged here in this life:
+    /// a leader's, one from before the log was opened, a no-op, a change of members.
     pub places: Vec<Placed>,
+    /// Of a batch without places: its control records in order, or the body of a change of members.
+    pub control: Vec<ControlRun<B>>,
     pub store_time_ms: i64,
     /// The queues that grew, each once.
     pub queues: Vec<Grown>,
     /// Bytes of the batch on disk.
     pub batch_bytes: u32,
+}
+
+/// A control record of a committed batch.
+#[derive(Debug)]
+pub struct ControlRun<B> {
+    pub log_offset: LogOffset,
+    pub bytes: MemoryRun<B>,
 }
 
 /// Appends that will never be committed by this log.
@@ -63,6 +77,12 @@ pub enum FailureCause {
     /// The outcome is unknown: recovery may find the records or not.
     #[error(transparent)]
     Poisoned(Poison),
+    /// The records are not in the log: another leads the group now.
+    #[error("this node does not lead its group any more")]
+    NotLeader,
+    /// The records are not in the log: another leader's batches stand in their place.
+    #[error("another leader's batches replaced those of the append")]
+    Overwritten,
 }
 
 /// The failed operation after which the log trusts nothing.

@@ -37,6 +37,9 @@ pub enum AppendRefused {
     /// The next segment cannot be made; the log goes on by itself once it can.
     #[error(transparent)]
     NoSpace(DiskError),
+    /// The log belongs to a group that another node leads.
+    #[error("this node does not lead its group")]
+    NotLeader,
     /// A write or a sync failed; appends stay refused until the log is recovered.
     #[error(transparent)]
     Poisoned(Poison),

@@ -135,7 +135,7 @@ impl Shard {
     }
 
     /// Until nothing is under way; gives what was committed.
-    pub(crate) async fn settle(&mut self) -> Vec<Committed> {
+    pub(crate) async fn settle(&mut self) -> Vec<Committed<DmaBuffer>> {
         self.submit();
         while self.under_way > 0 {
             self.complete_one().await;

@@ -168,7 +168,12 @@ impl Stages {
     }
 
     /// A batch is visible: its requests are to be told to what this gives, which then goes to [`Stages::settled`].
-    pub(super) fn on_committed(&mut self, committed: &Committed, is_durable: bool, now_ms: i64) -> Settled {
+    pub(super) fn on_committed<B>(
+        &mut self,
+        committed: &Committed<B>,
+        is_durable: bool,
+        now_ms: i64,
+    ) -> Settled {
         let mut batch = self.batches.pop_front().expect("every batch was sealed by an operation");
         batch.records = committed.places.len() as u32;
         batch.catch_up_reads = batch.catch_up_reads.max(self.now.catch_up_reads);

@@ -109,7 +109,7 @@ impl World {
         }
     }
 
-    fn committed(&mut self) -> Vec<Committed> {
+    fn committed(&mut self) -> Vec<Committed<AlignedBuffer>> {
         std::iter::from_fn(|| self.log.take_committed()).collect()
     }
 

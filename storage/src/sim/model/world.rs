@@ -251,6 +251,7 @@ impl World {
             let gone = match failed.cause {
                 FailureCause::NoSpace(_) => self.waiting.split_off(self.waiting.len() - count),
                 FailureCause::Poisoned(_) => self.waiting.drain(..count).collect(),
+                FailureCause::NotLeader | FailureCause::Overwritten => unreachable!("no group"),
             };
             for (nth, (ticket, _)) in gone.iter().enumerate() {
                 assert_eq!(*ticket, failed.first_ticket.plus(nth as u64), "failed in the order of tickets");
@@ -261,6 +262,7 @@ impl World {
                     gone.iter().rev().for_each(|(_, queue)| self.owed.take_back(*queue));
                 }
                 FailureCause::Poisoned(_) => self.tally.count("poisoned"),
+                FailureCause::NotLeader | FailureCause::Overwritten => unreachable!("no group"),
             }
         }
         if self.log.poisoned().is_some() {

@@ -9,6 +9,7 @@ mod log_tool;
 pub mod nameserver;
 pub mod node;
 mod properties;
+pub mod replication;
 #[cfg(test)]
 mod request_codes;
 pub mod service;

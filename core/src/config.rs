@@ -18,7 +18,9 @@ use serde::{Deserialize, Serialize};
 use crate::shard::settings::Settings;
 use crate::shard::timers::{DEFAULT_DELAY_LEVELS, DelayLevels, TIMER_DELAY_SEC, TimerSettings};
 
-pub use replication::{GroupWide, NodeAddress, PEER_PORT_DISTANCE, ReplicationConfig};
+pub use replication::{
+    GroupWide, NodeAddress, PEER_PORT_DISTANCE, ReplicationConfig, member_address, parse_member_address,
+};
 
 /// Where RocketMQ's NameServer listens.
 pub const NAMESRV_PORT: u16 = 9876;

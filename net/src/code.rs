@@ -1,4 +1,4 @@
-//! Request and response codes, by RocketMQ's names (`RequestCode`, `ResponseCode`).
+//! Request and response codes, by RocketMQ's names (`RequestCode`, `ResponseCode`), and Apogee's own far above them.
 //!
 //! Both live in the same header field; the flag's lowest bit tells which one a frame carries. A code without a name
 //! is legal on the wire: it is answered with [`ResponseCode::REQUEST_CODE_NOT_SUPPORTED`].
@@ -21,7 +21,7 @@ macro_rules! codes {
             /// Every code that has a name.
             pub const ALL: &[Self] = &[$(Self::$name),*];
 
-            /// RocketMQ's name for logs and metrics; `UNKNOWN` for any other number.
+            /// Its name for logs and metrics; `UNKNOWN` for any other number.
             pub const fn name(self) -> &'static str {
                 match self.0 {
                     $($value => stringify!($name),)*
@@ -216,6 +216,10 @@ codes! {
         GET_LITE_GROUP_INFO = 200078,
         TRIGGER_LITE_DISPATCH = 200079,
         BATCH_ACK_MESSAGE = 200151,
+        /// Apogee's own, as are those below: how a shard's group of nodes is.
+        APOGEE_GROUP_STATUS = 760001,
+        APOGEE_TRANSFER_LEADER = 760002,
+        APOGEE_CHANGE_MEMBERS = 760003,
     }
 }
 

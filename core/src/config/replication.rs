@@ -274,6 +274,16 @@ impl ReplicationConfig {
     }
 }
 
+/// A replica's address as the group's own record keeps it: where the shard listens for the other nodes, `ip:port`.
+pub fn member_address(peer: SocketAddr) -> Vec<u8> {
+    peer.to_string().into_bytes()
+}
+
+/// Reads what [`member_address`] wrote; `None` if it is not that.
+pub fn parse_member_address(bytes: &[u8]) -> Option<SocketAddr> {
+    std::str::from_utf8(bytes).ok()?.parse().ok()
+}
+
 impl NodeAddress {
     pub fn node_id(&self) -> NodeId {
         NodeId(self.id.into())

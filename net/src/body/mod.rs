@@ -10,6 +10,7 @@ mod cluster;
 mod connection;
 mod data_version;
 pub mod fastjson;
+mod group;
 mod heartbeat;
 mod kv_table;
 mod list;
@@ -42,6 +43,7 @@ pub use data_version::DataVersion;
 pub use fastjson::{
     BodyError, BodyProblem, FromFastjson, RawValue, ToFastjson, parse, to_fastjson, to_standard_json,
 };
+pub use group::{GroupNode, GroupRole, GroupStatus};
 pub use heartbeat::{
     ConsumeFromWhere, ConsumeType, ConsumerData, HeartbeatData, MessageModel, ProducerData, SubscriptionData,
 };

@@ -10,6 +10,7 @@ mod typed;
 
 mod admin;
 mod client;
+mod group;
 mod nameserver;
 mod offset;
 mod pop;
@@ -23,6 +24,7 @@ mod transaction;
 
 pub use admin::*;
 pub use client::*;
+pub use group::*;
 pub use nameserver::*;
 pub use offset::*;
 pub use pop::*;

@@ -2,26 +2,30 @@
 //!
 //! A long connection: the NameServer forgets the broker when it closes. Everything is told on connecting, changes
 //! at once, and every 30 s a short question refreshes the entry and finds out whether the NameServer still knows
-//! what it was told.
+//! what it was told. Each NameServer has a registrar of its own, so one that cannot be reached delays nobody.
+//!
+//! In a group, a shard registers as master (0) while its node leads and as slave under the node's id otherwise. Who stops
+//! leading keeps the master's place until the NameServer has heard of the successor: without a master in its route, a
+//! stock client leaves the broker out for half a minute, while an old master forwards what it gets.
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use apogee_net::body::{parse, to_fastjson};
+use apogee_net::body::{GetBrokerMemberGroupResponseBody, parse, to_fastjson};
 use apogee_net::client::{CallError, ConnectError, ConnectOptions, RemotingClient};
 use apogee_net::code::{RequestCode, ResponseCode};
 use apogee_net::io::{Chunk, Signal};
 use apogee_net::request::{
-    GetRouteInfoRequest, QueryDataVersionReply, QueryDataVersionRequest, RegisterBrokerRequest, TypedHeader,
-    UnregisterBrokerRequest,
+    GetBrokerMemberGroupRequest, GetRouteInfoRequest, QueryDataVersionReply, QueryDataVersionRequest,
+    RegisterBrokerRequest, TypedHeader, UnregisterBrokerRequest,
 };
 use apogee_storage::Buffer;
 use futures_lite::future;
 
 use crate::shard::assignment::FoundRoute;
-use crate::shard::{Registration, Shard, Told};
+use crate::shard::{Rank, Registration, Shard, Told};
 
 /// How often the entry is refreshed (`registerNameServerPeriod`); NameServers forget after 120 s.
 const HEARTBEAT: Duration = Duration::from_secs(30);
@@ -34,9 +38,18 @@ const REGISTER_WAIT: Duration = Duration::from_secs(24);
 /// Longest wait for a route: clients that ask for their queues give up after 3 s.
 const ROUTE_WAIT: Duration = Duration::from_secs(1);
 
-/// How long to stay away from a NameServer that cannot be reached; doubles up to the second.
+/// How long to stay away from a NameServer that cannot be reached; doubles up to the second. Short, so that one that
+/// comes back is complete soon.
 const RETRY_FIRST: Duration = Duration::from_millis(100);
-const RETRY_MAX: Duration = Duration::from_secs(5);
+const RETRY_MAX: Duration = Duration::from_secs(1);
+
+/// How long an old leader waits at most for its successor to register, and how often it looks. Longer than an election
+/// takes: by then the group has no majority, and clients do well to leave it out.
+const SUCCESSOR_WAIT: Duration = Duration::from_secs(10);
+const SUCCESSOR_ASKED_EVERY: Duration = Duration::from_millis(100);
+
+/// The id of a master.
+const MASTER_ID: i64 = 0;
 
 /// What a NameServer is told besides the topics.
 #[derive(Debug, Clone)]
@@ -44,6 +57,8 @@ pub(super) struct BrokerIdentity {
     pub(super) cluster: String,
     pub(super) broker_name: String,
     pub(super) address: SocketAddr,
+    /// Whether the broker has other replicas.
+    pub(super) in_group: bool,
 }
 
 /// A NameServer as one shard sees it.
@@ -55,7 +70,9 @@ pub(super) struct Registrar {
     /// What this NameServer was told, over the present connection.
     told: Cell<Option<Told>>,
     was_registered: Cell<bool>,
-    topics_changed: Signal,
+    /// Since when the shard waits for its successor as master.
+    stepped_down: Cell<Option<Instant>>,
+    changed: Signal,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -76,7 +93,8 @@ impl Registrar {
             client: RefCell::default(),
             told: Cell::default(),
             was_registered: Cell::default(),
-            topics_changed: Signal::default(),
+            stepped_down: Cell::default(),
+            changed: Signal::default(),
         }
     }
 
@@ -85,15 +103,15 @@ impl Registrar {
         self.was_registered.get()
     }
 
-    /// Has the NameServer told soon.
-    pub(super) fn on_topics_changed(&self) {
-        self.topics_changed.raise();
+    /// Topics or the shard's role have changed: has the NameServer told soon.
+    pub(super) fn on_changed(&self) {
+        self.changed.raise();
     }
 
     /// Tells the NameServer what changed, now; one that is just connecting, as soon as it is connected.
     pub(super) async fn register_now<B: Buffer + 'static>(&self, shard: &RefCell<Shard<B>>) {
         let client = self.client.borrow().clone();
-        let Some(client) = client else { return self.on_topics_changed() };
+        let Some(client) = client else { return self.on_changed() };
         if let Err(error) = self.register(&client, shard).await {
             self.give_up(&client, &error);
         }
@@ -131,6 +149,7 @@ impl Registrar {
     ) -> Result<Rc<RemotingClient>, RegisterError> {
         let client = RemotingClient::connect(self.namesrv, &ConnectOptions::within(CONNECT_WAIT)).await?;
         self.told.set(None);
+        self.stepped_down.set(None);
         self.register(&client, shard).await?;
         *self.client.borrow_mut() = Some(client.clone());
         Ok(client)
@@ -149,12 +168,14 @@ impl Registrar {
         }
         loop {
             let changed = async {
-                self.topics_changed.wait().await;
+                self.changed.wait().await;
                 Event::Changed
             };
+            let waits = self.stepped_down.get().is_some();
+            let pause = if waits { SUCCESSOR_ASKED_EVERY } else { HEARTBEAT };
             let heartbeat = async {
-                glommio::timer::sleep(HEARTBEAT).await;
-                Event::Heartbeat
+                glommio::timer::sleep(pause).await;
+                if waits { Event::Changed } else { Event::Heartbeat }
             };
             let closed = async {
                 client.closed().await;
@@ -182,31 +203,73 @@ impl Registrar {
         client: &RemotingClient,
         shard: &RefCell<Shard<B>>,
     ) -> Result<(), RegisterError> {
-        let BrokerIdentity { cluster, broker_name, address } = &self.broker;
-        let header = RegisterBrokerRequest {
-            broker_name,
-            broker_addr: &address.to_string(),
-            cluster_name: cluster,
-            // Where a slave would replicate from. Nobody does; the field is required.
-            ha_server_addr: &SocketAddr::new(address.ip(), address.port() + 1).to_string(),
-            broker_id: 0,
-            heartbeat_timeout_ms: None,
-            enable_acting_master: None,
-            compressed: false,
-            // Unchecked: TCP has its own checksum.
-            body_crc32: 0,
-            zone_name: None,
-        };
+        if self.waits_for_successor(client, shard).await? {
+            return Ok(());
+        }
+        let BrokerIdentity { cluster, broker_name, address, in_group } = &self.broker;
         loop {
             let Registration { body, told, is_last } = shard.borrow().registration(self.told.get());
+            let header = RegisterBrokerRequest {
+                broker_name,
+                broker_addr: &address.to_string(),
+                cluster_name: cluster,
+                // Where a slave would replicate from. Nobody does; the field is required.
+                ha_server_addr: &SocketAddr::new(address.ip(), address.port() + 1).to_string(),
+                broker_id: told.rank().broker_id,
+                heartbeat_timeout_ms: None,
+                // Nobody stands in for a master. Said, since a NameServer takes topics from slaves only if they say it: one
+                // that starts while nobody leads then knows them all the same.
+                enable_acting_master: in_group.then_some(false),
+                compressed: false,
+                // Unchecked: TCP has its own checksum.
+                body_crc32: 0,
+                zone_name: None,
+            };
             let body = [Chunk::from(to_fastjson(&body))];
             let reply = client.call(RequestCode::REGISTER_BROKER, &header, body, REGISTER_WAIT).await?;
             accepted(&reply)?;
-            self.told.set(Some(told));
+            let before = self.told.replace(Some(told)).map(|before| before.rank());
+            if *in_group && before != Some(told.rank()) {
+                let Rank { broker_id, term } = told.rank();
+                tracing::info!(namesrv = %self.namesrv, broker = broker_name, broker_id, term, "registered in a new role");
+            }
             if is_last {
                 return Ok(());
             }
         }
+    }
+
+    /// Whether the NameServer has this shard as master, though it no longer is, and knows of no other yet.
+    async fn waits_for_successor<B: Buffer + 'static>(
+        &self,
+        client: &RemotingClient,
+        shard: &RefCell<Shard<B>>,
+    ) -> Result<bool, RegisterError> {
+        let has_place = self.told.get().is_some_and(|told| told.rank().is_master());
+        if !has_place || shard.borrow().rank().is_master() {
+            self.stepped_down.set(None);
+            return Ok(false);
+        }
+        let since = self.stepped_down.get().unwrap_or_else(Instant::now);
+        self.stepped_down.set(Some(since));
+        let waits = since.elapsed() < SUCCESSOR_WAIT
+            && self.master(client).await? == Some(self.broker.address.to_string());
+        // The shard may have become master again meanwhile.
+        if !waits || shard.borrow().rank().is_master() {
+            self.stepped_down.set(None);
+            return Ok(false);
+        }
+        Ok(true)
+    }
+
+    /// Address of the master of this broker name. `None` as well if the NameServer does not understand the question.
+    async fn master(&self, client: &RemotingClient) -> Result<Option<String>, RegisterError> {
+        let BrokerIdentity { cluster, broker_name, .. } = &self.broker;
+        let header = GetBrokerMemberGroupRequest { cluster_name: cluster, broker_name };
+        let reply = client.call(RequestCode::GET_BROKER_MEMBER_GROUP, &header, [], CALL_WAIT).await?;
+        let group = parse::<GetBrokerMemberGroupResponseBody>(reply.body()).ok();
+        let group = group.and_then(|body| body.broker_member_group);
+        Ok(group.and_then(|mut group| group.broker_addrs.remove(&MASTER_ID)))
     }
 
     /// Tells that we live, and registers anew if the NameServer has forgotten or missed something.
@@ -215,13 +278,16 @@ impl Registrar {
         client: &RemotingClient,
         shard: &RefCell<Shard<B>>,
     ) -> Result<(), RegisterError> {
-        let version = shard.borrow().topics_version();
-        let BrokerIdentity { cluster, broker_name, address } = &self.broker;
+        let (version, rank) = {
+            let shard = shard.borrow();
+            (shard.topics_version(), shard.rank())
+        };
+        let BrokerIdentity { cluster, broker_name, address, .. } = &self.broker;
         let header = QueryDataVersionRequest {
             broker_name,
             broker_addr: &address.to_string(),
             cluster_name: cluster,
-            broker_id: 0,
+            broker_id: rank.broker_id,
         };
         let body = [Chunk::from(to_fastjson(&version))];
         let reply = client.call(RequestCode::QUERY_DATA_VERSION, &header, body, CALL_WAIT).await?;
@@ -256,14 +322,16 @@ impl Registrar {
     }
 
     /// Takes the broker out of the routes, for an orderly stop.
-    pub(super) async fn unregister(&self) {
+    pub(super) async fn unregister<B: Buffer + 'static>(&self, shard: &RefCell<Shard<B>>) {
         let Some(client) = self.client.borrow().clone() else { return };
-        let BrokerIdentity { cluster, broker_name, address } = &self.broker;
+        let BrokerIdentity { cluster, broker_name, address, .. } = &self.broker;
+        // Not what was told last: NameServers of 4.x remove whoever has the id, which may be the successor.
+        let broker_id = shard.borrow().rank().broker_id;
         let header = UnregisterBrokerRequest {
             broker_name,
             broker_addr: &address.to_string(),
             cluster_name: cluster,
-            broker_id: 0,
+            broker_id,
         };
         // A NameServer that does not answer forgets us by itself when the connection closes.
         let _ = client.call(RequestCode::UNREGISTER_BROKER, &header, [], Duration::from_secs(1)).await;

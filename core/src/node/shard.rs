@@ -187,6 +187,7 @@ impl ShardDriver {
                         cluster: config.cluster.clone(),
                         broker_name: broker_name.clone(),
                         address,
+                        in_group: config.replication.is_some(),
                     },
                 ))
             })
@@ -383,7 +384,7 @@ impl ShardDriver {
             }
             Action::FindRoute { topic } => self.find_route(topic),
             Action::Register { then: None } => {
-                self.registrars.iter().for_each(|registrar| registrar.on_topics_changed());
+                self.registrars.iter().for_each(|registrar| registrar.on_changed());
             }
             Action::Register { then: Some((to, reply)) } => {
                 let Some(this) = self.this.upgrade() else { return };
@@ -606,7 +607,7 @@ impl ShardDriver {
     /// Says good-bye to the NameServers, then waits until everything taken is durable.
     async fn stop(self: Rc<Self>) {
         for registrar in &self.registrars {
-            registrar.unregister().await;
+            registrar.unregister(&self.shard).await;
         }
         let tasks = std::mem::take(&mut *self.tasks.borrow_mut());
         for task in tasks {

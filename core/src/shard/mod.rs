@@ -42,7 +42,7 @@ pub use cold::ColdPages;
 pub use load::{LOADS_MAX, LoadId, Need};
 pub use long_answer::{ANSWER_BYTES_MAX, LONG_ANSWERS_MAX};
 pub use query::{SearchError, SearchId};
-pub use registration::{Registration, Told};
+pub use registration::{Rank, Registration, Told};
 pub use replay::{Replay, ReplayError};
 pub use stages::Moment;
 pub use state::{OpenError, Shard, ShardConfig};

@@ -20,7 +20,35 @@ pub struct Told {
     version: DataVersion,
     /// What the broker allowed then.
     broker_perm: i32,
+    rank: Rank,
 }
+
+/// As what a broker registers, and since which election.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rank {
+    /// 0 is the master of its broker name; others are slaves.
+    pub broker_id: i64,
+    /// A NameServer ignores who claims an id in an earlier term than its holder. 0 without a group.
+    pub term: i64,
+}
+
+impl Rank {
+    /// Without a group there is nobody else.
+    pub const ALONE: Rank = Rank { broker_id: MASTER_ID, term: 0 };
+
+    pub fn is_master(self) -> bool {
+        self.broker_id == MASTER_ID
+    }
+}
+
+impl Told {
+    pub fn rank(&self) -> Rank {
+        self.rank
+    }
+}
+
+/// The broker id of a master.
+const MASTER_ID: i64 = 0;
 
 /// One registration at a NameServer.
 #[derive(Debug)]
@@ -33,9 +61,14 @@ pub struct Registration {
 }
 
 impl<B: Buffer + 'static> Shard<B> {
+    /// As what the shard is to be registered now.
+    pub fn rank(&self) -> Rank {
+        Rank::ALONE
+    }
+
     /// The version of the topics: what a NameServer compares to know whether it is up to date.
     pub fn topics_version(&self) -> DataVersion {
-        self.topics.version()
+        DataVersion { state_version: self.rank().term, ..self.topics.version() }
     }
 
     /// The next registration for a NameServer that was `told` so much, or nothing. When nothing has changed it says no
@@ -44,16 +77,24 @@ impl<B: Buffer + 'static> Shard<B> {
     /// Topics that are missing in a registration stay as they were: so 100,000 topics are told once, in parts that each
     /// take one turn of the shard, and not at every change. A part goes by the version that the topics had when its last
     /// one changed: a NameServer replaces topics that it knows by those of a registration only if the version is
-    /// another than the last (`RouteInfoManager#registerBroker`). A broker that it does not know must not begin with
-    /// exactly one topic; every shard has a dozen of its own.
+    /// another than the last (`RouteInfoManager#registerBroker`).
+    ///
+    /// A change of role is told with all topics, for a NameServer passes over most of what slaves say of them. A broker
+    /// under an id that it does not know must not begin with exactly one topic: then none is told first.
     pub fn registration(&self, told: Option<Told>) -> Registration {
-        let broker_perm = self.settings.broker_perm;
-        let told = told.filter(|told| told.broker_perm == broker_perm);
+        let (broker_perm, rank) = (self.settings.broker_perm, self.rank());
+        let is_same = |told: &Told| told.broker_perm == broker_perm && told.rank.broker_id == rank.broker_id;
+        let told = told.filter(is_same);
         let from = told.map_or(DataVersion::default(), |told| told.version);
         let mut left = self.topics.changed_since(from);
-        let part: Vec<&Topic> = left.by_ref().take(TOPICS_PER_PART).collect();
-        let mut version = self.topics.version();
-        let is_last = left.next().is_none();
+        let mut part: Vec<&Topic> = left.by_ref().take(TOPICS_PER_PART).collect();
+        let mut version = self.topics_version();
+        let mut is_last = left.next().is_none();
+        if told.is_none() && part.len() == 1 {
+            part.clear();
+            version.counter = 0;
+            is_last = false;
+        }
         if let (false, Some(last)) = (is_last, part.last()) {
             version.counter = last.changed_at();
         }
@@ -66,7 +107,7 @@ impl<B: Buffer + 'static> Shard<B> {
                 ..Default::default()
             },
         };
-        Registration { body, told: Told { version, broker_perm }, is_last }
+        Registration { body, told: Told { version, broker_perm, rank }, is_last }
     }
 
     /// A topic allows no more than its broker (`BrokerController#registerBrokerAll`).

@@ -15,7 +15,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) const APOGEE: &str = env!("CARGO_BIN_EXE_apogee");
 
-/// A broker with one shard. Killed when dropped.
+/// A broker with one shard, or a NameServer. Killed when dropped.
 pub(crate) struct Server {
     process: Child,
     address: SocketAddr,
@@ -28,19 +28,25 @@ impl Server {
     /// Starts a broker with its data in `dir`; `settings` are lines of its configuration file. It is known to no
     /// NameServer, which clients that have its address do not miss.
     pub(crate) fn start(dir: &Path, settings: &str) -> Server {
+        Server::start_registered(dir, settings, &["127.0.0.1:9".parse().unwrap()])
+    }
+
+    /// Starts a broker that registers with these NameServers.
+    pub(crate) fn start_registered(dir: &Path, settings: &str, namesrv: &[SocketAddr]) -> Server {
         let address = free_address();
         let data = dir.join("data");
         let config = dir.join("broker.toml");
+        let addresses: Vec<String> = namesrv.iter().map(SocketAddr::to_string).collect();
         let text = format!(
-            "listen = \"127.0.0.1\"\nbase_port = {}\nnamesrv = \"127.0.0.1:9\"\ndata_dir = {data:?}\nshards = 1\n\
+            "listen = \"127.0.0.1\"\nbase_port = {}\nnamesrv = {:?}\ndata_dir = {data:?}\nshards = 1\n\
              disk_reserve_bytes = 0\n{settings}",
-            address.port()
+            address.port(),
+            addresses.join(";")
         );
         std::fs::write(&config, text).unwrap();
-        let nowhere = "127.0.0.1:9".parse().unwrap();
         let mut command = Command::new(APOGEE);
         command.args(["broker", "--config"]).arg(&config);
-        Server::run(command, dir, data, address, nowhere)
+        Server::run(command, dir, data, address, namesrv[0])
     }
 
     /// Starts a NameServer and a broker in one process, with the stall detector on.
@@ -53,6 +59,16 @@ impl Server {
         command.args(["--namesrv-port", &namesrv.port().to_string()]);
         command.env("APOGEE_STALL_DETECTOR", "1");
         Server::run(command, dir, data, address, namesrv)
+    }
+
+    /// Starts a NameServer with its data in `dir`, at this address.
+    pub(crate) fn start_namesrv(dir: &Path, address: SocketAddr) -> Server {
+        std::fs::create_dir_all(dir).unwrap();
+        let data = dir.join("data");
+        let mut command = Command::new(APOGEE);
+        command.args(["namesrv", "--listen", "127.0.0.1", "--port", &address.port().to_string(), "--data"]);
+        command.arg(&data);
+        Server::run(command, dir, data, address, address)
     }
 
     fn run(
@@ -124,6 +140,6 @@ impl Drop for Server {
 }
 
 /// Where a broker of one shard may listen: on this port and the two around it.
-fn free_address() -> SocketAddr {
+pub(crate) fn free_address() -> SocketAddr {
     ([127, 0, 0, 1], free_ports(5) + 2).into()
 }

@@ -157,7 +157,7 @@ pub(crate) struct QueueState {
     pub(crate) index: QueueIndex,
     /// The sealed segment in which this queue was read last: where the next read begins to look.
     pub(crate) read_last: Cell<LogOffset>,
-    /// Scratch of the seal: which batch last gave the queue a place, and which place.
+    /// Scratch of the seal: which seal last gave the queue a place, and which place.
     pub(crate) group_of_batch: (u64, u32),
 }
 

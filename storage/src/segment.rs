@@ -52,9 +52,11 @@ pub(crate) struct Wanted {
 #[derive(Debug)]
 pub(crate) struct Segments {
     segments: VecDeque<SegmentInfo>,
+    /// Where the first of them begins, or will.
+    begin: LogOffset,
     /// Of all of them.
     log_bytes: u64,
-    /// Of the segment written to; 0 while there is none.
+    /// Of the segment that batches go to. In a group it may be one that is not made yet: where its batches lie is known.
     active: usize,
     /// Next byte to write. Its segment is the active one, or full.
     end: LogOffset,
@@ -79,8 +81,9 @@ impl Segments {
         for pair in segments.windows(2) {
             assert!(pair[0].end() == pair[1].base, "segments {pair:?} do not touch");
         }
-        let active = segments.iter().position(|segment| end <= segment.end()).unwrap_or(0);
+        let active = active_at(segments.iter(), end);
         Segments {
+            begin: segments.first().map_or(end, |segment| segment.base),
             log_bytes: segments.iter().map(|segment| segment.bytes).sum(),
             segments: segments.into(),
             active,
@@ -100,10 +103,10 @@ impl Segments {
 
     /// Where the log begins: everything in front of it has left.
     pub(crate) fn start(&self) -> LogOffset {
-        self.segments.front().map_or(self.end, |segment| segment.base)
+        self.begin
     }
 
-    /// The segment written to.
+    /// The segment written to, if it is made.
     pub(crate) fn active(&self) -> Option<SegmentInfo> {
         self.segments.get(self.active).copied()
     }
@@ -144,13 +147,62 @@ impl Segments {
 
     /// Takes the room that [`place`](Segments::place) showed.
     pub(crate) fn take(&mut self, placement: Placement, len: u64) {
-        if self.segments[self.active].base != placement.segment {
+        if self.nth(self.active).base != placement.segment {
             self.active += 1;
         }
-        assert_eq!(self.segments[self.active].base, placement.segment, "placement is of another moment");
+        let active = self.nth(self.active);
+        assert_eq!(active.base, placement.segment, "placement is of another moment");
         self.end = placement.base_offset().plus(len);
-        let limit = self.segments[self.active].end();
-        assert!(self.end <= limit, "end {} beyond its segment's {limit}", self.end);
+        assert!(self.end <= active.end(), "end {} beyond its segment's {}", self.end, active.end());
+    }
+
+    /// A segment by its number, made or not: those to come follow the others in the size of new ones.
+    fn nth(&self, nth: usize) -> SegmentInfo {
+        if let Some(segment) = self.segments.get(nth) {
+            return *segment;
+        }
+        let base = self.segments.back().map_or(self.begin, SegmentInfo::end);
+        let ahead = (nth - self.segments.len()) as u64;
+        SegmentInfo { base: base.plus(ahead * self.new_bytes), bytes: self.new_bytes }
+    }
+
+    /// Where the next batch may begin: behind the last one, or with the next segment.
+    pub(crate) fn next_begins(&self) -> [LogOffset; 2] {
+        [self.end, self.nth(self.active).end()]
+    }
+
+    /// Where a batch of `len` bytes at `base` stands, if it may stand there; its segment need not be made yet.
+    pub(crate) fn place_at(&self, base: LogOffset, len: u64) -> Option<Placement> {
+        let [end, next] = self.next_begins();
+        let active = self.nth(self.active);
+        let segment = match base {
+            base if base == end && base < active.end() => active,
+            base if base == next => self.nth(self.active + 1),
+            _ => return None,
+        };
+        let position = base.0 - segment.base.0;
+        (position + len <= segment.bytes).then_some(Placement { segment: segment.base, position })
+    }
+
+    /// As [`place`](Segments::place), with segments that are not made yet.
+    pub(crate) fn plan(&self, len: u64, must_roll: bool) -> Placement {
+        let [end, next] = self.next_begins();
+        let here = self.place_at(end, len).filter(|_| !must_roll);
+        let placement = here.or_else(|| self.place_at(next, len));
+        placement.unwrap_or_else(|| panic!("batch of {len} bytes for a segment of {}", self.new_bytes))
+    }
+
+    /// The log ends at `end` again, in the segment that begins at `segment` if its last batch is known.
+    pub(crate) fn rewind(&mut self, end: LogOffset, segment: Option<LogOffset>) {
+        assert!(end <= self.end, "rewound from {} to {end}", self.end);
+        self.end = end;
+        self.active = match segment {
+            Some(segment) => (0..=self.active)
+                .rev()
+                .find(|nth| self.nth(*nth).base == segment)
+                .unwrap_or_else(|| panic!("segment {segment} has left")),
+            None => active_at(self.segments.iter(), end),
+        };
     }
 
     /// The segment to prepare now, if one is due.
@@ -162,8 +214,7 @@ impl Segments {
         if !self.prepare_pause.is_over(now_ms, self.retry_ms) {
             return None;
         }
-        let base = self.segments.back().map_or(LogOffset(0), SegmentInfo::end);
-        let segment = SegmentInfo { base, bytes: self.new_bytes };
+        let segment = self.nth(self.segments.len());
         let mut recycle = None;
         // Files go oldest first, so a spare one behind a doomed one has to wait.
         if self.doomed.is_none() {
@@ -200,6 +251,7 @@ impl Segments {
         assert!(self.may_leave(), "two segments leave at once");
         let first = self.segments.pop_front().expect("the active segment is behind it");
         self.active -= 1;
+        self.begin = first.end();
         self.log_bytes -= first.bytes;
         self.doomed = self.spare.replace(first);
         // What was refused for want of space has some now.
@@ -239,6 +291,11 @@ impl Segments {
         }
     }
 
+    /// A file is being made or removed.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.preparing.is_some() || self.removing
+    }
+
     pub(crate) fn failure(&self) -> Option<&DiskError> {
         self.failure.as_ref()
     }
@@ -259,4 +316,9 @@ impl Segments {
         assert!(position + u64::from(len) <= segment.bytes, "{len} bytes at {offset} leave {segment:?}");
         FileRun { segment: segment.base, position, len }
     }
+}
+
+/// The number of the segment that a log goes on in that ends at `end`.
+fn active_at<'a>(mut segments: impl Iterator<Item = &'a SegmentInfo>, end: LogOffset) -> usize {
+    segments.position(|segment| end <= segment.end()).unwrap_or(0)
 }

@@ -140,6 +140,14 @@ impl Unsealed {
         (position - u64::from(at) < len.into()).then(|| (segment.base.plus(at.into()), len))
     }
 
+    /// Where a batch stands, and its length.
+    pub(crate) fn batch(&self, index: BatchIndex) -> Option<(LogOffset, u32)> {
+        let behind = self.segments.partition_point(|segment| segment.first_index <= index);
+        let segment = &self.segments[behind.checked_sub(1)?];
+        let nth = usize::try_from(index.0 - segment.first_index.0).ok()?;
+        segment.batches.get(nth).map(|(at, len)| (segment.base.plus((*at).into()), *len))
+    }
+
     /// Looks at some keys from `cursor` on and calls `found` with log offset and size of each record that has `hash`;
     /// returns where to go on. Keys that were sealed meanwhile are passed over.
     pub(crate) fn find_key(
@@ -202,6 +210,16 @@ mod tests {
         for (offset, base) in rows {
             let found = unsealed.batch_covering(LogOffset(offset)).map(|(base, _)| base.0);
             assert_eq!(found, base, "{offset}");
+        }
+    }
+
+    #[test]
+    fn batches_are_found_by_their_index() {
+        let unsealed = unsealed();
+        let rows = [(0, None), (1, Some(0)), (2, Some(8192)), (3, Some(100_000)), (4, None)];
+        for (index, base) in rows {
+            let found = unsealed.batch(BatchIndex(index)).map(|(base, len)| (base.0, len));
+            assert_eq!(found, base.map(|base| (base, 4096)), "{index}");
         }
     }
 

@@ -130,6 +130,17 @@ impl Archive {
         &self.indexes
     }
 
+    /// Base of the segment in front of the log, if its index is there.
+    pub(super) fn boundary(&self) -> Option<LogOffset> {
+        self.boundary
+    }
+
+    /// An index or a snapshot is being made, or an index read.
+    pub(super) fn is_busy(&self) -> bool {
+        let is_reading = matches!(self.leaving, Some(Leaving::Reading { .. }));
+        self.sealing.is_some() || self.snapshotting.is_some() || is_reading
+    }
+
     /// One past the last sealed segment.
     pub(super) fn end(&self) -> Option<LogOffset> {
         self.indexes.back().map(|index| index.summary().segment.end())

@@ -8,12 +8,16 @@ use smallvec::SmallVec;
 
 use super::archive::{Archive, Finished, LogUse, RestoredArchive};
 use super::event::{EVENTS_MAX, LogEvent};
+use super::group::Grouped;
 use super::marks::Marks;
-use super::pipeline::{Committed, FailedAppends, FailureCause, Pipeline, Placed, Poison, SealedRecord};
+use super::pipeline::{
+    Committed, ControlRun, FailedAppends, FailureCause, Pipeline, Placed, Poison, SealedRecord, Tip,
+};
+use super::read::MemoryRun;
 use super::seal::Filling;
 use super::space::{SpaceInputs, SpaceState};
 use super::staging::{AppendRefused, Staged, StagedRecord, Staging};
-use crate::config::{ConfigError, Durability, LogConfig, Retention};
+use crate::config::{CommitRule, ConfigError, Durability, LogConfig, Retention};
 use crate::disk::{Buffer, Completion, DiskError, DiskOp, OpId, SegmentInfo, Space};
 use crate::format::{BatchKind, BatchLayout, KEY_HASHES_MAX};
 use crate::index::Queues;
@@ -27,7 +31,6 @@ use crate::types::{BatchIndex, LogOffset, LogStart, QueueKey, QueueOffset, Term,
 use crate::unsealed::{NewBatch, Unsealed};
 
 /// What a log is opened with, as recovery found it.
-#[allow(dead_code)]
 #[derive(Debug)]
 pub(crate) struct Restored {
     pub(crate) segments: Vec<SegmentInfo>,
@@ -52,7 +55,6 @@ pub(crate) struct Restored {
 }
 
 /// A batch that recovery found whole and that may yet be replaced.
-#[allow(dead_code)]
 #[derive(Debug)]
 pub(crate) struct UncommittedBatch {
     /// Base of its segment.
@@ -92,14 +94,18 @@ pub struct CommitLog<B, R> {
     pub(super) last_index: BatchIndex,
     pub(super) last_term: Term,
     pub(super) last_store_time_ms: i64,
-    pub(super) durable_index: BatchIndex,
+    /// The last batch that is both committed and durable; there is no way behind it.
+    pub(super) settled: Tip,
+    pub(super) group: Grouped<B>,
+    /// Of seals and appends of other nodes' batches: an index may come again, after a cut.
+    pub(super) stamp: u64,
     next_op: u64,
     pub(super) next_ticket: Ticket,
     /// Index entries that uncommitted records will need.
     pub(super) uncommitted_entries: u64,
     committed: VecDeque<Committed<B>>,
     pub(super) failed: VecDeque<FailedAppends>,
-    poison: Option<Poison>,
+    pub(super) poison: Option<Poison>,
     /// Staged records wait for a segment that could not be made.
     pub(super) out_of_space: bool,
     sync_due_at_ms: Option<i64>,
@@ -121,14 +127,29 @@ impl<B: Buffer, R: Record> CommitLog<B, R> {
     pub fn open(config: LogConfig, recovered: Recovered, term: Term) -> Result<CommitLog<B, R>, ConfigError> {
         config.validate()?;
         let restored = recovered.restored;
+        assert_eq!(config.commit_rule, CommitRule::Local, "the log of a group is opened as one");
         assert!(term > restored.greatest_term, "term {term} after {}", restored.greatest_term);
-        Ok(CommitLog {
+        Ok(CommitLog::with(config, restored, term))
+    }
+
+    pub(super) fn with(config: LogConfig, restored: Restored, term: Term) -> CommitLog<B, R> {
+        let filling = restored.unsealed.back().map(|newest| Filling {
+            segment: newest.base,
+            first_time_ms: newest.first_time_ms,
+            records: restored.queues.entries(),
+        });
+        CommitLog {
             term,
-            filling: restored.unsealed.back().map(|newest| Filling {
-                segment: newest.base,
-                first_time_ms: newest.first_time_ms,
-                records: restored.queues.entries(),
-            }),
+            filling,
+            settled: Tip {
+                index: restored.last_index,
+                term: restored.last_term,
+                end: restored.end,
+                store_time_ms: restored.last_store_time_ms,
+                filling,
+            },
+            group: Grouped::new(config.commit_rule, restored.start, restored.term_runs),
+            stamp: 0,
             segments: Segments::new(restored.segments, restored.end, &config),
             queues: restored.queues,
             unsealed: restored.unsealed,
@@ -140,7 +161,6 @@ impl<B: Buffer, R: Record> CommitLog<B, R> {
             last_index: restored.last_index,
             last_term: restored.last_term,
             last_store_time_ms: restored.last_store_time_ms,
-            durable_index: restored.last_index,
             next_op: 0,
             next_ticket: Ticket(0),
             uncommitted_entries: 0,
@@ -155,18 +175,19 @@ impl<B: Buffer, R: Record> CommitLog<B, R> {
             space_state: SpaceState::Normal,
             events: VecDeque::new(),
             config,
-        })
+        }
     }
 
-    /// Opens the log of a group: it follows, and batches that are not known to be committed wait for the group. `alloc` as
-    /// in [`poll_op`](CommitLog::poll_op).
-    pub fn open_group(
-        config: LogConfig,
-        recovered: Recovered,
-        alloc: impl FnMut(usize) -> B,
-    ) -> Result<CommitLog<B, R>, ConfigError> {
-        let _ = (config, recovered, alloc);
-        todo!()
+    /// What does not end with a log that is begun anew: numbers that were given out, and what is still to be told.
+    pub(super) fn take_over(&mut self, before: CommitLog<B, R>) {
+        self.next_op = before.next_op;
+        self.next_ticket = before.next_ticket;
+        self.committed = before.committed;
+        self.failed = before.failed;
+        self.poison = before.poison;
+        self.space = before.space;
+        self.events = before.events;
+        self.update_space();
     }
 
     /// Takes records in, by reference. All of one call land in one batch, those of one queue one behind the other.
@@ -215,7 +236,10 @@ impl<B: Buffer, R: Record> CommitLog<B, R> {
         Ok(Staged { first_ticket, count, first_queue_offset })
     }
 
-    fn check_open(&self) -> Result<(), AppendRefused> {
+    pub(super) fn check_open(&self) -> Result<(), AppendRefused> {
+        if !self.group.is_leading {
+            return Err(AppendRefused::NotLeader);
+        }
         if let Some(poison) = &self.poison {
             return Err(AppendRefused::Poisoned(poison.clone()));
         }
@@ -244,11 +268,17 @@ impl<B: Buffer, R: Record> CommitLog<B, R> {
     /// What the disk shall do next, if anything; to be called until it gives nothing. `alloc` gives a buffer of at
     /// least the length asked for, aligned for direct I/O; its content does not matter.
     pub fn poll_op(&mut self, now_ms: i64, alloc: impl FnOnce(usize) -> B) -> Option<DiskOp<B>> {
-        if self.poison.is_some() {
+        if self.poison.is_some() || self.group.is_paused {
             return None;
+        }
+        if self.config.commit_rule == CommitRule::Group {
+            self.watch_persisting(now_ms);
         }
         if self.sync_is_due(now_ms) {
             return Some(self.start_sync());
+        }
+        if let Some(write) = self.submit_next() {
+            return Some(write);
         }
         if let Some(write) = self.seal(now_ms, alloc) {
             return Some(write);
@@ -299,6 +329,11 @@ impl<B: Buffer, R: Record> CommitLog<B, R> {
             let segment = self.segments.leave();
             let summary = left.summary();
             assert_eq!(summary.segment, segment, "another segment is the oldest");
+            self.group.terms.begin_behind(LogStart {
+                index: summary.last_index,
+                term: summary.last_term,
+                base_offset: segment.end(),
+            });
             self.event(LogEvent::Left { segment, newest_ms: summary.last_time_ms, why });
         }
     }
@@ -396,7 +431,7 @@ impl<B: Buffer, R: Record> CommitLog<B, R> {
     /// Nothing is staged, on its way or waiting to be synced.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.staging.is_empty() && self.pipeline.is_empty()
+        self.staging.is_empty() && self.pipeline.is_durable()
     }
 
     fn sync_is_due(&mut self, now_ms: i64) -> bool {
@@ -452,9 +487,11 @@ impl<B: Buffer, R: Record> CommitLog<B, R> {
             return self.poison("write", error);
         }
         self.pipeline.on_written(id);
-        let written = self.pipeline.written_end().unwrap_or(self.marks.written);
-        self.marks.advance(Marks { written, ..self.marks });
-        if matches!(self.config.durability, Durability::Async { .. }) {
+        let written = self.pipeline.written_tip().map_or(self.marks.written, |tip| tip.end);
+        self.advance(Marks { written: written.max(self.marks.written), ..self.marks });
+        if self.config.commit_rule == CommitRule::Local
+            && matches!(self.config.durability, Durability::Async { .. })
+        {
             self.commit(self.pipeline.written_batches());
         }
     }
@@ -468,12 +505,13 @@ impl<B: Buffer, R: Record> CommitLog<B, R> {
             return self.poison("sync", error);
         }
         let batches = self.pipeline.on_synced(id);
-        self.commit(batches);
-        if let Some((index, durable)) = self.pipeline.retire(batches) {
-            self.durable_index = index;
-            self.marks.advance(Marks { durable, ..self.marks });
-            self.tail_cache.shrink(durable);
+        if self.config.commit_rule == CommitRule::Local {
+            self.commit(batches);
         }
+        if let Some(Tip { end: durable, .. }) = self.pipeline.durable_tip() {
+            self.advance(Marks { durable, ..self.marks });
+        }
+        self.retire();
         if self.is_idle() {
             self.sync_asked = false;
         }
@@ -543,41 +581,69 @@ impl<B: Buffer, R: Record> CommitLog<B, R> {
     }
 
     /// Makes the first `batches` on their way visible.
-    fn commit(&mut self, batches: usize) {
+    pub(super) fn commit(&mut self, batches: usize) {
         while let Some(flight) = self.pipeline.commit_next(batches) {
-            let mut places = Vec::with_capacity(flight.records.len());
+            let is_ours = flight.first_ticket.is_some();
+            let mut places = Vec::with_capacity(if is_ours { flight.records.len() } else { 0 });
+            let mut control = Vec::new();
             self.unsealed.push(NewBatch {
-                segment: flight.segment,
+                segment: flight.segment(),
                 base: flight.base,
                 len: flight.len,
                 index: flight.index,
                 prev_term: flight.prev_term,
                 store_time_ms: flight.store_time_ms,
             });
+            let segment = flight.segment();
             for record in std::mem::take(&mut flight.records) {
                 let SealedRecord { slot, queue_offset, entry, key_hashes } = record;
-                self.queues.publish(slot, queue_offset, entry, flight.segment);
+                self.queues.publish(slot, queue_offset, entry, segment);
                 for hash in key_hashes {
                     self.unsealed.push_key(hash, entry.log_offset, entry.size);
                 }
                 self.uncommitted_entries -= 1;
-                places.push(Placed { log_offset: entry.log_offset, queue_offset });
+                if is_ours {
+                    places.push(Placed { log_offset: entry.log_offset, queue_offset });
+                } else if matches!(self.queues.at(slot).key, QueueKey::CONTROL | QueueKey::MEMBERS) {
+                    let begin = (entry.log_offset.0 - flight.base.0) as usize;
+                    let range = begin..begin + entry.size as usize;
+                    let bytes = MemoryRun { buffer: Rc::clone(&flight.buffer), range };
+                    control.push(ControlRun { log_offset: entry.log_offset, bytes });
+                }
             }
             self.tail_cache.push(flight.base, flight.len, Rc::clone(&flight.buffer));
-            self.marks.advance(Marks { committed: flight.end(), ..self.marks });
-            self.committed.push_back(Committed {
+            let mut queues = std::mem::take(&mut flight.queues);
+            if flight.kind == BatchKind::Configuration {
+                queues.clear();
+            }
+            let committed = Committed {
                 index: flight.index,
-                term: self.last_term,
-                kind: BatchKind::Records,
-                first_ticket: flight.first_ticket,
+                term: flight.term,
+                kind: flight.kind,
+                first_ticket: flight.first_ticket.unwrap_or(Ticket(0)),
                 places,
-                control: Vec::new(),
+                control,
                 store_time_ms: flight.store_time_ms,
-                queues: std::mem::take(&mut flight.queues),
+                queues,
                 batch_bytes: flight.len,
-            });
+            };
+            let end = flight.end();
+            self.advance(Marks { committed: end, ..self.marks });
+            self.committed.push_back(committed);
         }
         self.tail_cache.shrink(self.marks.durable);
+    }
+
+    /// What is committed and durable is settled.
+    pub(super) fn retire(&mut self) {
+        if let Some(tip) = self.pipeline.retire() {
+            self.settled = tip;
+        }
+        self.tail_cache.shrink(self.marks.durable);
+    }
+
+    pub(super) fn advance(&mut self, to: Marks) {
+        self.marks.advance(to, self.config.commit_rule);
     }
 
     fn poison(&mut self, operation: &'static str, error: DiskError) {
@@ -620,7 +686,7 @@ impl<B: Buffer, R: Record> CommitLog<B, R> {
         self.marks
     }
 
-    /// Of the newest sealed batch; 0 before the first.
+    /// Of the newest batch; 0 before the first.
     #[must_use]
     pub fn last_index(&self) -> BatchIndex {
         self.last_index

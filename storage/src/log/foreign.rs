@@ -3,9 +3,12 @@
 use std::rc::Rc;
 
 use super::CommitLog;
-use super::pipeline::Poison;
+use super::pipeline::{Flight, FlightState, Grown, Poison, SealedRecord};
+use super::seal::Content;
+use crate::config::CommitRule;
 use crate::disk::Buffer;
-use crate::format::{BatchError, BatchHeader, BatchKind, RawBatch};
+use crate::format::{BatchError, BatchHeader, BatchKind, RawBatch, RawDirectory};
+use crate::index::IndexEntry;
 use crate::record::Record;
 use crate::types::{BatchIndex, GroupId, LogOffset, NodeId, QueueKey, QueueOffset, Term};
 
@@ -127,7 +130,109 @@ impl<B: Buffer, R: Record> CommitLog<B, R> {
     /// It is written by a later [`poll_op`](CommitLog::poll_op), once its segment is there and nothing on its way touches
     /// the same bytes; [`persisted_index`](CommitLog::persisted_index) tells when.
     pub fn append_foreign(&mut self, batch: ForeignBatch<B>) -> Result<(), ForeignRefused> {
-        let _ = batch;
-        todo!()
+        assert_eq!(self.config.commit_rule, CommitRule::Group, "the log belongs to no group");
+        if let Some(poison) = &self.poison {
+            return Err(ForeignRefused::Poisoned(poison.clone()));
+        }
+        if self.group.is_leading {
+            return Err(ForeignRefused::Leading { term: self.term });
+        }
+        let (waiting_bytes, limit) = (self.pipeline.waiting_bytes(), self.config.staged_bytes_max);
+        if waiting_bytes > 0 && waiting_bytes + batch.batch_len() as u64 > limit {
+            return Err(ForeignRefused::Busy { waiting_bytes, limit });
+        }
+        let limit = self.config.index_entries_max;
+        let entries = self.queues.entries() + self.uncommitted_entries;
+        let more = u64::from(batch.header.record_count.get());
+        // As with appends: a segment is sealed only once the next has a batch.
+        let is_sealing = self.unsealed.finished().is_some() || self.archive.is_forgetting();
+        if entries + more > limit && is_sealing {
+            return Err(ForeignRefused::IndexFull { entries, limit });
+        }
+        self.append(batch)
+    }
+
+    /// Takes a batch that follows the last one, whatever waits.
+    pub(super) fn append(&mut self, batch: ForeignBatch<B>) -> Result<(), ForeignRefused> {
+        let ForeignBatch { buffer, header } = batch;
+        let (index, term, prev_term) = (header.index(), header.term(), header.prev_term());
+        let expected = self.last_index.next();
+        if index != expected {
+            return Err(ForeignRefused::NotNext { expected, found: index });
+        }
+        if prev_term != self.last_term {
+            return Err(ForeignRefused::PrevTerm { index, expected: self.last_term, found: prev_term });
+        }
+        let (base, len) = (header.base_offset(), header.length.get());
+        let [end, next_segment] = self.segments.next_begins();
+        let placement = self.segments.place_at(base, len.into());
+        let placement =
+            placement.ok_or(ForeignRefused::BaseOffset { index, end, next_segment, found: base, len })?;
+        let (store_time_ms, not_before) = (header.store_time.get(), self.last_store_time_ms);
+        if store_time_ms < not_before {
+            return Err(ForeignRefused::StoreTime { index, not_before, found: store_time_ms });
+        }
+        let Content { first_ticket, records, queues } = self.content_of((*buffer).as_ref())?;
+
+        for grown in &queues {
+            let slot = self.queues.slot_or_new(grown.queue);
+            self.queues.at(slot).tail = QueueOffset(grown.from.0 + u64::from(grown.records));
+        }
+        self.uncommitted_entries += records.len() as u64;
+        let filling = self.filling_with(placement, store_time_ms, records.len() as u64);
+        self.push(Flight {
+            index,
+            term,
+            prev_term,
+            kind: header.batch_kind(),
+            base,
+            len,
+            buffer,
+            first_ticket,
+            store_time_ms,
+            records,
+            queues,
+            filling,
+            state: FlightState::Waiting,
+        });
+        Ok(())
+    }
+
+    /// The records of a verified batch, if each is the next of its queue.
+    fn content_of(&mut self, batch: &[u8]) -> Result<Content, ForeignRefused> {
+        let directory = RawDirectory(batch).verify().expect("verified when it came");
+        let index = directory.header().index();
+        self.stamp += 1;
+        let stamp = self.stamp;
+        let mut content = Content { first_ticket: None, records: Vec::new(), queues: Vec::new() };
+        content.records.reserve(directory.header().record_count.get() as usize);
+        for entry in directory.entries() {
+            let slot = self.queues.slot_or_new(entry.queue);
+            let state = self.queues.at(slot);
+            if state.group_of_batch.0 != stamp {
+                state.group_of_batch = (stamp, content.queues.len() as u32);
+                content.queues.push(Grown { queue: entry.queue, from: state.tail, records: 0, bytes: 0 });
+            }
+            let grown = &mut content.queues[state.group_of_batch.1 as usize];
+            let expected = QueueOffset(grown.from.0 + u64::from(grown.records));
+            if entry.queue_offset != expected {
+                let (queue, found) = (entry.queue, entry.queue_offset);
+                return Err(ForeignRefused::QueueOffset { index, queue, expected, found });
+            }
+            grown.records += 1;
+            grown.bytes += u64::from(entry.size);
+            content.records.push(SealedRecord {
+                slot,
+                queue_offset: entry.queue_offset,
+                entry: IndexEntry {
+                    log_offset: entry.log_offset,
+                    store_time_ms: entry.store_time_ms,
+                    size: entry.size,
+                    tag_hash: entry.tag_hash,
+                },
+                key_hashes: entry.key_hashes.iter().map(|hash| hash.get()).collect(),
+            });
+        }
+        Ok(content)
     }
 }

@@ -1,5 +1,6 @@
 //! The marks of the log, each one past the last byte it covers.
 
+use crate::config::CommitRule;
 use crate::types::LogOffset;
 
 /// How far the log has come. `durable <= written <= appended` and `committed <= appended` hold at all times.
@@ -11,7 +12,7 @@ pub struct Marks {
     pub written: LogOffset,
     /// Synced.
     pub durable: LogOffset,
-    /// Visible to readers and acknowledged.
+    /// Visible to readers and acknowledged. In a group it may be ahead of what is durable or written here.
     pub committed: LogOffset,
 }
 
@@ -20,11 +21,23 @@ impl Marks {
         Marks { appended: end, written: end, durable: end, committed: end }
     }
 
-    /// Holds after every change, and none of the marks ever goes back.
-    pub(crate) fn advance(&mut self, to: Marks) {
+    /// Holds after every change.
+    fn check(&self, rule: CommitRule) {
+        assert!(
+            self.durable <= self.written && self.written <= self.appended,
+            "marks out of order: {self:?}"
+        );
+        let committed_max = match rule {
+            CommitRule::Local => self.written,
+            CommitRule::Group => self.appended,
+        };
+        assert!(self.committed <= committed_max, "committed too early: {self:?}");
+    }
+
+    /// None of the marks goes back.
+    pub(crate) fn advance(&mut self, to: Marks, rule: CommitRule) {
         let from = *self;
-        assert!(to.durable <= to.written && to.written <= to.appended, "marks out of order: {to:?}");
-        assert!(to.committed <= to.written, "committed before written: {to:?}");
+        to.check(rule);
         assert!(
             from.durable <= to.durable && from.written <= to.written,
             "marks went back: {from:?} to {to:?}"
@@ -34,5 +47,14 @@ impl Marks {
             "marks went back: {from:?} to {to:?}"
         );
         *self = to;
+    }
+
+    /// The log of a group is cut off at `end`; what is committed stays.
+    pub(crate) fn cut(&mut self, end: LogOffset) {
+        assert!(self.committed <= end, "cut at {end}: {self:?}");
+        for mark in [&mut self.appended, &mut self.written, &mut self.durable] {
+            *mark = end.min(*mark);
+        }
+        self.check(CommitRule::Group);
     }
 }

@@ -13,6 +13,7 @@ mod read;
 mod seal;
 mod space;
 mod staging;
+mod terms;
 
 #[cfg(test)]
 mod tests;

@@ -118,6 +118,18 @@ impl<'a> IndexView<'a> {
         Ok(covers.then(|| (base.plus(begin), row.length.get())))
     }
 
+    /// The batches from the `nth` of the segment on, as far as one page tells. Touches that page.
+    pub fn batches_from(
+        &self,
+        nth: u32,
+    ) -> Result<impl ExactSizeIterator<Item = (LogOffset, u32)> + use<'a>, IndexFault> {
+        let base = self.index.summary().segment.base;
+        let section = &self.index.sections().batches;
+        let page = section.page_of(nth);
+        let rows = &self.rows_in(section, page)?[(nth - section.rows_in(page).start) as usize..];
+        Ok(rows.iter().map(move |row| (base.plus(row.position.get().into()), row.length.get())))
+    }
+
     /// The newest records with a key hash, at most `max` of them, newest last.
     pub fn find_key(&self, hash: u32, max: usize) -> Result<Vec<IndexEntry>, IndexFault> {
         let mut found = self.with_key(hash).take(max).collect::<Result<Vec<_>, _>>()?;

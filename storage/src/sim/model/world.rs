@@ -248,21 +248,21 @@ impl World {
         }
         while let Some(failed) = self.log.take_failed() {
             let count = usize::try_from(failed.count).unwrap();
-            let gone = match failed.cause {
+            let gone = match &failed.cause {
                 FailureCause::NoSpace(_) => self.waiting.split_off(self.waiting.len() - count),
                 FailureCause::Poisoned(_) => self.waiting.drain(..count).collect(),
-                FailureCause::NotLeader | FailureCause::Overwritten => unreachable!("no group"),
+                cause => unreachable!("no group, and {cause}"),
             };
             for (nth, (ticket, _)) in gone.iter().enumerate() {
                 assert_eq!(*ticket, failed.first_ticket.plus(nth as u64), "failed in the order of tickets");
             }
-            match failed.cause {
+            match &failed.cause {
                 FailureCause::NoSpace(_) => {
                     self.tally.count("staged and then denied for want of space");
                     gone.iter().rev().for_each(|(_, queue)| self.owed.take_back(*queue));
                 }
                 FailureCause::Poisoned(_) => self.tally.count("poisoned"),
-                FailureCause::NotLeader | FailureCause::Overwritten => unreachable!("no group"),
+                cause => unreachable!("no group, and {cause}"),
             }
         }
         if self.log.poisoned().is_some() {

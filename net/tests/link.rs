@@ -10,19 +10,14 @@ use std::time::{Duration, Instant};
 use apogee_net::io::{
     Chunk, ConnectionId, Driver, DriverConfig, Link, LinkEnd, LinkFrame, LinkService, Listener, Socket,
 };
-use apogee_net::link::{LinkLimits, encode};
+use apogee_net::link::{LinkError, LinkLimits, encode};
 use bytes::{Bytes, BytesMut};
 use glommio::LocalExecutorBuilder;
 use glommio::io::DmaBuffer;
 
 const WITHIN: Duration = Duration::from_secs(10);
 
-const LIMITS: LinkLimits = LinkLimits {
-    head_bytes_max: 1 << 20,
-    parts_max: 64,
-    part_bytes_max: 16 << 20,
-    frame_bytes_max: 32 << 20,
-};
+const LIMITS: LinkLimits = LinkLimits { head_bytes_max: 1 << 20, parts_bytes_max: 32 << 20 };
 
 const OUT_BYTES_MAX: usize = 64 << 20;
 
@@ -35,6 +30,13 @@ struct Sink {
 
 impl LinkService for Sink {
     type Part = DmaBuffer;
+
+    const PART_HEAD_BYTES: usize = 4;
+
+    fn part_len(&self, head: &[u8]) -> Result<usize, LinkError> {
+        let head = head.try_into().map_err(|_| LinkError::Part("cut short".into()))?;
+        Ok(u32::from_le_bytes(head) as usize)
+    }
 
     fn alloc(&self, len: usize) -> DmaBuffer {
         glommio::allocate_dma_buffer(len)
@@ -101,6 +103,13 @@ fn bytes(len: usize, seed: usize) -> Bytes {
     (0..len).map(|i| (i * 31 + i / 251 + seed) as u8).collect::<Vec<_>>().into()
 }
 
+/// Begins with its length.
+fn part(len: usize, seed: usize) -> Bytes {
+    let mut part = bytes(len, seed).to_vec();
+    part[..4].copy_from_slice(&(len as u32).to_le_bytes());
+    part.into()
+}
+
 #[test]
 fn parts_of_all_sizes_arrive_whole_and_aligned() {
     on_executor(|listener| async move {
@@ -111,22 +120,18 @@ fn parts_of_all_sizes_arrive_whole_and_aligned() {
             &[16 << 20],
             &[4096; 40],
             &[8192, 1 << 20, 4096, 3 << 20],
-            &[1, 4095, 4097, 17],
+            &[4, 4095, 4097, 17],
             &[],
         ];
         for round in 0..3 {
             for (number, lengths) in frames.iter().enumerate() {
                 let head = bytes(1 + number * 2000, round);
-                let parts: Vec<_> = lengths.iter().map(|&len| bytes(len, number + round)).collect();
-                let lengths: Vec<u32> = lengths.iter().map(|&len| len as u32).collect();
+                let parts: Vec<_> = lengths.iter().map(|&len| part(len, number + round)).collect();
                 // One piece may hold several parts, and a part be of several pieces.
                 let joined = Bytes::from(parts.concat());
                 let cut = joined.len() / 3;
-                here.link.send(
-                    &head,
-                    &lengths,
-                    [Chunk::Bytes(joined.slice(..cut)), Chunk::Bytes(joined.slice(cut..))],
-                );
+                let pieces = [Chunk::Bytes(joined.slice(..cut)), Chunk::Bytes(joined.slice(cut..))];
+                here.link.send(&head, &pieces);
                 eventually(|| there.sink.frames.borrow().len() == 1).await;
                 let frame = there.sink.frames.borrow_mut().pop().unwrap();
                 assert_eq!(frame.head, head);
@@ -148,7 +153,7 @@ fn small_frames_are_delivered_many_to_a_turn_and_signs_of_life_not_at_all() {
     on_executor(|listener| async move {
         let (here, there) = pair(&listener).await;
         for number in 0..1000u32 {
-            here.link.send(&number.to_le_bytes(), &[], []);
+            here.link.send(&number.to_le_bytes(), &[]);
             here.link.say_alive(Instant::now(), Duration::ZERO);
         }
         eventually(|| there.sink.frames.borrow().len() == 1000).await;
@@ -166,7 +171,7 @@ fn a_held_link_leaves_what_follows_in_the_socket() {
         let (here, there) = pair(&listener).await;
         there.sink.hold_after.set(Some(1));
         for number in 0..10u8 {
-            here.link.send(&[number], &[], []);
+            here.link.send(&[number], &[]);
         }
         eventually(|| there.sink.frames.borrow().len() == 1).await;
         glommio::timer::sleep(Duration::from_millis(20)).await;
@@ -181,10 +186,10 @@ fn a_peer_that_does_not_read_is_dropped_at_the_bound() {
     on_executor(|listener| async move {
         let silent = TcpStream::connect(listener.local()).unwrap();
         let here = End::serve(listener.accept().await);
-        let part = Chunk::Bytes(bytes(1 << 20, 0));
+        let part = [Chunk::Bytes(part(1 << 20, 0))];
         let mut sent = 0;
         while !here.link.is_closed() {
-            here.link.send(b"append", &[1 << 20], [part.clone()]);
+            here.link.send(b"append", &part);
             sent += 1;
             assert!(here.link.waiting_bytes() <= OUT_BYTES_MAX + (2 << 20));
             assert!(sent < 200, "still not dropped");
@@ -201,18 +206,25 @@ fn a_peer_that_does_not_read_is_dropped_at_the_bound() {
 fn malformed_bytes_end_their_link_only() {
     on_executor(|listener| async move {
         let (here, there) = pair(&listener).await;
-        let mut damaged = BytesMut::new();
-        encode(&mut damaged, b"vote for me", &[]);
+        let frame = |head: &[u8], parts_bytes, parts: &[u8]| {
+            let mut wire = BytesMut::new();
+            encode(&mut wire, head, parts_bytes);
+            wire.extend_from_slice(parts);
+            wire
+        };
+        let mut damaged = frame(b"vote for me", 0, b"");
         *damaged.last_mut().unwrap() ^= 1;
-        let mut too_long = BytesMut::new();
-        encode(&mut too_long, b"", &[16 << 20; 3]);
-        let mut endless = BytesMut::new();
-        encode(&mut endless, b"", &[(16 << 20) + 1]);
-        let cases: [(&[u8], &str); 5] = [
+        let too_long = frame(b"", (32 << 20) + 1, b"");
+        let beyond = frame(b"", 100, &101u32.to_le_bytes());
+        let cut_short = frame(b"", 3, b"123");
+        let endless = frame(b"", 100, &0u32.to_le_bytes());
+        let cases: [(&[u8], &str); 7] = [
             (b"GET / HTTP/1.1\r\n", "magic number"),
             (&damaged, "checksum"),
-            (&too_long, "together, expected at most"),
-            (&endless, "part of"),
+            (&too_long, "expected at most"),
+            (&beyond, "part of 101 bytes where 100 are left"),
+            (&cut_short, "unreadable part"),
+            (&endless, "part of 0 bytes"),
             (b"", "after 0 bytes"),
         ];
         for (malformed, found) in cases {
@@ -232,7 +244,7 @@ fn malformed_bytes_end_their_link_only() {
             let said = end.end().await;
             assert!(said.contains(found), "{said}");
         }
-        here.link.send(b"still here", &[], []);
+        here.link.send(b"still here", &[]);
         eventually(|| there.sink.frames.borrow().len() == 1).await;
     });
 }
@@ -241,8 +253,8 @@ fn malformed_bytes_end_their_link_only() {
 fn a_frame_may_arrive_byte_by_byte() {
     on_executor(|listener| async move {
         let mut wire = BytesMut::new();
-        let parts = bytes(3000 + 5000, 9);
-        encode(&mut wire, &bytes(5000, 1), &[3000, 5000]);
+        let parts = Bytes::from([part(3000, 9), part(5000, 8)].concat());
+        encode(&mut wire, &bytes(5000, 1), 8000);
         wire.extend_from_slice(&parts);
         let address: SocketAddr = listener.local();
         let writer = std::thread::spawn(move || {

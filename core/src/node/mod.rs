@@ -15,6 +15,8 @@ mod executor;
 mod log_events;
 mod namesrv;
 mod open;
+#[allow(dead_code)]
+mod peers;
 mod registrar;
 mod segment_source;
 mod shard;

@@ -36,6 +36,14 @@ pub(super) async fn pause() {
     .await
 }
 
+/// Lets all be read and handled that lies in sockets by now: for whoever was held up together with everybody else on this
+/// executor and is about to draw conclusions from silence.
+pub async fn drain() {
+    // In the first round the readers are woken, in front of the second they have run.
+    pause().await;
+    pause().await;
+}
+
 #[derive(Debug, Clone, Copy, Default)]
 pub struct DriverConfig {
     /// How long after the last readiness event the driver keeps asking before it sleeps. Zero (the default): it

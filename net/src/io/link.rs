@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures_lite::future;
 use smallvec::SmallVec;
 
@@ -18,14 +18,11 @@ use super::connection::{Connection, ConnectionEnd, ConnectionId, OutboxLimits};
 use super::driver::pause;
 use super::signal::Signal;
 use super::socket::Socket;
-use crate::link::{LinkLimits, PREFIX_BYTES, Prefix, encode};
+use crate::link::{LinkError, LinkLimits, PREFIX_BYTES, Prefix, encode};
 
 /// Where prefixes and small heads arrive, and with them at most this much of what follows: the most that is copied of a
 /// frame's parts. Large enough for dozens of heartbeats per receive.
 const STAGING_BYTES: usize = 4 * 1024;
-
-/// Buffers of one receive.
-const SLICES_PER_RECEIVE: usize = 16;
 
 /// What is received before other tasks get their turn, as for clients' connections.
 const FRAMES_PER_TURN: usize = 64;
@@ -43,6 +40,11 @@ pub trait LinkService {
     /// What parts are received into.
     type Part: AsRef<[u8]> + AsMut<[u8]>;
 
+    /// First bytes of a part that tell how long it is; no part is shorter.
+    const PART_HEAD_BYTES: usize;
+
+    /// How long a part is that begins with these bytes.
+    fn part_len(&self, head: &[u8]) -> Result<usize, LinkError>;
     /// Memory for a part of `len` bytes.
     fn alloc(&self, len: usize) -> Self::Part;
     /// A whole frame has arrived. Called in the order of arrival; never for frames that only say that the peer lives.
@@ -92,36 +94,21 @@ impl Link {
     }
 
     /// Queues a frame. On a closed link it is dropped; a peer that lets too much gather is disconnected.
-    ///
-    /// # Panics
-    /// If `parts` do not have the lengths that are announced.
-    pub fn send(&self, head: &[u8], part_lengths: &[u32], parts: impl IntoIterator<Item = Chunk>) {
-        let mut missing: u64 = part_lengths.iter().copied().map(u64::from).sum();
-        let parts = parts.into_iter().inspect(|part| {
-            let part = part.len() as u64;
-            missing = missing.checked_sub(part).unwrap_or_else(|| {
-                panic!("{part} bytes of a part where {missing} were announced");
-            });
-        });
+    pub fn send(&self, head: &[u8], parts: &[Chunk]) {
+        let parts_bytes: usize = parts.iter().map(Chunk::len).sum();
+        let parts_bytes = u32::try_from(parts_bytes).expect("frames are far below 4 GiB");
         self.said.set(Instant::now());
-        let encoded = self.connection.send(
-            |out| {
-                encode(out, head, part_lengths);
-                Ok(())
-            },
-            parts,
-        );
-        encoded.expect("encoding cannot fail");
-        assert!(
-            missing == 0 || self.is_closed(),
-            "{missing} bytes of parts were announced and did not follow"
-        );
+        let encode = |out: &mut BytesMut| {
+            encode(out, head, parts_bytes);
+            Ok(())
+        };
+        self.connection.send(encode, parts.iter().cloned()).expect("encoding cannot fail");
     }
 
     /// Says that this side lives, unless something was said within `quiet`.
     pub fn say_alive(&self, now: Instant, quiet: Duration) {
         if now.saturating_duration_since(self.said.get()) >= quiet {
-            self.send(&[], &[], []);
+            self.send(&[], &[]);
         }
     }
 
@@ -242,8 +229,6 @@ impl Staging {
     }
 }
 
-type Slices<'a> = SmallVec<[IoSliceMut<'a>; SLICES_PER_RECEIVE]>;
-
 struct Reader<'a, S> {
     link: &'a Rc<Link>,
     service: &'a S,
@@ -254,83 +239,72 @@ struct Reader<'a, S> {
 impl<S: LinkService> Reader<'_, S> {
     async fn next(&mut self) -> Result<LinkFrame<S::Part>, ConnectionEnd> {
         let mut prefix = [0; PREFIX_BYTES];
-        self.fill(&mut prefix, true).await?;
+        let begun = self.fill(&mut prefix).await?;
+        if begun < prefix.len() {
+            return Err(ConnectionEnd::Peer { unfinished: begun });
+        }
         let parsed = Prefix::parse(&prefix, &self.link.limits)?;
-        let mut rest = vec![0; parsed.rest_bytes()];
-        self.fill(&mut rest, false).await?;
-        let (lengths, head) = parsed.verify(&prefix, &rest, &self.link.limits)?;
-        let head = Bytes::copy_from_slice(head);
-        let mut parts: Vec<S::Part> = lengths.iter().map(|len| self.service.alloc(*len as usize)).collect();
-        self.fill_parts(&mut parts).await?;
-        Ok(LinkFrame { head, parts })
+        let mut head = vec![0; parsed.head_bytes];
+        let mut read = PREFIX_BYTES;
+        self.fill_whole(&mut head, &mut read).await?;
+        parsed.verify(&prefix, &head)?;
+        let mut parts = Vec::new();
+        let mut room = parsed.parts_bytes;
+        while room > 0 {
+            let part = self.next_part(room, &mut read).await?;
+            room -= part.as_ref().len();
+            parts.push(part);
+        }
+        Ok(LinkFrame { head: head.into(), parts })
     }
 
-    /// Fills `out`; only where a frame may begin may the stream end.
-    async fn fill(&mut self, out: &mut [u8], frame_begins: bool) -> Result<(), ConnectionEnd> {
+    async fn next_part(&mut self, room: usize, read: &mut usize) -> Result<S::Part, ConnectionEnd> {
+        let mut head: SmallVec<[u8; 128]> = SmallVec::from_elem(0, S::PART_HEAD_BYTES.min(room));
+        self.fill_whole(&mut head, read).await?;
+        let len = self.service.part_len(&head)?;
+        if len > room || len < S::PART_HEAD_BYTES {
+            return Err(LinkError::PartLength { found: len, room }.into());
+        }
+        let mut part = self.service.alloc(len);
+        let (begin, rest) = part.as_mut().split_at_mut(head.len());
+        begin.copy_from_slice(&head);
+        self.fill_whole(rest, read).await?;
+        Ok(part)
+    }
+
+    async fn fill_whole(&mut self, out: &mut [u8], read: &mut usize) -> Result<(), ConnectionEnd> {
+        let filled = self.fill(out).await?;
+        *read += filled;
+        if filled < out.len() {
+            return Err(ConnectionEnd::Peer { unfinished: *read });
+        }
+        Ok(())
+    }
+
+    /// Fills `out`, fewer bytes only at the end of the stream. What is longer than the staging buffer does not pass through
+    /// it, and what comes behind it waits there.
+    async fn fill(&mut self, out: &mut [u8]) -> Result<usize, ConnectionEnd> {
         let mut filled = 0;
         loop {
             filled += self.staging.take_into(&mut out[filled..]);
-            if filled == out.len() {
-                return Ok(());
+            let direct = out.len() - filled;
+            if direct == 0 {
+                return Ok(filled);
             }
-            let mut slices: Slices<'_> = SmallVec::new();
-            if out.len() - filled > STAGING_BYTES {
-                // Longer than the staging buffer: no reason to pass through it.
-                slices.push(IoSliceMut::new(&mut out[filled..]));
-            }
-            let direct: usize = slices.iter().map(|slice| slice.len()).sum();
             // The staging buffer is empty here: what it held was taken first.
-            slices.push(IoSliceMut::new(self.staging.spare()));
-            let received = receive(self.link, self.service, &mut self.turn, &mut slices).await?;
-            drop(slices);
-            self.staging.end += received.saturating_sub(direct);
+            let spare = self.staging.spare();
+            let received = if direct >= spare.len() {
+                let slices = &mut [IoSliceMut::new(&mut out[filled..]), IoSliceMut::new(spare)];
+                receive(self.link, self.service, &mut self.turn, slices).await?
+            } else {
+                receive(self.link, self.service, &mut self.turn, &mut [IoSliceMut::new(spare)]).await?
+            };
             if received == 0 {
-                let unfinished = if frame_begins { filled } else { PREFIX_BYTES + filled };
-                return Err(ConnectionEnd::Peer { unfinished });
+                return Ok(filled);
             }
-            filled += received.min(direct);
-        }
-    }
-
-    /// Fills the parts, received straight into them but for what came together with the head.
-    async fn fill_parts(&mut self, parts: &mut [S::Part]) -> Result<(), ConnectionEnd> {
-        let (mut part, mut filled, mut before) = (0, 0, 0);
-        loop {
-            while let Some(out) = parts.get_mut(part).map(AsMut::as_mut) {
-                filled += self.staging.take_into(&mut out[filled..]);
-                if filled < out.len() {
-                    break;
-                }
-                before += filled;
-                (part, filled) = (part + 1, 0);
-            }
-            if part == parts.len() {
-                return Ok(());
-            }
-            let mut slices: Slices<'_> = SmallVec::new();
-            let mut at = filled;
-            for out in parts[part..].iter_mut().take(SLICES_PER_RECEIVE - 1) {
-                slices.push(IoSliceMut::new(&mut out.as_mut()[at..]));
-                at = 0;
-            }
-            let direct: usize = slices.iter().map(|slice| slice.len()).sum();
-            slices.push(IoSliceMut::new(self.staging.spare()));
-            let received = receive(self.link, self.service, &mut self.turn, &mut slices).await?;
-            drop(slices);
-            self.staging.end += received.saturating_sub(direct);
-            if received == 0 {
-                return Err(ConnectionEnd::Peer { unfinished: PREFIX_BYTES + before + filled });
-            }
-            let mut taken = received.min(direct);
-            while taken > 0 {
-                let room = parts[part].as_ref().len() - filled;
-                let here = taken.min(room);
-                (filled, taken) = (filled + here, taken - here);
-                if here == room {
-                    before += filled;
-                    (part, filled) = (part + 1, 0);
-                }
-            }
+            let straight = if direct >= STAGING_BYTES { received.min(direct) } else { 0 };
+            self.staging.end += received - straight;
+            filled += straight;
         }
     }
 

@@ -30,7 +30,7 @@ mod writer;
 
 pub use chunk::Chunk;
 pub use connection::{Connection, ConnectionId, OutboxLimits, Service, serve};
-pub use driver::{Driver, DriverConfig};
+pub use driver::{Driver, DriverConfig, drain};
 pub use file::{FileChunk, FileFuture, FileSource};
 pub use link::{Link, LinkEnd, LinkFrame, LinkService};
 pub use listener::Listener;

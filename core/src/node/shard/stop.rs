@@ -1,0 +1,41 @@
+//! The orderly end of a shard.
+
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use super::ShardDriver;
+use crate::node::clock::now_ms;
+
+/// How long a stopping shard waits for its last writes.
+const IDLE_WAIT: Duration = Duration::from_secs(5);
+
+/// How long the last replies have to leave.
+const LAST_REPLIES_WAIT: Duration = Duration::from_millis(20);
+
+impl ShardDriver {
+    /// Says good-bye to the NameServers, then waits until everything taken is durable.
+    pub(super) async fn stop(self: Rc<Self>) {
+        for registrar in &self.registrars {
+            registrar.unregister(&self.shard).await;
+        }
+        let tasks = std::mem::take(&mut *self.tasks.borrow_mut());
+        for task in tasks {
+            task.cancel().await;
+        }
+        self.stopping.set(true);
+        let started = Instant::now();
+        loop {
+            self.shard.borrow_mut().prepare_stop(now_ms());
+            self.pump();
+            if self.shard.borrow().is_idle() || started.elapsed() > IDLE_WAIT {
+                break;
+            }
+            glommio::timer::sleep(Duration::from_millis(2)).await;
+        }
+        self.write_events();
+        // The last replies are queued now; their connections' tasks still have to write them.
+        glommio::timer::sleep(LAST_REPLIES_WAIT).await;
+        self.disk.stop().await;
+        tracing::info!(shard = self.number, "stopped");
+    }
+}

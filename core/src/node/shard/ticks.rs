@@ -1,0 +1,65 @@
+//! What falls due by time alone.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use futures_lite::future;
+
+use super::ShardDriver;
+use crate::node::clock::now_ms;
+
+/// How often a shard looks at what falls due by time alone.
+const TICK: Duration = Duration::from_millis(100);
+
+/// What falls due sooner waits this long, so that much that falls due little by little is done together.
+const TICK_MIN: Duration = Duration::from_millis(5);
+
+/// How often the free space of the file system is asked for.
+const SPACE_PERIOD: Duration = Duration::from_secs(1);
+
+impl ShardDriver {
+    pub(super) async fn tick(self: Rc<Self>) {
+        loop {
+            self.sleep_until_due().await;
+            self.shard.borrow_mut().on_tick(now_ms());
+            self.pump();
+            self.write_events();
+        }
+    }
+
+    /// Until the shard has something due, but at least [`TICK_MIN`] and at most [`TICK`].
+    pub(super) async fn sleep_until_due(&self) {
+        let begun = now_ms();
+        glommio::timer::sleep(TICK_MIN).await;
+        loop {
+            let tick_at_ms = begun + TICK.as_millis() as i64;
+            let wake_at_ms = self.shard.borrow().wake_at_ms().map_or(tick_at_ms, |due| due.min(tick_at_ms));
+            self.planned_wake_ms.set(wake_at_ms);
+            let Ok(wait_ms @ 1..) = u64::try_from(wake_at_ms - now_ms()) else { return };
+            let asleep = async {
+                glommio::timer::sleep(Duration::from_millis(wait_ms)).await;
+            };
+            future::or(asleep, self.wake_earlier.wait()).await;
+        }
+    }
+
+    /// Tells the shard what the file system has left, so that it makes room before there is none.
+    pub(super) async fn watch_space(self: Rc<Self>) {
+        let mut is_failing = false;
+        loop {
+            match self.disk.space().await {
+                Ok(space) => {
+                    is_failing = false;
+                    self.shard.borrow_mut().on_space(space);
+                    self.pump();
+                }
+                Err(error) => {
+                    if !std::mem::replace(&mut is_failing, true) {
+                        tracing::error!(shard = self.number, %error, "the free space of the disk is not known");
+                    }
+                }
+            }
+            glommio::timer::sleep(SPACE_PERIOD).await;
+        }
+    }
+}

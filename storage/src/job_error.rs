@@ -2,7 +2,9 @@
 
 use std::io;
 
+use crate::checkpoint::CheckpointError;
 use crate::format::BatchError;
+use crate::group_state::GroupStateError;
 use crate::sealed::{IndexError, IndexFault};
 use crate::snapshot::SnapshotError;
 use crate::source::{LogFile, LogSource};
@@ -30,6 +32,12 @@ pub enum JobError {
     /// The snapshot that the job starts from is none.
     #[error("{file}: {error}")]
     Snapshot { file: String, at: LogOffset, error: SnapshotError },
+    /// A node's state in its group, as it is on the disk or shall be, is none.
+    #[error("{file}: {error}")]
+    GroupState { file: String, error: GroupStateError },
+    /// A checkpoint cannot be what a log begins anew behind.
+    #[error("{file}: {error}")]
+    Checkpoint { file: String, error: CheckpointError },
     /// The layer above does not understand what it once wrote.
     #[error("{file} at {position}: {message}")]
     State { file: String, position: u64, message: String },
@@ -50,6 +58,8 @@ impl JobError {
             | JobError::Batch { .. }
             | JobError::Unexpected { .. }
             | JobError::QueueOffset { .. }
+            | JobError::GroupState { .. }
+            | JobError::Checkpoint { .. }
             | JobError::State { .. } => None,
         }
     }

@@ -33,11 +33,15 @@ mod window;
 
 pub use aligned::AlignedBuffer;
 pub use checkpoint::{
-    Checkpoint, CheckpointJob, CheckpointSnapshot, ResetDone, ResetJob, reset_log, take_checkpoint,
+    Checkpoint, CheckpointError, CheckpointJob, CheckpointSnapshot, ResetDone, ResetJob, reset_log,
+    take_checkpoint,
 };
 pub use config::{CommitRule, ConfigError, Durability, LogConfig, Retention};
 pub use disk::{Buffer, Completion, DiskError, DiskOp, FileRun, OpId, SegmentInfo, Space};
-pub use group_state::{ConfState, GroupState, Member, read_group_state, save_group_state};
+pub use group_state::{
+    ConfState, GroupState, GroupStateError, Member, SavedGroupState, read_group_state,
+    read_saved_group_state, save_group_state,
+};
 pub use index::{IndexEntry, TimeBound};
 pub use job_error::JobError;
 pub use log::{

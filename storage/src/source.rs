@@ -7,6 +7,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::disk::SegmentInfo;
+use crate::group_state::SLOT_LEN;
 use crate::types::LogOffset;
 
 /// The files of one log. Blocks: never to be called on a shard's thread while the shard runs.
@@ -44,6 +45,24 @@ pub trait LogSource {
 
     fn remove_snapshot(&self, at: LogOffset) -> io::Result<()>;
 
+    /// The file of a group node's state, both slots; nothing if no state was ever saved.
+    fn read_group_slots(&self) -> io::Result<Option<Vec<u8>>>;
+
+    /// Writes one slot of a group node's state, durable when answered; the other slot is not touched. After an error, or a
+    /// crash before the answer, any part of it may be there. The first one makes the file, whole or not at all.
+    fn write_group_slot(&self, slot: u32, bytes: &[u8; SLOT_LEN]) -> io::Result<()>;
+
+    /// The file of a checkpoint that the log is being begun anew behind, if there is one.
+    fn read_checkpoint(&self) -> io::Result<Option<Vec<u8>>>;
+
+    /// Writes that file, with the promise of [`write_index`](LogSource::write_index).
+    fn write_checkpoint(&self, bytes: &[u8]) -> io::Result<()>;
+
+    fn remove_checkpoint(&self) -> io::Result<()>;
+
+    /// Removes a segment's file. Whoever reads it keeps it.
+    fn remove_segment(&self, base: LogOffset) -> io::Result<()>;
+
     /// How errors name a file: a path, where there is one.
     fn name(&self, file: LogFile) -> String;
 }
@@ -80,7 +99,14 @@ pub enum LogFile {
     Index(LogOffset),
     /// By the log offset up to which it covers the log.
     Snapshot(LogOffset),
+    /// What a node of a group must not forget.
+    GroupState,
+    /// What a log is being begun anew behind.
+    Checkpoint,
 }
+
+const GROUP_STATE_NAME: &str = "group";
+const CHECKPOINT_NAME: &str = "checkpoint";
 
 impl LogFile {
     #[must_use]
@@ -89,6 +115,8 @@ impl LogFile {
             LogFile::Segment(base) => (base, "seg"),
             LogFile::Index(base) => (base, "idx"),
             LogFile::Snapshot(at) => (at, "snap"),
+            LogFile::GroupState => return GROUP_STATE_NAME.to_owned(),
+            LogFile::Checkpoint => return CHECKPOINT_NAME.to_owned(),
         };
         format!("{:020}.{extension}", offset.0)
     }
@@ -96,6 +124,11 @@ impl LogFile {
     /// Which file of a log has this name, if one can have it.
     #[must_use]
     pub fn parse(name: &str) -> Option<LogFile> {
+        match name {
+            GROUP_STATE_NAME => return Some(LogFile::GroupState),
+            CHECKPOINT_NAME => return Some(LogFile::Checkpoint),
+            _ => {}
+        }
         let (digits, extension) = name.split_once('.')?;
         if digits.len() != 20 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
             return None;
@@ -120,6 +153,9 @@ mod tests {
             for file in [LogFile::Segment(offset), LogFile::Index(offset), LogFile::Snapshot(offset)] {
                 assert_eq!(LogFile::parse(&file.file_name()), Some(file));
             }
+        }
+        for file in [LogFile::GroupState, LogFile::Checkpoint] {
+            assert_eq!(LogFile::parse(&file.file_name()), Some(file));
         }
         assert_eq!(LogFile::Segment(LogOffset(1 << 30)).file_name(), "00000000001073741824.seg");
         let foreign = ["", ".seg", "1.seg", "0000000000000000000x.seg", "+0000000000000000001.seg"];

@@ -1,5 +1,6 @@
 //! The disk under a running log: direct I/O on one glommio executor.
 
+use std::cell::Cell;
 use std::fs::{self, File};
 use std::io;
 use std::ops::Range;
@@ -15,14 +16,14 @@ use super::background::Background;
 use super::budget::Budget;
 use super::files::LogFiles;
 use super::open_files::OpenFiles;
-use super::pool::{blocking_or, pool_at_rest};
+use super::pool::{blocking, blocking_or, pool_at_rest};
 use super::prepare::{Fill, prepare_segment, recycle_segment, space_of};
 use super::segment_file::{SegmentFile, read_to_nowhere};
 use super::usage::{Usage, Use};
-use crate::checkpoint::{reset_log, take_checkpoint};
+use crate::checkpoint::{ResetDone, ResetJob, reset_log, take_checkpoint};
 use crate::disk::{Buffer, Completion, DiskError, DiskOp, FileRun, SegmentInfo, Space};
 use crate::format::BLOCK_LEN;
-use crate::group_state::save_group_state;
+use crate::group_state::{GroupState, save_group_state};
 use crate::index::IndexEntry;
 use crate::job_error::JobError;
 use crate::sealed::{IndexFault, KeySearch, SealedIndex, read_ends, seal_segment};
@@ -57,11 +58,12 @@ impl DiskConfig {
         DiskConfig { open_files_max: 256, catch_up_reads_max: 2, catch_up_bytes_max: 256 << 10 };
 
     /// Threads that the executor's blocking pool should have, so that none of these waits for another: the reads, the
-    /// making of a segment, and one for what is short (opening files, asking for the free space). What takes long runs
+    /// making of a segment, the saving of a group node's state, and one for what is short (opening files, asking for the
+    /// free space). What takes long runs
     /// on a thread that the disk has for itself.
     #[must_use]
     pub fn pool_threads(&self) -> usize {
-        self.catch_up_reads_max as usize + 2
+        self.catch_up_reads_max as usize + 3
     }
 }
 
@@ -86,6 +88,24 @@ pub struct Disk {
     catch_up: Rc<Budget>,
     background: Background,
     fill: Fill,
+    /// A state of the group's node is on its way.
+    is_saving: Cell<bool>,
+}
+
+/// Two states at once would be written to the same slot, or finish in the wrong order.
+struct Saving<'a>(&'a Cell<bool>);
+
+impl Saving<'_> {
+    fn begin(is_saving: &Cell<bool>) -> Saving<'_> {
+        assert!(!is_saving.replace(true), "two states of a group's node are saved at once");
+        Saving(is_saving)
+    }
+}
+
+impl Drop for Saving<'_> {
+    fn drop(&mut self) {
+        self.0.set(false);
+    }
 }
 
 /// What a search for a key counts for in the budget: it reads pages one by one.
@@ -135,6 +155,7 @@ impl Disk {
             catch_up: Budget::new(config.catch_up_bytes_max, config.catch_up_reads_max),
             background,
             fill: Fill::unknown(),
+            is_saving: Cell::new(false),
         })
     }
 
@@ -197,17 +218,10 @@ impl Disk {
                 Completion::Removed { base: segment, result: self.remove(segment).await }
             }
             DiskOp::SaveGroupState { id, state } => {
-                let files = self.files.clone();
-                let saved = self.background.run(move |_| save_group_state(&files, &state)).await;
-                Completion::GroupStateSaved {
-                    id,
-                    result: self.of_job("save the group's state beside", saved),
-                }
+                Completion::GroupStateSaved { id, result: self.save_group_state(state).await }
             }
             DiskOp::Reset(job) => {
-                let (files, id, state) = (self.files.clone(), job.id, (self.new_state)());
-                let done = self.background.run(move |_| reset_log(&files, *job, state)).await;
-                Completion::ResetDone { id, result: self.of_job("begin anew", done).map(Box::new) }
+                Completion::ResetDone { id: job.id, result: self.reset(job).await.map(Box::new) }
             }
             DiskOp::TakeCheckpoint(job) => {
                 let (files, id) = (self.files.beside_appends(), job.id);
@@ -355,6 +369,35 @@ impl Disk {
         removed.await.flatten().map_err(|error| {
             DiskError::io(format!("remove segment {segment} in {}", self.directory().display()), &error)
         })
+    }
+
+    /// On the pool, whose threads are there for what somebody waits for: an election does.
+    async fn save_group_state(&self, state: Box<GroupState>) -> Result<(), DiskError> {
+        let _saving = Saving::begin(&self.is_saving);
+        let files = self.files.clone();
+        let saved = blocking(move || Ok(save_group_state(&files, &state))).await;
+        self.of_job("save the group's state beside", saved)
+    }
+
+    /// Lets all files go, then begins the log anew. Whoever reads one of them keeps it.
+    async fn reset(&self, job: Box<ResetJob>) -> Result<ResetDone, DiskError> {
+        let _saving = Saving::begin(&self.is_saving);
+        self.let_all_go(job.checkpoint.start.base_offset).await;
+        let (files, derived) = (self.files.clone(), (self.new_state)());
+        let done = self.background.run(move |_| reset_log(&files, *job, derived)).await;
+        self.of_job("begin anew", done)
+    }
+
+    async fn let_all_go(&self, start: LogOffset) {
+        self.usage.on_begun_anew(start);
+        self.fill.set(u64::MAX);
+        drop(self.for_readers.forget_all());
+        for direct in self.direct.forget_all() {
+            if let Ok(DirectFile { file, _use }) = Rc::try_unwrap(direct) {
+                // Failing means that a write before failed, and what was written there goes.
+                let _ = file.close().await;
+            }
+        }
     }
 
     async fn prepare(

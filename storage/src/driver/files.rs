@@ -5,13 +5,15 @@ use std::fs::{self, File};
 use std::io;
 use std::io::Write as _;
 use std::os::fd::AsRawFd as _;
-use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::directory::sync_directory;
 use super::mapped::MappedIndex;
+use crate::aligned::AlignedBuffer;
 use crate::disk::SegmentInfo;
+use crate::group_state::{GROUP_FILE_LEN, SLOT_LEN};
 use crate::source::{IndexBytes, LogFile, LogSource};
 use crate::types::LogOffset;
 
@@ -56,7 +58,7 @@ impl LogFiles {
     pub fn path(&self, file: LogFile) -> PathBuf {
         let directory = match file {
             LogFile::Segment(_) | LogFile::Index(_) => &self.log,
-            LogFile::Snapshot(_) => &self.state,
+            LogFile::Snapshot(_) | LogFile::GroupState | LogFile::Checkpoint => &self.state,
         };
         directory.join(file.file_name())
     }
@@ -118,13 +120,9 @@ impl LogFiles {
 
     /// Removes the file of a segment that left the log, if it is there, then the indexes of those before it.
     pub(super) fn remove_left(&self, segment: LogOffset) -> io::Result<()> {
-        let gone = |result: io::Result<()>| match result {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            result => result,
-        };
-        gone(fs::remove_file(self.path(LogFile::Segment(segment))))?;
+        there(fs::remove_file(self.path(LogFile::Segment(segment))))?;
         for base in self.indexes()?.into_iter().filter(|base| *base < segment) {
-            gone(fs::remove_file(self.path(LogFile::Index(base))))?;
+            there(fs::remove_file(self.path(LogFile::Index(base))))?;
         }
         sync_directory(&self.log)
     }
@@ -213,7 +211,50 @@ impl LogSource for LogFiles {
         self.remove(LogFile::Snapshot(at))
     }
 
+    fn read_group_slots(&self) -> io::Result<Option<Vec<u8>>> {
+        there(fs::read(self.path(LogFile::GroupState)))
+    }
+
+    fn write_group_slot(&self, slot: u32, bytes: &[u8; SLOT_LEN]) -> io::Result<()> {
+        let position = slot as usize * SLOT_LEN;
+        let mut options = File::options();
+        // One write, durable when it returns, past the page cache: a slot is never written together with the other.
+        options.write(true).custom_flags(libc::O_DIRECT | libc::O_DSYNC);
+        let Some(file) = there(options.open(self.path(LogFile::GroupState)))? else {
+            let mut slots = vec![0; GROUP_FILE_LEN];
+            slots[position..position + SLOT_LEN].copy_from_slice(bytes);
+            return self.write(LogFile::GroupState, &slots);
+        };
+        let mut buffer = AlignedBuffer::zeroed(SLOT_LEN);
+        buffer.as_mut().copy_from_slice(bytes);
+        file.write_all_at(buffer.as_ref(), position as u64)
+    }
+
+    fn read_checkpoint(&self) -> io::Result<Option<Vec<u8>>> {
+        there(fs::read(self.path(LogFile::Checkpoint)))
+    }
+
+    fn write_checkpoint(&self, bytes: &[u8]) -> io::Result<()> {
+        self.write(LogFile::Checkpoint, bytes)
+    }
+
+    fn remove_checkpoint(&self) -> io::Result<()> {
+        self.remove(LogFile::Checkpoint)
+    }
+
+    fn remove_segment(&self, base: LogOffset) -> io::Result<()> {
+        self.remove(LogFile::Segment(base))
+    }
+
     fn name(&self, file: LogFile) -> String {
         self.path(file).display().to_string()
+    }
+}
+
+/// What a call gave, unless the file is not there.
+fn there<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        result => result.map(Some),
     }
 }

@@ -12,6 +12,8 @@ use crate::types::LogOffset;
 pub(super) struct OpenFiles<F> {
     open: RefCell<FxHashMap<LogOffset, Open<F>>>,
     uses: Cell<u64>,
+    /// How often all were let go: what was being opened meanwhile may be a file that is no longer there.
+    emptied: Cell<u64>,
     max: usize,
 }
 
@@ -22,7 +24,7 @@ struct Open<F> {
 
 impl<F> OpenFiles<F> {
     pub(super) fn new(max: usize) -> OpenFiles<F> {
-        OpenFiles { open: RefCell::default(), uses: Cell::new(0), max }
+        OpenFiles { open: RefCell::default(), uses: Cell::new(0), emptied: Cell::new(0), max }
     }
 
     pub(super) fn find(&self, segment: LogOffset) -> Option<Rc<F>> {
@@ -44,7 +46,11 @@ impl<F> OpenFiles<F> {
         if let Some(file) = self.find(segment) {
             return Ok(file);
         }
+        let emptied = self.emptied.get();
         let file = Rc::new(opening.await?);
+        if emptied != self.emptied.get() {
+            return Ok(file);
+        }
         // Another task may have opened it meanwhile; then the two are the same to everyone.
         if let Some(earlier) = self.find(segment) {
             return Ok(earlier);
@@ -60,6 +66,12 @@ impl<F> OpenFiles<F> {
     /// Keeps the file open no longer.
     pub(super) fn forget(&self, segment: LogOffset) -> Option<Rc<F>> {
         self.open.borrow_mut().remove(&segment).map(|open| open.file)
+    }
+
+    /// Keeps none open any longer.
+    pub(super) fn forget_all(&self) -> Vec<Rc<F>> {
+        self.emptied.set(self.emptied.get() + 1);
+        self.open.borrow_mut().drain().map(|(_, open)| open.file).collect()
     }
 
     fn close_longest_unused(&self) {

@@ -9,7 +9,8 @@ use super::background::BackgroundSender;
 use crate::disk::DiskError;
 use crate::types::LogOffset;
 
-/// The uses of all segments. Segments leave from the oldest on, and one that has left is not opened again.
+/// The uses of all segments. Segments leave from the oldest on, and one that has left is not opened again, unless the log
+/// begins anew.
 #[derive(Debug)]
 pub(super) struct Usage {
     uses: RefCell<FxHashMap<LogOffset, Weak<Use>>>,
@@ -55,6 +56,11 @@ impl Usage {
     /// From now on no use of the segment, or of one before it, begins.
     pub(super) fn on_left(&self, segment: LogOffset) {
         self.left.set(self.left.get().max(Some(segment)));
+    }
+
+    /// The log begins anew at `start`, in front of or behind where it was.
+    pub(super) fn on_begun_anew(&self, start: LogOffset) {
+        self.left.set(start.0.checked_sub(1).map(LogOffset));
     }
 
     pub(super) fn has_left(&self, segment: LogOffset) -> bool {

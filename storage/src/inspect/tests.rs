@@ -432,6 +432,30 @@ impl LogSource for Late<'_> {
         self.disk.name(file)
     }
 
+    fn read_group_slots(&self) -> io::Result<Option<Vec<u8>>> {
+        self.disk.read_group_slots()
+    }
+
+    fn read_checkpoint(&self) -> io::Result<Option<Vec<u8>>> {
+        self.disk.read_checkpoint()
+    }
+
+    fn write_group_slot(&self, _slot: u32, _bytes: &[u8; 4096]) -> io::Result<()> {
+        unreachable!("nothing is changed")
+    }
+
+    fn write_checkpoint(&self, _bytes: &[u8]) -> io::Result<()> {
+        unreachable!("nothing is changed")
+    }
+
+    fn remove_checkpoint(&self) -> io::Result<()> {
+        unreachable!("nothing is changed")
+    }
+
+    fn remove_segment(&self, _base: LogOffset) -> io::Result<()> {
+        unreachable!("nothing is changed")
+    }
+
     fn sync(&self, _base: LogOffset) -> io::Result<()> {
         unreachable!("nothing is changed")
     }

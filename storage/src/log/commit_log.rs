@@ -569,7 +569,7 @@ impl<B: Buffer, R: Record> CommitLog<B, R> {
         match error.and_then(DiskError::unusable) {
             Some(LogFile::Index(segment)) => self.on_index_damaged(segment),
             Some(LogFile::Snapshot(at)) => self.archive.on_snapshot_unusable(at),
-            Some(LogFile::Segment(_)) | None => {}
+            Some(LogFile::Segment(_) | LogFile::GroupState | LogFile::Checkpoint) | None => {}
         }
     }
 

@@ -5,6 +5,7 @@ use std::io;
 use std::sync::Arc;
 
 use crate::disk::SegmentInfo;
+use crate::group_state::SLOT_LEN;
 use crate::source::{IndexBytes, LogFile, LogSource};
 use crate::types::LogOffset;
 
@@ -74,6 +75,30 @@ impl<S: LogSource + ?Sized> LogSource for Counted<'_, S> {
 
     fn remove_snapshot(&self, at: LogOffset) -> io::Result<()> {
         self.source.remove_snapshot(at)
+    }
+
+    fn read_group_slots(&self) -> io::Result<Option<Vec<u8>>> {
+        self.source.read_group_slots()
+    }
+
+    fn write_group_slot(&self, slot: u32, bytes: &[u8; SLOT_LEN]) -> io::Result<()> {
+        self.source.write_group_slot(slot, bytes)
+    }
+
+    fn read_checkpoint(&self) -> io::Result<Option<Vec<u8>>> {
+        self.source.read_checkpoint()
+    }
+
+    fn write_checkpoint(&self, bytes: &[u8]) -> io::Result<()> {
+        self.source.write_checkpoint(bytes)
+    }
+
+    fn remove_checkpoint(&self) -> io::Result<()> {
+        self.source.remove_checkpoint()
+    }
+
+    fn remove_segment(&self, base: LogOffset) -> io::Result<()> {
+        self.source.remove_segment(base)
     }
 
     fn name(&self, file: LogFile) -> String {

@@ -25,3 +25,4 @@ pub use error::{IndexError, IndexFault};
 pub use find::KeySearch;
 pub use reader::{IndexSummary, SealedIndex};
 pub use view::{Access, IndexView, QueueSpan};
+pub(crate) use write::empty_index;

@@ -9,6 +9,7 @@ use super::layout::{
 };
 use super::reader::{IndexSummary, header_crc};
 use super::sections::{Section, Sections};
+use crate::types::{QueueKey, QueueOffset};
 
 /// The bytes of an index file in the making.
 pub(super) struct IndexWriter {
@@ -94,4 +95,18 @@ impl IndexWriter {
             batches: summary.batches.into(),
         }
     }
+}
+
+/// The bytes of the index of a segment of one batch without records: all that it tells is where the queues stood. They
+/// are given by ascending number.
+pub(crate) fn empty_index(summary: IndexSummary, queue_ends: &[(QueueKey, QueueOffset)]) -> Vec<u8> {
+    assert_eq!((summary.entries, summary.keys, summary.batches), (0, 0, 1), "not an empty segment");
+    let batch_len = (summary.end.0 - summary.segment.base.0) as u32;
+    let mut writer = IndexWriter::new(summary);
+    for (nth, (queue, end)) in queue_ends.iter().enumerate() {
+        let (queue, begin) = (queue.0.into(), end.0.into());
+        writer.put_queue(nth as u32, QueueRow { queue, begin, first_entry: U32::ZERO, count: U32::ZERO });
+    }
+    writer.put_batch(0, BatchRow { position: U32::ZERO, length: batch_len.into() });
+    writer.finish()
 }

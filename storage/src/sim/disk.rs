@@ -62,6 +62,9 @@ pub(super) struct State {
     pub(super) segments: BTreeMap<LogOffset, SimFile>,
     pub(super) indexes: BTreeMap<LogOffset, SmallFile>,
     pub(super) snapshots: BTreeMap<LogOffset, SmallFile>,
+    /// Both slots of a group node's state.
+    pub(super) group: Option<SmallFile>,
+    pub(super) checkpoint: Option<SmallFile>,
     /// Indexes that a process has mapped.
     pub(super) mapped: Vec<Weak<MappedIndex>>,
     pending: Vec<Pending>,
@@ -91,6 +94,8 @@ impl SimDisk {
             segments: BTreeMap::new(),
             indexes: BTreeMap::new(),
             snapshots: BTreeMap::new(),
+            group: None,
+            checkpoint: None,
             mapped: Vec::new(),
             pending: Vec::new(),
             completed: 0,
@@ -111,8 +116,11 @@ impl SimDisk {
     /// Takes an operation; it is carried out by a later [`step`](SimDisk::step).
     pub fn submit(&self, op: DiskOp<AlignedBuffer>) {
         let state = &mut *self.state.borrow_mut();
-        if let DiskOp::Write { segment, position, len, .. } = &op {
-            state.check_write(*segment, *position, *len);
+        match &op {
+            DiskOp::Write { segment, position, len, .. } => state.check_write(*segment, *position, *len),
+            DiskOp::SaveGroupState { .. } => state.check_save(),
+            DiskOp::Reset(_) => state.check_reset(),
+            _ => {}
         }
         let delay = state.faults.delay(&mut state.rng);
         state.pending.push(Pending { op, completed: state.completed, delay });
@@ -257,12 +265,14 @@ impl SimDisk {
         self.state.borrow_mut().segment(base).overwrite(position, bytes);
     }
 
-    /// The indexes and snapshots there are.
+    /// The indexes, snapshots and other small files there are.
     #[must_use]
     pub fn small_files(&self) -> Vec<LogFile> {
         let state = self.state.borrow();
         let indexes = state.indexes.keys().map(|base| LogFile::Index(*base));
-        indexes.chain(state.snapshots.keys().map(|at| LogFile::Snapshot(*at))).collect()
+        let others = state.group.iter().map(|_| LogFile::GroupState);
+        let others = others.chain(state.checkpoint.iter().map(|_| LogFile::Checkpoint));
+        indexes.chain(state.snapshots.keys().map(|at| LogFile::Snapshot(*at))).chain(others).collect()
     }
 
     /// Bases of the segments there are, ascending.
@@ -271,10 +281,11 @@ impl SimDisk {
         self.state.borrow().segments.keys().copied().collect()
     }
 
-    /// Undoes all damage to indexes and snapshots.
+    /// Undoes all damage to small files.
     pub fn repair_small_files(&self) {
         let state = &mut *self.state.borrow_mut();
         let small = state.indexes.values_mut().chain(state.snapshots.values_mut());
+        let small = small.chain(&mut state.group).chain(&mut state.checkpoint);
         small.for_each(SmallFile::repair);
     }
 
@@ -383,9 +394,16 @@ impl SimDisk {
                 let state = &mut *self.state.borrow_mut();
                 segments.iter().for_each(|base| state.segment(*base).sync(completed));
             }
-            op @ (DiskOp::Seal(_) | DiskOp::Snapshot(_)) if fate == 1 => {
+            op @ (DiskOp::Seal(_)
+            | DiskOp::Snapshot(_)
+            | DiskOp::SaveGroupState { .. }
+            | DiskOp::Reset(_))
+                if fate == 1 =>
+            {
                 const CALLS: u64 = 8;
-                let calls = self.state.borrow_mut().rng.below(CALLS);
+                const CALLS_OF_RESET: u64 = 24;
+                let calls = if matches!(op, DiskOp::Reset(_)) { CALLS_OF_RESET } else { CALLS };
+                let calls = self.state.borrow_mut().rng.below(calls);
                 self.die_after(calls);
                 drop(self.carry_out(Pending { op, completed, delay: 0 }));
                 self.state.borrow_mut().calls_left = None;
@@ -429,6 +447,20 @@ impl State {
         }
     }
 
+    fn check_save(&self) {
+        let saves =
+            |op: &DiskOp<AlignedBuffer>| matches!(op, DiskOp::SaveGroupState { .. } | DiskOp::Reset(_));
+        assert!(!self.pending.iter().any(|pending| saves(&pending.op)), "two states are saved at once");
+    }
+
+    fn check_reset(&self) {
+        self.check_save();
+        let pending = self.pending.iter().map(|pending| &pending.op);
+        let of_log = pending.filter(|op| !matches!(op, DiskOp::TakeCheckpoint(_) | DiskOp::Rebuild(_)));
+        let of_log: Vec<_> = of_log.collect();
+        assert!(of_log.is_empty(), "the log is begun anew with {of_log:?} on the way");
+    }
+
     fn segment(&mut self, base: LogOffset) -> &mut SimFile {
         self.segments.get_mut(&base).expect("operations name segments that exist")
     }
@@ -438,6 +470,8 @@ impl State {
             LogFile::Segment(_) => None,
             LogFile::Index(base) => self.indexes.get_mut(&base),
             LogFile::Snapshot(at) => self.snapshots.get_mut(&at),
+            LogFile::GroupState => self.group.as_mut(),
+            LogFile::Checkpoint => self.checkpoint.as_mut(),
         };
         found.unwrap_or_else(|| panic!("{file:?} is no small file that is there"))
     }
@@ -450,6 +484,7 @@ impl State {
     fn free_bytes(&self) -> u64 {
         let segments: u64 = self.segments.values().map(SimFile::bytes).sum();
         let small = self.indexes.values().chain(self.snapshots.values());
+        let small = small.chain(&self.group).chain(&self.checkpoint);
         let used = segments + small.map(SmallFile::bytes_on_disk).sum::<u64>();
         if self.faults.full { 0 } else { self.capacity_bytes.saturating_sub(used) }
     }

@@ -1,4 +1,5 @@
-//! Index and snapshot files: written whole and durable, or not there.
+//! Small files: written whole and durable, or not there. Only the two slots of a group node's state are written in place,
+//! and may be torn.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -40,6 +41,13 @@ impl SmallFile {
     pub(super) fn flip_bit(&mut self, bit: u64) {
         let bit = bit as usize % (self.bytes.len() * 8);
         Arc::make_mut(&mut self.bytes)[bit / 8] ^= 1 << (bit % 8);
+    }
+
+    /// Writes in place.
+    pub(super) fn overwrite(&mut self, position: usize, bytes: &[u8]) {
+        for copy in [&mut self.bytes, &mut self.written] {
+            Arc::make_mut(copy)[position..position + bytes.len()].copy_from_slice(bytes);
+        }
     }
 
     /// Maps it, so that each page is in memory with a chance of so many percent.

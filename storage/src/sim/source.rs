@@ -5,8 +5,10 @@ use std::sync::Arc;
 
 use super::disk::{SimDisk, State};
 use super::faults::Failing;
+use super::file::SECTOR_LEN;
 use super::small::SmallFile;
 use crate::disk::{DiskError, SegmentInfo};
+use crate::group_state::{GROUP_FILE_LEN, SLOT_LEN};
 use crate::source::{IndexBytes, LogFile, LogSource};
 use crate::types::LogOffset;
 
@@ -42,7 +44,7 @@ impl State {
         Ok(())
     }
 
-    /// Writes an index or a snapshot.
+    /// Writes a small file as a whole.
     fn call_to_write(&mut self, bytes: &[u8]) -> io::Result<SmallFile> {
         self.call_to_change()?;
         let mut file = SmallFile::new(bytes);
@@ -135,6 +137,61 @@ impl LogSource for SimDisk {
         let state = &mut *self.state.borrow_mut();
         state.call_to_change()?;
         state.snapshots.remove(&at).ok_or(io::ErrorKind::NotFound)?;
+        Ok(())
+    }
+
+    fn read_group_slots(&self) -> io::Result<Option<Vec<u8>>> {
+        let state = &mut *self.state.borrow_mut();
+        state.call_to_read()?;
+        Ok(state.group.as_ref().map(|file| file.bytes().to_vec()))
+    }
+
+    fn write_group_slot(&self, slot: u32, bytes: &[u8; SLOT_LEN]) -> io::Result<()> {
+        let state = &mut *self.state.borrow_mut();
+        let position = slot as usize * SLOT_LEN;
+        let is_last_call = state.calls_left == Some(1);
+        let called = state.call_to_change();
+        let Some(file) = &mut state.group else {
+            called?;
+            let mut file = SmallFile::new(&[0; GROUP_FILE_LEN]);
+            file.overwrite(position, bytes);
+            state.group = Some(file);
+            return Ok(());
+        };
+        // What fails, or is the last that a process does, may have done any part of it.
+        let is_torn =
+            is_last_call || called.is_err() && state.calls_left != Some(0) && !state.faults.read_only;
+        for (nth, sector) in bytes.chunks(SECTOR_LEN).enumerate() {
+            if called.is_ok() && !is_torn || is_torn && state.rng.chance(50) {
+                file.overwrite(position + nth * SECTOR_LEN, sector);
+            }
+        }
+        if is_torn { called.and(Err(io::Error::other("the process is gone"))) } else { called }
+    }
+
+    fn read_checkpoint(&self) -> io::Result<Option<Vec<u8>>> {
+        let state = &mut *self.state.borrow_mut();
+        state.call_to_read()?;
+        Ok(state.checkpoint.as_ref().map(|file| file.bytes().to_vec()))
+    }
+
+    fn write_checkpoint(&self, bytes: &[u8]) -> io::Result<()> {
+        let state = &mut *self.state.borrow_mut();
+        state.checkpoint = Some(state.call_to_write(bytes)?);
+        Ok(())
+    }
+
+    fn remove_checkpoint(&self) -> io::Result<()> {
+        let state = &mut *self.state.borrow_mut();
+        state.call_to_change()?;
+        state.checkpoint.take().ok_or(io::ErrorKind::NotFound)?;
+        Ok(())
+    }
+
+    fn remove_segment(&self, base: LogOffset) -> io::Result<()> {
+        let state = &mut *self.state.borrow_mut();
+        state.call_to_change()?;
+        state.segments.remove(&base).ok_or(io::ErrorKind::NotFound)?;
         Ok(())
     }
 

@@ -98,7 +98,7 @@ pub fn read_snapshot<S: LogSource + ?Sized>(
 
 impl Snapshot {
     /// The bytes of the file.
-    pub(super) fn encode(&self) -> Result<Vec<u8>, SnapshotError> {
+    pub(crate) fn encode(&self) -> Result<Vec<u8>, SnapshotError> {
         let found = (SNAPSHOT_HEADER_LEN + self.body.len()) as u64;
         if found > SNAPSHOT_BYTES_LIMIT {
             return Err(SnapshotError::TooLarge { found, limit: SNAPSHOT_BYTES_LIMIT });
@@ -124,7 +124,7 @@ impl Snapshot {
     }
 
     /// Believes a file of which everything holds.
-    pub(super) fn decode(mut bytes: Vec<u8>) -> Result<Snapshot, SnapshotError> {
+    pub(crate) fn decode(mut bytes: Vec<u8>) -> Result<Snapshot, SnapshotError> {
         let found = bytes.len() as u64;
         let Ok((header, body)) = SnapshotHeader::ref_from_prefix(&bytes) else {
             return Err(SnapshotError::Short { found });

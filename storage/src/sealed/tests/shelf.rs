@@ -90,6 +90,30 @@ impl LogSource for Shelf {
         remove(&self.snapshots, at)
     }
 
+    fn read_group_slots(&self) -> io::Result<Option<Vec<u8>>> {
+        Ok(None)
+    }
+
+    fn write_group_slot(&self, _slot: u32, _bytes: &[u8; 4096]) -> io::Result<()> {
+        unreachable!("the files are those of a log without a group")
+    }
+
+    fn read_checkpoint(&self) -> io::Result<Option<Vec<u8>>> {
+        Ok(None)
+    }
+
+    fn write_checkpoint(&self, _bytes: &[u8]) -> io::Result<()> {
+        unreachable!("the files are those of a log without a group")
+    }
+
+    fn remove_checkpoint(&self) -> io::Result<()> {
+        unreachable!("the files are those of a log without a group")
+    }
+
+    fn remove_segment(&self, base: LogOffset) -> io::Result<()> {
+        remove(&self.segments, base)
+    }
+
     fn name(&self, file: LogFile) -> String {
         file.file_name()
     }

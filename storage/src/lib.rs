@@ -33,8 +33,8 @@ mod window;
 
 pub use aligned::AlignedBuffer;
 pub use checkpoint::{
-    Checkpoint, CheckpointError, CheckpointJob, CheckpointSnapshot, ResetDone, ResetJob, reset_log,
-    take_checkpoint,
+    Checkpoint, CheckpointError, CheckpointJob, CheckpointSnapshot, Interrupted, ResetDone, ResetJob,
+    reset_log, take_checkpoint,
 };
 pub use config::{CommitRule, ConfigError, Durability, LogConfig, Retention};
 pub use disk::{Buffer, Completion, DiskError, DiskOp, FileRun, OpId, SegmentInfo, Space};
@@ -51,9 +51,9 @@ pub use log::{
 };
 pub use record::{Append, Place, Record};
 pub use recovery::{
-    Cut, CutCause, GroupRecovered, IndexFlaw, Mismatch, RebuildFailed, Recovered, RecoveryError,
-    RecoveryReport, RefusedSnapshot, ReplacedBy, ReplacedIndex, SealedDamage, SnapshotFlaw, recover,
-    recover_group,
+    Cut, CutCause, Damage, DamageProof, GroupRecovered, IndexFlaw, Mismatch, RebuildFailed, Recovered,
+    RecoveryError, RecoveryReport, RefusedSnapshot, ReplacedBy, ReplacedIndex, SealedDamage, SnapshotFlaw,
+    recover, recover_group,
 };
 pub use sealed::{
     Access, Difference, IndexError, IndexFault, IndexSummary, IndexView, KeySearch, QueueSpan, SealJob,

@@ -14,5 +14,5 @@ mod tests;
 pub use file::CheckpointError;
 pub use job::{Checkpoint, CheckpointJob, CheckpointSnapshot, ResetDone, ResetJob};
 pub(crate) use reset::end_interrupted_reset;
-pub use reset::reset_log;
+pub use reset::{Interrupted, reset_log};
 pub use take::take_checkpoint;

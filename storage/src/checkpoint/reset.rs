@@ -73,7 +73,7 @@ pub fn reset_log<S: LogSource + ?Sized>(
 
 /// What became of a reset that was not finished.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Interrupted {
+pub enum Interrupted {
     /// The log is the new one.
     Ended,
     /// The log is the old one.

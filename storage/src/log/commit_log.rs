@@ -57,6 +57,7 @@ pub(crate) struct Restored {
 /// A batch that recovery found whole and that may yet be replaced.
 #[derive(Debug)]
 pub(crate) struct UncommittedBatch {
+    pub(crate) index: BatchIndex,
     /// Base of its segment.
     pub(crate) segment: LogOffset,
     pub(crate) position: u64,

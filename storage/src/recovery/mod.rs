@@ -35,3 +35,4 @@ pub use report::{
     Cut, CutCause, IndexFlaw, RebuildFailed, RecoveryError, RecoveryReport, RefusedSnapshot, ReplacedBy,
     ReplacedIndex, SealedDamage, SnapshotFlaw,
 };
+pub use scan::{Damage, DamageProof};

@@ -1,8 +1,10 @@
 //! The opening of a log: what is sealed, the state derived from it, the tail.
 
+use std::mem;
+
 use super::counted::Counted;
 use super::report::{RecoveryError, RecoveryReport};
-use super::scan::Scan;
+use super::scan::{GroupScan, Scan, Tip};
 use super::sealed::Sealed;
 use super::state::Snapshots;
 use crate::config::LogConfig;
@@ -11,7 +13,7 @@ use crate::format::BLOCK_LEN;
 use crate::log::{Restored, RestoredArchive};
 use crate::snapshot::DerivedState;
 use crate::source::{LogFile, LogSource};
-use crate::types::{LogOffset, LogStart, Term};
+use crate::types::{LogOffset, Term};
 
 /// A log that can be opened, by [`CommitLog::open`](crate::CommitLog::open).
 #[derive(Debug)]
@@ -46,14 +48,42 @@ pub fn recover<S: LogSource + ?Sized>(
     let source = &Counted::new(source);
     let segments = list_segments(source, config)?;
     let begin = segments.first().map_or(LogOffset(0), |segment| segment.base);
-    let mut sealed = Sealed::read(source, config.group, &segments)?;
+    let opened = open_log(source, config, segments, begin, None, state)?;
+    opened.snapshots.check_end(source, opened.tip.end)?;
+    Ok(opened.recovered)
+}
+
+/// A log as far as it goes.
+pub(super) struct Opened {
+    pub(super) recovered: Recovered,
+    pub(super) snapshots: Snapshots,
+    pub(super) tip: Tip,
+    pub(super) group: Option<GroupScan>,
+}
+
+/// Opens a log that begins at `begin`. What the snapshots say of its end is left to be looked at.
+pub(super) fn open_log<S: LogSource + ?Sized>(
+    source: &Counted<'_, S>,
+    config: &LogConfig,
+    segments: Vec<SegmentInfo>,
+    begin: LogOffset,
+    mut group: Option<GroupScan>,
+    state: &mut dyn DerivedState,
+) -> Result<Opened, RecoveryError> {
+    let mut sealed = Sealed::read(source, config.group, begin, &segments)?;
     let known = sealed.known()?;
     let snapshots = Snapshots::restore(source, config.group, begin, &mut sealed, &known, state)?;
     let state_at = snapshots.at();
-    let mut scan = Scan { source, config, known, state, state_at };
+    let tip = Tip::of(&known);
+    if let Some(group) = &mut group {
+        // What was sealed or is part of a snapshot was committed.
+        group.committed = group.committed.max(known.last.index).max(snapshots.used_index);
+        group.term_runs = sealed.term_runs()?;
+    }
+    let start = sealed.start()?;
+    let mut scan = Scan { source, config, known, state, state_at, tip, group };
     let cut = scan.run(&segments[sealed.indexes.len()..])?;
-    let known = scan.known;
-    snapshots.check_end(source, known.end)?;
+    let Scan { known, tip, mut group, .. } = scan;
     for base in &sealed.orphans {
         let removed = source.remove_index(*base);
         let file = LogFile::Index(*base);
@@ -68,21 +98,25 @@ pub fn recover<S: LogSource + ?Sized>(
         bytes: known.counts.bytes
             + summaries().map(|summary| summary.end.0 - summary.segment.base.0).sum::<u64>(),
         begin,
-        end: known.end,
-        last_index: known.last.index,
-        last_term: known.last.term,
+        end: tip.end,
+        last_index: tip.last.index,
+        last_term: tip.last.term,
         cut,
         indexes_removed: sealed.orphans.len(),
         snapshot: snapshots.used,
         control_records: snapshots.control_records + known.counts.control_records,
         bytes_read: source.bytes(),
         indexes_replaced: sealed.replaced,
-        snapshots_refused: snapshots.refused,
+        snapshots_refused: snapshots.refused.clone(),
     };
     let archive = RestoredArchive {
         boundary: sealed.before.ok().map(|before| before.summary().segment.base),
         indexes: sealed.indexes,
-        snapshots: snapshots.good,
+        snapshots: snapshots.good.clone(),
+    };
+    let (term_runs, uncommitted) = match &mut group {
+        Some(group) => (mem::take(&mut group.term_runs), mem::take(&mut group.uncommitted).into()),
+        None => (Vec::new(), Vec::new()),
     };
     let restored = Restored {
         segments,
@@ -94,15 +128,15 @@ pub fn recover<S: LogSource + ?Sized>(
         queues: known.queues,
         unsealed: known.unsealed,
         archive,
-        start: LogStart::default(),
-        term_runs: Vec::new(),
-        uncommitted: Vec::new(),
+        start,
+        term_runs,
+        uncommitted,
     };
-    Ok(Recovered { restored, report })
+    Ok(Opened { recovered: Recovered { restored, report }, snapshots, tip, group })
 }
 
 /// All segments in order. They touch each other, wherever they begin.
-fn list_segments<S: LogSource + ?Sized>(
+pub(super) fn list_segments<S: LogSource + ?Sized>(
     source: &S,
     config: &LogConfig,
 ) -> Result<Vec<SegmentInfo>, RecoveryError> {

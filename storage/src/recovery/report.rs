@@ -191,6 +191,23 @@ pub enum RecoveryError {
         "{file} is a snapshot of the log up to its position, and the log ends at {end}: committed data is missing"
     )]
     SnapshotAhead { file: String, end: LogOffset },
+    /// More than any leader lets come together without the group's word.
+    #[error(
+        "{file} at {position}: {bytes} bytes of batches that are not known to be committed, at most {limit} can be"
+    )]
+    Uncommitted { file: String, position: u64, bytes: u64, limit: u64 },
+    /// What the node must not forget cannot be read or written, or a reset that was interrupted cannot be ended.
+    #[error(transparent)]
+    Group(JobError),
+    /// A batch of a sealed segment, whose term is needed, cannot be read.
+    #[error("a batch that was committed: {0}")]
+    Sealed(JobError),
+    /// A segment in front of where the node's state says that the log begins.
+    #[error("{file} begins at {found}, and the log at {start}: it is not one of this node's segments")]
+    BeforeStart { file: String, found: LogOffset, start: LogOffset },
+    /// A node's segments are as its group's.
+    #[error("segments are of {found} bytes by the configuration, and of {expected} in this group")]
+    SegmentBytes { expected: u64, found: u64 },
     /// A control record behind the snapshot cannot be read or is not understood.
     #[error("control record: {0}")]
     ControlRecord(JobError),

@@ -27,6 +27,9 @@
 //! place, may have written exactly the bytes it lacked (zeros, most likely). It is taken then. It follows the batch before,
 //! nothing was acknowledged in its place, and its own appends were told no outcome: they are late, not wrong.
 
+use std::collections::VecDeque;
+use std::fmt;
+
 use super::look::{Found, Last, Mismatch, fault_of_writer, look};
 use super::report::{Cut, CutCause, RecoveryError};
 use super::sealed::last_of;
@@ -35,10 +38,11 @@ use crate::disk::SegmentInfo;
 use crate::format::{BATCH_BYTES_LIMIT, BLOCK_LEN, Batch, BatchHeader, FORMAT_VERSION, RawBatch, RawHeader};
 use crate::index::{IndexEntry, Queues};
 use crate::job_error::JobError;
+use crate::log::UncommittedBatch;
 use crate::sealed::SealedIndex;
 use crate::snapshot::DerivedState;
 use crate::source::{LogFile, LogSource};
-use crate::types::{LogOffset, QueueKey, Term};
+use crate::types::{BatchIndex, LogOffset, QueueKey, Term, TermRun};
 use crate::unsealed::{NewBatch, Unsealed};
 use crate::window::Window;
 
@@ -47,6 +51,9 @@ use crate::window::Window;
 /// each gap that a roll left is smaller than the batch behind it, so no more than the window again is gaps. Of
 /// segments that begin further behind, the first block tells as much as all.
 const SCAN_BEHIND_BYTES: u64 = 2 * (WRITE_WINDOW_BYTES_LIMIT + BATCH_BYTES_LIMIT as u64);
+
+/// What a group has not decided on yet, at most: several times what a leader lets come together.
+const UNCOMMITTED_BYTES_LIMIT: u64 = 256 << 20;
 
 /// The log as known so far, from its indexes at first, then batch by batch. The default is an empty one.
 #[derive(Debug)]
@@ -105,6 +112,72 @@ pub(super) struct Scan<'a, S: ?Sized> {
     pub(super) state: &'a mut dyn DerivedState,
     /// Those in front of it are in the state already.
     pub(super) state_at: LogOffset,
+    /// The last batch found that follows those before.
+    pub(super) tip: Tip,
+    /// Where a group decides what is committed.
+    pub(super) group: Option<GroupScan>,
+}
+
+/// How far batches follow each other.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Tip {
+    pub(super) end: LogOffset,
+    pub(super) last: Last,
+    pub(super) store_time_ms: i64,
+}
+
+impl Tip {
+    pub(super) fn of(known: &Known) -> Tip {
+        Tip { end: known.end, last: known.last, store_time_ms: known.last_store_time_ms }
+    }
+}
+
+/// What the scan of a group's log knows besides. A batch is known once it is known to be committed; those behind wait.
+#[derive(Debug)]
+pub(super) struct GroupScan {
+    /// All up to here is committed, by what was found so far.
+    pub(super) committed: BatchIndex,
+    /// All up to here was durable on this node.
+    pub(super) durable: BatchIndex,
+    /// Bytes on the way at once, at most.
+    pub(super) window_bytes: u64,
+    /// Batches that are not known to be committed, oldest first.
+    pub(super) uncommitted: VecDeque<UncommittedBatch>,
+    pub(super) uncommitted_bytes: u64,
+    pub(super) term_runs: Vec<TermRun>,
+    pub(super) damage: Option<Damage>,
+}
+
+/// Data of a group's log that may have been acknowledged, and is no longer whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Damage {
+    /// Name of the segment file.
+    pub file: String,
+    pub position: u64,
+    /// Of the batch that is missing.
+    pub index: BatchIndex,
+    pub found: String,
+    pub proof: DamageProof,
+}
+
+/// How it is known that the batch was once whole on this node.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DamageProof {
+    #[error("the node's state says that all up to batch {durable} was durable")]
+    State { durable: BatchIndex },
+    #[error(
+        "batch {witness} lies {behind_bytes} bytes behind, and no more than {window_bytes} are written at once"
+    )]
+    Behind { witness: BatchIndex, behind_bytes: u64, window_bytes: u64 },
+    #[error("{snapshot} is made of what was durable up to its position")]
+    Snapshot { snapshot: String },
+}
+
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Damage { file, position, index, found, proof } = self;
+        write!(f, "{file} at {position}: batch {index} is damaged ({found}), and it was durable: {proof}")
+    }
 }
 
 impl<S: LogSource + ?Sized> Scan<'_, S> {
@@ -146,7 +219,7 @@ impl<S: LogSource + ?Sized> Scan<'_, S> {
                 RecoveryError::io(self.source, LogFile::Segment(segment.base), "read", position, &error)
             })?;
             match RawBatch(bytes).verify() {
-                Ok(batch) => self.take(segment, &batch)?,
+                Ok(batch) => self.accept(segment, &batch, bytes)?,
                 Err(error) => match fault_of_writer(&error) {
                     Some(mismatch) => return Err(self.inconsistent(segment, position, mismatch)),
                     None => return Ok(Found::Torn(error)),
@@ -159,7 +232,7 @@ impl<S: LogSource + ?Sized> Scan<'_, S> {
     /// Judges the header at a position, as far as headers can tell.
     fn look_at(&self, window: &mut Window<'_, S>, position: u64) -> Result<Found, RecoveryError> {
         let segment = window.segment();
-        let found = look(window, position, Some(self.config.group), Some(self.known.last));
+        let found = look(window, position, Some(self.config.group), Some(self.tip.last));
         let found = found.map_err(|error| {
             RecoveryError::io(self.source, LogFile::Segment(segment.base), "read", position, &error)
         })?;
@@ -190,16 +263,58 @@ impl<S: LogSource + ?Sized> Scan<'_, S> {
         Ok(RawBatch(bytes).verify().err().is_none_or(|error| fault_of_writer(&error).is_some()))
     }
 
+    /// Takes a batch that follows the one before: at once, or when the group has committed it.
+    fn accept(&mut self, segment: SegmentInfo, batch: &Batch<'_>, bytes: &[u8]) -> Result<(), RecoveryError> {
+        let header = batch.header();
+        let position = header.base_offset().0 - segment.base.0;
+        let store_time_ms = header.store_time.get();
+        if store_time_ms < self.tip.store_time_ms {
+            let (expected, found) = (self.tip.store_time_ms as u64, store_time_ms as u64);
+            let mismatch = Mismatch { field: "store_time", expected, found };
+            return Err(self.inconsistent(segment, position, mismatch));
+        }
+        let end = header.base_offset().plus(header.batch_len() as u64);
+        let last = Last { index: header.index(), term: header.term() };
+        self.known.greatest_term = self.known.greatest_term.max(last.term);
+        self.tip = Tip { end, last, store_time_ms };
+        let Some(group) = &mut self.group else { return self.take(segment, batch) };
+        push_run(&mut group.term_runs, TermRun { first: last.index, term: last.term });
+        group.committed = group.committed.max(header.commit_hint());
+        if last.index <= group.committed {
+            self.take_committed()?;
+            return self.take(segment, batch);
+        }
+        group.uncommitted_bytes += bytes.len() as u64;
+        if group.uncommitted_bytes > UNCOMMITTED_BYTES_LIMIT {
+            let (bytes, limit) = (group.uncommitted_bytes, UNCOMMITTED_BYTES_LIMIT);
+            let file = self.source.name(LogFile::Segment(segment.base));
+            return Err(RecoveryError::Uncommitted { file, position, bytes, limit });
+        }
+        let bytes = bytes.to_vec();
+        let (index, segment) = (last.index, segment.base);
+        group.uncommitted.push_back(UncommittedBatch { index, segment, position, bytes });
+        self.take_committed()
+    }
+
+    /// Takes those waiting batches that turned out to be committed.
+    fn take_committed(&mut self) -> Result<(), RecoveryError> {
+        while let Some(group) = &mut self.group
+            && group.uncommitted.front().is_some_and(|oldest| oldest.index <= group.committed)
+        {
+            let Some(oldest) = group.uncommitted.pop_front() else { break };
+            group.uncommitted_bytes -= oldest.bytes.len() as u64;
+            let segment = SegmentInfo { base: oldest.segment, bytes: 0 };
+            let batch = RawBatch(&oldest.bytes).verify().expect("it was verified when it was read");
+            self.take(segment, &batch)?;
+        }
+        Ok(())
+    }
+
     fn take(&mut self, segment: SegmentInfo, batch: &Batch<'_>) -> Result<(), RecoveryError> {
         let header = batch.header();
         let position = header.base_offset().0 - segment.base.0;
         let known = &mut self.known;
         let store_time_ms = header.store_time.get();
-        if store_time_ms < known.last_store_time_ms {
-            let (expected, found) = (known.last_store_time_ms as u64, store_time_ms as u64);
-            let mismatch = Mismatch { field: "store_time", expected, found };
-            return Err(self.inconsistent(segment, position, mismatch));
-        }
         known.unsealed.push(NewBatch {
             segment: segment.base,
             base: header.base_offset(),
@@ -244,7 +359,6 @@ impl<S: LogSource + ?Sized> Scan<'_, S> {
         known.counts.bytes += header.batch_len() as u64;
         known.end = header.base_offset().plus(header.batch_len() as u64);
         known.last = Last { index: header.index(), term: header.term() };
-        known.greatest_term = known.greatest_term.max(header.term());
         Ok(())
     }
 
@@ -252,30 +366,43 @@ impl<S: LogSource + ?Sized> Scan<'_, S> {
     /// and for the greatest term there: the next life must not use it again.
     fn judge_end(&mut self, segments: &[SegmentInfo], stop: &Found) -> Result<Option<Cut>, RecoveryError> {
         let segment = segments[0];
-        let position = self.known.end.0.max(segment.base.0) - segment.base.0;
-        let missing = self.known.last.index.next();
+        let position = self.tip.end.0.max(segment.base.0) - segment.base.0;
+        let missing = self.tip.last.index.next();
         let mut batches_behind = 0;
-        let searched_end = self.known.end.plus(SCAN_BEHIND_BYTES);
+        let searched_end = self.tip.end.plus(SCAN_BEHIND_BYTES);
         for behind in segments {
             let mut window = Window::new(self.source, *behind);
-            let mut at = self.known.end.0.saturating_sub(behind.base.0);
+            let mut at = self.tip.end.0.saturating_sub(behind.base.0);
             let searched_bytes = searched_end.0.saturating_sub(behind.base.0);
             let upto = searched_bytes.max(BLOCK_LEN as u64).min(behind.bytes);
+            // How much a roll left in front of a segment nobody knows.
+            let counted_from = if behind.base == segment.base { position } else { 0 };
             while at < upto {
                 let Some(header) = self.whole_header(&mut window, at)? else {
                     at += BLOCK_LEN as u64;
                     continue;
                 };
-                if header.commit_hint() >= missing {
-                    return Err(RecoveryError::Damaged {
-                        file: self.source.name(LogFile::Segment(segment.base)),
-                        position,
-                        index: missing,
-                        found: stop.to_string(),
-                        witness: header.index(),
-                        witness_offset: header.base_offset(),
-                        committed: header.commit_hint(),
-                    });
+                match &mut self.group {
+                    None if header.commit_hint() >= missing => {
+                        return Err(RecoveryError::Damaged {
+                            file: self.source.name(LogFile::Segment(segment.base)),
+                            position,
+                            index: missing,
+                            found: stop.to_string(),
+                            witness: header.index(),
+                            witness_offset: header.base_offset(),
+                            committed: header.commit_hint(),
+                        });
+                    }
+                    None => {}
+                    Some(group) => {
+                        let (behind_bytes, window_bytes) = (at - counted_from, group.window_bytes);
+                        if header.index() > missing && behind_bytes > window_bytes {
+                            let witness = header.index();
+                            let proof = DamageProof::Behind { witness, behind_bytes, window_bytes };
+                            self.damaged(segment, position, stop, proof);
+                        }
+                    }
                 }
                 batches_behind += 1;
                 self.known.greatest_term = self.known.greatest_term.max(header.term());
@@ -322,8 +449,23 @@ impl<S: LogSource + ?Sized> Scan<'_, S> {
         Ok(if RawBatch(bytes).verify().is_ok() { bytes.len() } else { BLOCK_LEN } as u64)
     }
 
+    /// Notes damage where the log is cut; the first proof is as good as any.
+    fn damaged(&mut self, segment: SegmentInfo, position: u64, stop: &Found, proof: DamageProof) {
+        let index = self.tip.last.index.next();
+        let file = self.source.name(LogFile::Segment(segment.base));
+        let Some(group) = &mut self.group else { return };
+        group.damage.get_or_insert(Damage { file, position, index, found: stop.to_string(), proof });
+    }
+
     fn inconsistent(&self, segment: SegmentInfo, position: u64, mismatch: Mismatch) -> RecoveryError {
         let file = self.source.name(LogFile::Segment(segment.base));
-        RecoveryError::Inconsistent { file, position, index: self.known.last.index.next(), mismatch }
+        RecoveryError::Inconsistent { file, position, index: self.tip.last.index.next(), mismatch }
+    }
+}
+
+/// Adds a batch's term, or a run of them, behind those before.
+pub(super) fn push_run(runs: &mut Vec<TermRun>, run: TermRun) {
+    if runs.last().is_none_or(|last| last.term != run.term) {
+        runs.push(run);
     }
 }

@@ -28,12 +28,13 @@ use rustc_hash::FxHashMap;
 
 use super::look::{Found, Last, Mismatch, look};
 use super::report::{IndexFlaw, RebuildFailed, RecoveryError, ReplacedBy, ReplacedIndex, SealedDamage};
-use super::scan::Known;
+use super::scan::{Known, push_run};
 use crate::disk::SegmentInfo;
+use crate::format::{BLOCK_LEN, RawHeader};
 use crate::job_error::JobError;
 use crate::sealed::{Access, IndexFault, QueueSpan, SealJob, SealedIndex, seal_segment};
 use crate::source::{LogFile, LogSource};
-use crate::types::{GroupId, LogOffset, QueueKey, QueueOffset, Term};
+use crate::types::{BatchIndex, GroupId, LogOffset, LogStart, QueueKey, QueueOffset, Term, TermRun};
 use crate::window::Window;
 
 /// Read at once where only headers are wanted.
@@ -49,6 +50,8 @@ type Rows = Vec<(QueueKey, QueueSpan)>;
 pub(super) struct Sealed<'a, S: ?Sized> {
     source: &'a S,
     group: GroupId,
+    /// Where the log begins, whether a segment is there or not.
+    begin: LogOffset,
     segments: &'a [SegmentInfo],
     /// Oldest first: the index of `segments[0]` and so on.
     pub(super) indexes: VecDeque<Arc<SealedIndex>>,
@@ -60,16 +63,16 @@ pub(super) struct Sealed<'a, S: ?Sized> {
 }
 
 impl<'a, S: LogSource + ?Sized> Sealed<'a, S> {
-    /// `segments` in order and without gaps.
+    /// `segments` in order and without gaps, from `begin` on.
     pub(super) fn read(
         source: &'a S,
         group: GroupId,
+        begin: LogOffset,
         segments: &'a [SegmentInfo],
     ) -> Result<Sealed<'a, S>, RecoveryError> {
         let named = source.indexes();
         let mut orphans = named.map_err(|error| RecoveryError::list("indexes", &error))?;
         orphans.sort_unstable();
-        let begin = segments.first().map_or(LogOffset(0), |segment| segment.base);
         let named = orphans.split_off(orphans.partition_point(|base| *base < begin));
         let has_segment = |base| segments.binary_search_by_key(&base, |segment| segment.base).is_ok();
         if let Some(base) = named.iter().find(|base| !has_segment(**base)) {
@@ -78,7 +81,7 @@ impl<'a, S: LogSource + ?Sized> Sealed<'a, S> {
             return Err(RecoveryError::SegmentMissing { file, index });
         }
         let (indexes, before, replaced) = (VecDeque::new(), Err(IndexFlaw::Missing), Vec::new());
-        let mut sealed = Sealed { source, group, segments, indexes, before, replaced, orphans };
+        let mut sealed = Sealed { source, group, begin, segments, indexes, before, replaced, orphans };
         if let Some(base) = sealed.orphans.pop() {
             let touching = SegmentInfo { base, bytes: begin.0 - base.0 };
             let opened = sealed.open(base)?;
@@ -173,7 +176,18 @@ impl<'a, S: LogSource + ?Sized> Sealed<'a, S> {
     }
 
     fn begins_at_0(&self) -> bool {
-        self.segments.first().is_none_or(|first| first.base == LogOffset(0))
+        self.begin == LogOffset(0)
+    }
+
+    /// What the log begins behind.
+    pub(super) fn start(&self) -> Result<LogStart, RecoveryError> {
+        let base_offset = self.begin;
+        if let Some(first) = self.indexes.front().map(|index| index.summary()) {
+            let index = BatchIndex(first.first_index.0 - 1);
+            return Ok(LogStart { index, term: first.prev_term, base_offset });
+        }
+        let Last { index, term } = self.before(0)?.map_or(Last::default(), last_of);
+        Ok(LogStart { index, term, base_offset })
     }
 
     /// The index of the segment in front of the `nth`; nothing in front of the very first of all.
@@ -187,7 +201,7 @@ impl<'a, S: LogSource + ?Sized> Sealed<'a, S> {
     }
 
     fn no_index_before(&self, flaw: IndexFlaw) -> RecoveryError {
-        RecoveryError::NoIndexBefore { begin: self.segments[0].base, flaw }
+        RecoveryError::NoIndexBefore { begin: self.begin, flaw }
     }
 
     /// Makes the index that comes after those taken so far, of which nothing can be believed. A later one is usable.
@@ -297,6 +311,79 @@ impl<'a, S: LogSource + ?Sized> Sealed<'a, S> {
         touch_control(&self.indexes[nth]).map_err(|fault| self.damaged_again(nth, fault))
     }
 
+    /// The terms of all batches of the sealed part, whose index files need not know more than the first and the last of
+    /// each segment's: where these differ, headers of batches between are read, by halves.
+    pub(super) fn term_runs(&mut self) -> Result<Vec<TermRun>, RecoveryError> {
+        let mut runs = Vec::new();
+        for nth in 0..self.indexes.len() {
+            let summary = self.indexes[nth].summary();
+            if summary.prev_term == summary.last_term {
+                push_run(&mut runs, TermRun { first: summary.first_index, term: summary.last_term });
+                continue;
+            }
+            if let Err(fault) = touch_batches(&self.indexes[nth]) {
+                self.repair(nth, fault)?;
+            }
+            let found = self.terms_within(nth, &mut runs);
+            found.map_err(RecoveryError::Sealed)?;
+        }
+        Ok(runs)
+    }
+
+    fn terms_within(&self, nth: usize, runs: &mut Vec<TermRun>) -> Result<(), JobError> {
+        let summary = self.indexes[nth].summary();
+        let index_of = |batch: u32| BatchIndex(summary.first_index.0 + u64::from(batch));
+        let first = self.term_of(nth, 0)?;
+        push_run(runs, TermRun { first: summary.first_index, term: first });
+        // Parts of the segment by their first and last batches, of different terms, the next one last.
+        let mut parts = vec![((0, first), (summary.batches - 1, summary.last_term))];
+        while let Some((low, high)) = parts.pop() {
+            if low.1 == high.1 {
+                continue;
+            }
+            if high.0 - low.0 <= 1 {
+                push_run(runs, TermRun { first: index_of(high.0), term: high.1 });
+                continue;
+            }
+            let middle = low.0 + (high.0 - low.0) / 2;
+            let middle = (middle, self.term_of(nth, middle)?);
+            parts.extend([(middle, high), (low, middle)]);
+        }
+        Ok(())
+    }
+
+    /// The term of a batch of a sealed segment, by its header.
+    fn term_of(&self, nth: usize, batch: u32) -> Result<Term, JobError> {
+        let summary = self.indexes[nth].summary();
+        let (base, file) = (summary.segment.base, LogFile::Segment(summary.segment.base));
+        let found = self.indexes[nth].view(Access::Blocking).batches_from(batch);
+        let index_file = || self.source.name(LogFile::Index(base));
+        let mut found = found.map_err(|fault| JobError::IndexPage { file: index_file(), fault })?;
+        let (at, _) = found.next().expect("the index has a row for each batch");
+        let position = at.0 - base.0;
+        let mut block = [0; BLOCK_LEN];
+        let read = self.source.read_at(base, position, &mut block);
+        read.map_err(|error| JobError::io(self.source, file, "read", position, &error))?;
+        let header = RawHeader(&block).verify();
+        let header = header.map_err(|error| JobError::Batch {
+            file: self.source.name(file),
+            position,
+            error: error.into(),
+        })?;
+        let rules = [
+            ("group", self.group.0, header.group().0),
+            ("base_offset", at.0, header.base_offset().0),
+            ("index", summary.first_index.0 + u64::from(batch), header.index().0),
+        ];
+        match rules.into_iter().find(|(_, expected, found)| expected != found) {
+            Some((field, expected, found)) => {
+                let file = self.source.name(file);
+                Err(JobError::Unexpected { file, position, field, expected, found })
+            }
+            None => Ok(header.term()),
+        }
+    }
+
     /// The log up to the end of its sealed part.
     pub(super) fn known(&mut self) -> Result<Known, RecoveryError> {
         let mut known = Known::default();
@@ -334,6 +421,16 @@ pub(super) fn last_of(index: &SealedIndex) -> Last {
 
 fn rows_of(index: &SealedIndex) -> Result<Rows, IndexFault> {
     index.view(Access::Blocking).rows().collect()
+}
+
+/// Reads where all batches of a segment are.
+fn touch_batches(index: &SealedIndex) -> Result<(), IndexFault> {
+    let view = index.view(Access::Blocking);
+    let mut nth = 0;
+    while nth < index.summary().batches {
+        nth += view.batches_from(nth)?.len() as u32;
+    }
+    Ok(())
 }
 
 /// Reads what leads to the control records of a segment.

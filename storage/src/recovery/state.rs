@@ -32,6 +32,8 @@ pub(super) struct Snapshots {
     pub(super) good: Vec<LogOffset>,
     /// The one that the state was restored from.
     pub(super) used: Option<LogOffset>,
+    /// Of the last batch that is in it.
+    pub(super) used_index: BatchIndex,
     pub(super) refused: Vec<RefusedSnapshot>,
     /// Control records of sealed segments that were applied behind it.
     pub(super) control_records: u64,
@@ -102,9 +104,14 @@ impl Snapshots {
         check_fits(&snapshot, sealed, known)?;
         if self.used.is_none() {
             state.restore(&snapshot.body).map_err(SnapshotFlaw::State)?;
-            self.used = Some(at);
+            (self.used, self.used_index) = (Some(at), snapshot.index);
         }
         Ok(())
+    }
+
+    /// Place of the newest, good or not.
+    pub(super) fn newest(&self) -> Option<LogOffset> {
+        self.listed.first().copied()
     }
 
     /// No snapshot, good or not, may stand behind the end of the log.
@@ -113,9 +120,9 @@ impl Snapshots {
         source: &S,
         end: LogOffset,
     ) -> Result<(), RecoveryError> {
-        match self.listed.first() {
-            Some(at) if *at > end => {
-                Err(RecoveryError::SnapshotAhead { file: source.name(LogFile::Snapshot(*at)), end })
+        match self.newest() {
+            Some(at) if at > end => {
+                Err(RecoveryError::SnapshotAhead { file: source.name(LogFile::Snapshot(at)), end })
             }
             _ => Ok(()),
         }

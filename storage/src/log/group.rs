@@ -93,7 +93,7 @@ impl<B: Buffer, R: Record> CommitLog<B, R> {
         let uncommitted = std::mem::take(&mut restored.uncommitted);
         let term = restored.last_term;
         let mut log = CommitLog::with(config, restored, term);
-        for UncommittedBatch { segment, position, bytes } in uncommitted {
+        for UncommittedBatch { segment, position, bytes, .. } in uncommitted {
             let mut buffer = alloc(bytes.len());
             buffer.as_mut()[..bytes.len()].copy_from_slice(&bytes);
             let batch = ForeignBatch::verify(buffer, log.config.group);
@@ -396,7 +396,8 @@ impl<B: Buffer, R: Record> CommitLog<B, R> {
         }
         let mut queues = Queues::default();
         done.queue_ends.iter().for_each(|(queue, end)| queues.restore(*queue, *end, *end));
-        let LogStart { index, term, base_offset } = done.start;
+        let start = done.state.log_start;
+        let LogStart { index, term, base_offset } = start;
         let restored = Restored {
             segments: Vec::new(),
             end: base_offset,
@@ -411,7 +412,7 @@ impl<B: Buffer, R: Record> CommitLog<B, R> {
                 snapshots: done.snapshot.into_iter().collect(),
                 ..RestoredArchive::default()
             },
-            start: done.start,
+            start,
             term_runs: Vec::new(),
             uncommitted: Vec::new(),
         };

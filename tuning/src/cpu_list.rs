@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Highest cpu number accepted. Linux can be built for 8,192 cpus at most, so a higher one is a broken file,
 /// and the bound keeps a range such as `0-4294967295` from filling memory.
@@ -38,6 +38,37 @@ impl CpuList {
 
     pub fn contains(&self, cpu: u32) -> bool {
         self.0.binary_search(&cpu).is_ok()
+    }
+
+    /// The kernel's notation for masks: hexadecimal, groups of 32 cpus, the highest first: `3,00000001`.
+    #[must_use]
+    pub fn to_mask(&self) -> String {
+        let groups = self.0.last().map_or(1, |highest| highest / 32 + 1) as usize;
+        let mut words = vec![0u32; groups];
+        for cpu in self.iter() {
+            words[cpu as usize / 32] |= 1 << (cpu % 32);
+        }
+        let mut mask = String::new();
+        for word in words.iter().rev() {
+            let text = if mask.is_empty() { format!("{word:x}") } else { format!(",{word:08x}") };
+            mask.push_str(&text);
+        }
+        mask
+    }
+
+    /// The cpus of a mask; nothing if it is none.
+    #[must_use]
+    pub fn from_mask(mask: &str) -> Option<Self> {
+        let words: Vec<&str> = mask.trim().split(',').collect();
+        if words.len() > CPU_ID_MAX as usize / 32 + 1 {
+            return None;
+        }
+        let mut cpus = Vec::new();
+        for (nth, word) in words.iter().rev().enumerate() {
+            let bits = u32::from_str_radix(word, 16).ok()?;
+            cpus.extend((0..32).filter(|bit| bits >> bit & 1 == 1).map(|bit| nth as u32 * 32 + bit));
+        }
+        Some(cpus.into_iter().collect())
     }
 }
 
@@ -84,6 +115,12 @@ impl fmt::Display for CpuList {
             }
         }
         Ok(())
+    }
+}
+
+impl<'de> Deserialize<'de> for CpuList {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
     }
 }
 

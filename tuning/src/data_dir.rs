@@ -6,7 +6,7 @@ use std::path::{Component, Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::roots::{Roots, read, read_line, read_switch, read_value};
+use crate::roots::{Roots, chosen, read, read_line, read_switch, read_value};
 use crate::sys::Answers;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -187,11 +187,6 @@ fn block_device(roots: &Roots, file_system: &FileSystem) -> Option<BlockDevice> 
         physical_block_bytes: read_value(&queue.join("physical_block_size")),
         scheduler: read_line(&queue.join("scheduler")).map(|line| chosen(&line).to_owned()),
     })
-}
-
-/// The bracketed word of `none [mq-deadline] kyber`; the whole line where there is no choice.
-fn chosen(line: &str) -> &str {
-    line.split_once('[').and_then(|(_, rest)| rest.split_once(']')).map_or(line, |(chosen, _)| chosen)
 }
 
 #[cfg(test)]

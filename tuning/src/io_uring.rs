@@ -21,6 +21,13 @@ pub enum IoUring {
     Refused(Refusal),
 }
 
+impl IoUring {
+    #[must_use]
+    pub fn is_available(&self) -> bool {
+        matches!(self, IoUring::Available { .. })
+    }
+}
+
 /// Why `io_uring_setup` failed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]

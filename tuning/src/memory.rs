@@ -16,6 +16,12 @@ pub struct Memory {
 }
 
 impl Memory {
+    /// What the process may use of it.
+    #[must_use]
+    pub fn usable_bytes(&self) -> u64 {
+        self.cgroup_limit_bytes.unwrap_or(self.total_bytes)
+    }
+
     pub(crate) fn collect(roots: &Roots) -> Result<Self, FactsError> {
         let path = roots.proc("meminfo");
         let text = read(&path).map_err(|error| FactsError::unreadable(&path, error))?;

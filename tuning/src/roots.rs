@@ -12,8 +12,7 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 /// The `/proc` and `/sys` to read: the machine's own, or a made-up tree in tests.
 #[derive(Debug, Clone)]
 pub struct Roots {
-    proc: PathBuf,
-    sys: PathBuf,
+    root: PathBuf,
 }
 
 impl Roots {
@@ -24,15 +23,20 @@ impl Roots {
 
     /// `proc` and `sys` below `root`.
     pub fn under(root: &Path) -> Self {
-        Self { proc: root.join("proc"), sys: root.join("sys") }
+        Self { root: root.to_owned() }
+    }
+
+    /// A file named from the root directory on: `proc/…` or `sys/…`.
+    pub(crate) fn below(&self, path: &Path) -> PathBuf {
+        self.root.join(path)
     }
 
     pub(crate) fn proc(&self, path: &str) -> PathBuf {
-        self.proc.join(path)
+        self.root.join("proc").join(path)
     }
 
     pub(crate) fn sys(&self, path: &str) -> PathBuf {
-        self.sys.join(path)
+        self.root.join("sys").join(path)
     }
 }
 
@@ -72,4 +76,9 @@ pub(crate) fn field<'a>(text: &'a str, key: &str) -> Option<&'a str> {
 pub(crate) fn kib_field(text: &str, key: &str) -> Option<u64> {
     let kib: u64 = field(text, key)?.strip_suffix("kB")?.trim().parse().ok()?;
     kib.checked_mul(1024)
+}
+
+/// The bracketed word of `none [mq-deadline] kyber`; the whole line where there is no choice.
+pub(crate) fn chosen(line: &str) -> &str {
+    line.split_once('[').and_then(|(_, rest)| rest.split_once(']')).map_or(line, |(chosen, _)| chosen)
 }

@@ -13,7 +13,7 @@ use crate::data_dir::{DirectIo, Space};
 use crate::limits::Limit;
 
 /// What the kernel answered.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Answers {
     pub memlock: Limit,
     pub nofile: Limit,
@@ -88,6 +88,20 @@ fn space(dir: &File) -> Option<Space> {
         // Available to us, not free: file systems keep a reserve for root.
         available_bytes: found.f_bavail.saturating_mul(found.f_frsize),
     })
+}
+
+/// Bytes that the file system of `dir` has left for us.
+pub(crate) fn free_bytes(dir: &Path) -> Option<u64> {
+    let found = space(&File::open(dir).ok()?)?;
+    Some(found.available_bytes)
+}
+
+/// Allocates blocks without writing them.
+pub(crate) fn allocate(file: &File, bytes: u64) -> io::Result<()> {
+    let bytes = libc::off_t::try_from(bytes).map_err(io::Error::other)?;
+    // SAFETY: takes numbers only; the descriptor is open while `file` is borrowed.
+    let result = unsafe { libc::fallocate(file.as_raw_fd(), 0, 0, bytes) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 // --- direct I/O ---------------------------------------------------------------------------------------------

@@ -23,12 +23,12 @@ const NEEDS: Needs =
     Needs { memlock_bytes: 64 << 20, memlock_floor_bytes: 512 << 10, direct_io_align_bytes: 4096 };
 
 /// A `/proc` and a `/sys` in a temporary directory, and a kernel that answers as told.
-struct Machine {
+pub(crate) struct FakeMachine {
     root: TempDir,
     answers: Answers,
 }
 
-impl Machine {
+impl FakeMachine {
     /// What every machine shows: one cpu, 4 GiB, Linux 6.1, a data directory on an ext4 disk.
     fn new() -> Self {
         let machine = Self {
@@ -51,14 +51,14 @@ impl Machine {
         machine
     }
 
-    fn file(&self, path: &str, text: &str) -> &Self {
+    pub(crate) fn file(&self, path: &str, text: &str) -> &Self {
         let path = self.root.path().join(path);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, text).unwrap();
         self
     }
 
-    fn link(&self, path: &str, target: &str) -> &Self {
+    pub(crate) fn link(&self, path: &str, target: &str) -> &Self {
         let path = self.root.path().join(path);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         symlink(target, path).unwrap();
@@ -69,9 +69,17 @@ impl Machine {
         self.file("proc/self/status", &format!("Name:\tapogee\n{more}Cpus_allowed_list:\t{allowed}\n"))
     }
 
-    fn try_collect(self) -> Result<Facts, FactsError> {
+    pub(crate) fn root(&self) -> &Path {
+        self.root.path()
+    }
+
+    pub(crate) fn facts(&self) -> Facts {
+        self.try_collect().unwrap()
+    }
+
+    fn try_collect(&self) -> Result<Facts, FactsError> {
         let data = PathBuf::from("/srv/apogee");
-        Facts::from_answers(&Roots::under(self.root.path()), data.clone(), data, self.answers)
+        Facts::from_answers(&Roots::under(self.root.path()), data.clone(), data, self.answers.clone())
     }
 
     fn collect(self) -> Facts {
@@ -80,8 +88,8 @@ impl Machine {
 }
 
 /// Two sockets of two cores with two threads each; the log on the second partition of an NVMe drive.
-fn bare_metal() -> Machine {
-    let mut machine = Machine::new();
+pub(crate) fn bare_metal() -> FakeMachine {
+    let mut machine = FakeMachine::new();
     machine.answers.mount_id = Some(31);
     machine
         .status("0-7", ROOT_CAPABILITIES)
@@ -131,8 +139,8 @@ fn bare_metal() -> Machine {
 }
 
 /// A guest with one disk, to an ordinary user with the usual memlock limit.
-fn virtual_machine() -> Machine {
-    let mut machine = Machine::new();
+pub(crate) fn virtual_machine() -> FakeMachine {
+    let mut machine = FakeMachine::new();
     machine.answers.memlock = Limit { soft: Some(8 << 20), hard: Some(8 << 20) };
     machine
         .status("0-1", NO_CAPABILITIES)
@@ -152,8 +160,8 @@ fn virtual_machine() -> Machine {
 
 /// Root in a rootless container: capabilities that count only inside, an image for a root file system, a quota
 /// set on a group above, and a seccomp filter.
-fn container() -> Machine {
-    let machine = Machine::new();
+pub(crate) fn container() -> FakeMachine {
+    let machine = FakeMachine::new();
     machine
         .status("0-3", &format!("{ROOT_CAPABILITIES}Seccomp:\t2\n"))
         .file("proc/self/uid_map", "         0     100000      65536\n")
@@ -265,7 +273,7 @@ fn an_exempt_process_still_needs_the_limit_that_the_runtime_looks_at() {
 
 #[test]
 fn control_groups_of_version_1_are_read_even_where_the_host_path_is_not_shown() {
-    let machine = Machine::new();
+    let machine = FakeMachine::new();
     machine
         .file("proc/self/cgroup", "9:memory:/docker/4f2a\n4:cpu,cpuacct:/../4f2a\n0::/\n")
         .file("sys/fs/cgroup/cpu/cpu.cfs_quota_us", "250000\n")
@@ -278,7 +286,7 @@ fn control_groups_of_version_1_are_read_even_where_the_host_path_is_not_shown() 
 
 #[test]
 fn version_1_without_limits_says_so_with_odd_numbers() {
-    let machine = Machine::new();
+    let machine = FakeMachine::new();
     machine
         .file("proc/self/cgroup", "9:memory:/\n4:cpu,cpuacct:/\n")
         .file("sys/fs/cgroup/cpu/cpu.cfs_quota_us", "-1\n")
@@ -290,7 +298,7 @@ fn version_1_without_limits_says_so_with_odd_numbers() {
 
 #[test]
 fn a_file_system_without_a_device_number_is_traced_by_its_source() {
-    let machine = Machine::new();
+    let machine = FakeMachine::new();
     machine
         .file("proc/self/mountinfo", "5 1 0:44 /sub /srv rw - btrfs /dev/no-such-disk rw\n")
         .file("sys/devices/x/no-such-disk/queue/rotational", "0\n")
@@ -301,13 +309,13 @@ fn a_file_system_without_a_device_number_is_traced_by_its_source() {
 
 #[test]
 fn each_knob_that_forbids_io_uring_has_its_sentence() {
-    let refused = |errno, disabled: &str, machine: Machine| {
+    let refused = |errno, disabled: &str, machine: FakeMachine| {
         let mut machine = machine;
         machine.file("proc/sys/kernel/io_uring_disabled", disabled);
         machine.answers.uring = Err(errno);
         machine.collect()
     };
-    let facts = refused(libc::EPERM, "2\n", Machine::new());
+    let facts = refused(libc::EPERM, "2\n", FakeMachine::new());
     assert_eq!(facts.io_uring, IoUring::Refused(Refusal::Sysctl { value: 2 }));
     assert_eq!(
         requirements(&facts, NEEDS).unwrap_err().to_string(),
@@ -325,7 +333,7 @@ fn each_knob_that_forbids_io_uring_has_its_sentence() {
 
 #[test]
 fn an_old_kernel_is_refused_before_anything_else_is_asked_of_it() {
-    let mut machine = Machine::new();
+    let mut machine = FakeMachine::new();
     machine.file("proc/sys/kernel/osrelease", "4.19.0-21-amd64\n");
     machine.answers.uring = Err(libc::ENOSYS);
     machine.answers.direct_io = DirectIo::Unsupported;
@@ -337,7 +345,7 @@ fn an_old_kernel_is_refused_before_anything_else_is_asked_of_it() {
 
 #[test]
 fn a_directory_without_direct_io_is_named_with_its_file_system() {
-    let mut machine = Machine::new();
+    let mut machine = FakeMachine::new();
     machine.file("proc/self/mountinfo", "7 1 0:9 / /srv rw - nfs4 server:/vol rw\n");
     machine.answers.direct_io = DirectIo::Unsupported;
     let facts = machine.collect();
@@ -350,7 +358,7 @@ fn a_directory_without_direct_io_is_named_with_its_file_system() {
 
 #[test]
 fn an_alignment_beyond_the_brokers_is_refused() {
-    let mut machine = Machine::new();
+    let mut machine = FakeMachine::new();
     machine.answers.direct_io = DirectIo::Supported { memory_align_bytes: 4, offset_align_bytes: 65536 };
     let unmet = requirements(&machine.collect(), NEEDS).unwrap_err();
     assert!(
@@ -361,7 +369,7 @@ fn an_alignment_beyond_the_brokers_is_refused() {
 
 #[test]
 fn a_directory_that_cannot_be_written_says_what_the_kernel_said() {
-    let mut machine = Machine::new();
+    let mut machine = FakeMachine::new();
     machine.answers.direct_io = DirectIo::Unknown { error: "Permission denied (os error 13)".into() };
     assert_eq!(
         requirements(&machine.collect(), NEEDS).unwrap_err().to_string(),
@@ -371,7 +379,7 @@ fn a_directory_that_cannot_be_written_says_what_the_kernel_said() {
 
 #[test]
 fn without_proc_the_error_asks_for_it() {
-    let machine = Machine::new();
+    let machine = FakeMachine::new();
     fs::remove_dir_all(machine.root.path().join("proc")).unwrap();
     let error = machine.try_collect().unwrap_err().to_string();
     assert!(error.ends_with("is /proc mounted?"), "{error}");
@@ -379,7 +387,7 @@ fn without_proc_the_error_asks_for_it() {
 
 #[test]
 fn without_sys_the_facts_that_stand_there_are_absent_and_the_rest_holds() {
-    let facts = Machine::new().collect();
+    let facts = FakeMachine::new().collect();
     assert_eq!(facts.cpus.online, facts.cpus.allowed);
     assert_eq!((facts.cpus.smt_active, facts.kernel.clock_source.as_deref()), (None, None));
     // Without capabilities, but also without a limit.

@@ -1,6 +1,6 @@
 //! The client programs: which tools they need, how they are built, how they are started.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -42,6 +42,8 @@ pub(crate) struct Client {
     args: Vec<OsString>,
     java: bool,
     codec: Codec,
+    /// Words before the command, for a program that runs somewhere else.
+    prefix: Vec<String>,
 }
 
 impl Toolchain {
@@ -79,9 +81,17 @@ impl Client {
         self
     }
 
+    /// The program started by another, which gets these words first.
+    pub(crate) fn behind(mut self, prefix: Vec<String>) -> Client {
+        self.prefix = prefix;
+        self
+    }
+
     /// The program with its standing arguments; what it writes goes below `work`.
     pub(crate) fn command(&self, work: &Path) -> Command {
-        let mut command = Command::new(&self.program);
+        let mut words = self.prefix.iter().map(OsStr::new).chain([self.program.as_os_str()]);
+        let mut command = Command::new(words.next().expect("the program at least"));
+        command.args(words);
         if self.java {
             // The client keeps logs and the offsets of broadcasting consumers below the home folder.
             command.arg(define("user.home", work));
@@ -122,7 +132,7 @@ fn build_java(line: &str, version: &str) -> Client {
     let args = ["-Xmx768m", "-XX:+UseSerialGC", "-cp"].map(OsString::from);
     let args = args.into_iter().chain([class_path, OsString::from("apogee.interop.Main")]).collect();
     let description = format!("Java client {version}");
-    Client { description, program: "java".into(), args, java: true, codec: Codec::Json }
+    Client { description, program: "java".into(), args, java: true, codec: Codec::Json, prefix: Vec::new() }
 }
 
 fn build_go() -> Client {
@@ -147,6 +157,7 @@ fn build_go() -> Client {
         args: Vec::new(),
         java: false,
         codec: Codec::Json,
+        prefix: Vec::new(),
     }
 }
 
@@ -174,6 +185,7 @@ fn build_python() -> Client {
         args: vec![sources.join("main.py").into_os_string()],
         java: false,
         codec: Codec::Json,
+        prefix: Vec::new(),
     }
 }
 
@@ -198,6 +210,7 @@ fn build_node() -> Client {
         args: vec![out.join("main.js").into_os_string()],
         java: false,
         codec: Codec::Json,
+        prefix: Vec::new(),
     }
 }
 

@@ -7,10 +7,12 @@
 // No shard runs here: these threads start programs and wait for them.
 #![allow(clippy::disallowed_methods)]
 
+#[allow(dead_code, reason = "the group suite starts clients elsewhere")]
 mod client;
 mod matrix;
 mod ports;
 mod server;
+#[allow(dead_code, reason = "the group suite asks for counts")]
 mod session;
 mod sources;
 
@@ -138,7 +140,7 @@ fn node() {
 fn crash() {
     suite("crash", &JAVA5, |work, client| {
         let mut server = Server::start(&work);
-        let mut session = Session::start(client, server.namesrv(), &work, &[CRASH], &[]);
+        let mut session = Session::start(client, &server.namesrv().to_string(), &work, &[CRASH], &[]);
         let mut dice = Dice::new();
         for kill in 1..=CRASH_KILLS {
             if !session.wait_for_acked(CRASH_ACKED_BETWEEN_KILLS) {
@@ -171,7 +173,7 @@ fn crash() {
 fn survive() {
     suite("survive", &JAVA5, |work, client| {
         let mut server = Server::start(&work);
-        let mut session = Session::start(client, server.namesrv(), &work, &[SURVIVE], &[]);
+        let mut session = Session::start(client, &server.namesrv().to_string(), &work, &[SURVIVE], &[]);
         for kill in 1..=SURVIVE_KILLS {
             if !session.wait_for_wish("restart") {
                 break;
@@ -191,7 +193,7 @@ fn run_suite(name: &'static str, toolchain: &Toolchain, codec: Codec) {
         let server = Server::start(&work);
         let client = client.with_codec(codec);
         let [one_by_one, together] = chosen_scenarios();
-        let session = Session::start(client, server.namesrv(), &work, &one_by_one, &together);
+        let session = Session::start(client, &server.namesrv().to_string(), &work, &one_by_one, &together);
         session.run_to_end(|scenario, cell| matrix::record(name, scenario, cell));
         server.stop();
     });

@@ -1,8 +1,8 @@
 //! One run of a client program: scenarios in, one JSON line per result out.
 
+use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::io::{BufRead, BufReader, Write};
-use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
@@ -32,9 +32,11 @@ enum Line {
         scenario: String,
         lacks: String,
     },
-    /// How many messages have been acknowledged so far (scenario `crash`).
+    /// How many messages have been acknowledged so far, and what else is counted (scenarios `crash` and `steady`).
     Progress {
         acked: u64,
+        #[serde(default)]
+        counts: BTreeMap<String, u64>,
     },
     /// Something that the harness is to do and to confirm (scenario `crash`).
     Waiting {
@@ -48,6 +50,7 @@ pub(crate) struct Session {
     lines: Receiver<Line>,
     asked: Vec<&'static str>,
     acked: u64,
+    counts: BTreeMap<String, u64>,
     waiting: Option<String>,
     results: Vec<(String, Cell)>,
 }
@@ -55,7 +58,7 @@ pub(crate) struct Session {
 impl Session {
     pub(crate) fn start(
         client: Client,
-        namesrv: SocketAddr,
+        namesrvs: &str,
         work: &Path,
         one_by_one: &[&'static str],
         together: &[&'static str],
@@ -65,7 +68,7 @@ impl Session {
         let mut child = client
             .command(work)
             .arg("--namesrv")
-            .arg(namesrv.to_string())
+            .arg(namesrvs)
             .args(one_by_one)
             .args(if together.is_empty() { &[][..] } else { &["--together"][..] })
             .args(together)
@@ -87,11 +90,19 @@ impl Session {
             }
         });
         let asked = [one_by_one, together].concat();
-        Session { child, lines, asked, acked: 0, waiting: None, results: Vec::new() }
+        Session { child, lines, asked, acked: 0, counts: BTreeMap::new(), waiting: None, results: Vec::new() }
     }
 
     pub(crate) fn acked(&self) -> u64 {
         self.acked
+    }
+
+    /// What the program has counted so far.
+    pub(crate) fn counts(&mut self) -> &BTreeMap<String, u64> {
+        while let Ok(line) = self.lines.try_recv() {
+            self.take(line);
+        }
+        &self.counts
     }
 
     /// Waits until `more` messages have been acknowledged from now on; false if they have not been in time.
@@ -153,7 +164,10 @@ impl Session {
 
     fn take(&mut self, line: Line) {
         match line {
-            Line::Progress { acked } => self.acked = acked,
+            Line::Progress { acked, counts } => {
+                self.acked = acked;
+                self.counts = counts;
+            }
             Line::Waiting { waiting } => self.waiting = Some(waiting),
             Line::Result { scenario, ok, seconds, detail } => {
                 let word = if ok { "pass" } else { "FAIL" };

@@ -11,11 +11,13 @@ import java.util.concurrent.Executors;
 import java.util.concurrent.Future;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.TimeoutException;
+import java.util.concurrent.atomic.AtomicLong;
+import java.util.stream.Collectors;
 
 /**
  * Runs scenarios against a RocketMQ-compatible server and prints one JSON line for each.
  *
- * <pre>--namesrv HOST:PORT SCENARIO... [--together SCENARIO...]</pre>
+ * <pre>--namesrv HOST:PORT[;HOST:PORT...] SCENARIO... [--together SCENARIO...]</pre>
  *
  * Those after {@code --together} mostly wait: several of them run at the same time, when the others are done.
  *
@@ -26,6 +28,8 @@ public final class Main {
     private static final long SCENARIO_SECONDS_MAX = 150;
     /** The server's restarts come on top of the scenario's own deadlines. */
     private static final long CRASH_SECONDS_MAX = 600;
+    /** Ends when the harness says so. */
+    private static final long STEADY_SECONDS_MAX = 4 * 3_600;
 
     private static final String TOGETHER = "--together";
     private static final int TOGETHER_MAX = 8;
@@ -85,6 +89,7 @@ public final class Main {
         SCENARIOS.putAll(Newer.SCENARIOS);
         SCENARIOS.put("crash", Crash::crash);
         SCENARIOS.put("survive", Survival::survive);
+        SCENARIOS.put("steady", Steady::steady);
     }
 
     private static final int DETAIL_CHARS_MAX = 600;
@@ -127,6 +132,13 @@ public final class Main {
         print("{\"acked\":" + acked + "}");
     }
 
+    /** The same, with all that is counted. */
+    static void progress(long acked, Map<String, AtomicLong> counts) {
+        String all = counts.entrySet().stream().sorted(Map.Entry.comparingByKey())
+            .map(count -> quote(count.getKey()) + ":" + count.getValue()).collect(Collectors.joining(","));
+        print("{\"acked\":" + acked + ",\"counts\":{" + all + "}}");
+    }
+
     /** Asks the harness for something, which it will confirm on stdin. */
     static void waiting(String wanted) {
         print("{\"waiting\":" + quote(wanted) + "}");
@@ -136,7 +148,11 @@ public final class Main {
         long begun = System.nanoTime();
         boolean ok = false;
         String detail;
-        long limit = name.equals("crash") || name.equals("survive") ? CRASH_SECONDS_MAX : SCENARIO_SECONDS_MAX;
+        long limit = switch (name) {
+            case "crash", "survive" -> CRASH_SECONDS_MAX;
+            case "steady" -> STEADY_SECONDS_MAX;
+            default -> SCENARIO_SECONDS_MAX;
+        };
         ExecutorService thread = Executors.newSingleThreadExecutor();
         try {
             Scenario scenario = SCENARIOS.get(name);

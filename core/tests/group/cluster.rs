@@ -1,0 +1,283 @@
+//! Three nodes, each a machine with a NameServer and a broker with several shards.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use crate::disk::Disk;
+use crate::fabric::Fabric;
+use crate::hosts::{CLIENTS, Host, Hosts};
+use crate::probe::{self, Routes};
+use crate::process::Process;
+
+pub(crate) const NODES: usize = 3;
+
+const NAMESRV_PORT: u16 = 9876;
+const BROKER_PORT: u16 = 10911;
+/// Small, for there are several shards on each of three nodes of one machine, and two segments each from the start.
+pub(crate) const SEGMENT_BYTES: u64 = 32 << 20;
+/// For a leader of every shard, and all of them known to the NameServers.
+const SETTLED_TIME_MAX: Duration = Duration::from_secs(60);
+/// For leaders to be led back to the nodes that are to have them.
+const SPREAD_TIME_MAX: Duration = Duration::from_secs(60);
+const POLL: Duration = Duration::from_millis(20);
+/// A topic that every broker has: its route names them all.
+pub(crate) const TOPIC_OF_ALL: &str = "TBW102";
+
+/// What kind of cluster.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shape {
+    pub(crate) shards: u16,
+    /// Nodes of the group: one to [`NODES`]. One is a broker by itself, without replication.
+    pub(crate) replicas: usize,
+    /// A file system of its own for each node, so large, that can be full or slow.
+    pub(crate) disk_bytes: Option<u64>,
+    /// Network namespaces with faults rather than loopback addresses.
+    pub(crate) namespaces: bool,
+}
+
+pub(crate) struct Cluster {
+    shape: Shape,
+    work: PathBuf,
+    nodes: Vec<Node>,
+    hosts: Hosts,
+}
+
+/// Number `n` is on host `n`.
+struct Node {
+    config: PathBuf,
+    data: PathBuf,
+    disk: Option<Disk>,
+    namesrv: Option<Process>,
+    broker: Option<Process>,
+}
+
+impl Cluster {
+    /// All of it, settled.
+    pub(crate) fn start(work: &Path, shape: Shape, settings: &str) -> Cluster {
+        let hosts = if shape.namespaces { Hosts::new(NODES) } else { Hosts::on_loopback(NODES + 1) };
+        let mut cluster = Cluster { shape, work: work.to_owned(), nodes: Vec::new(), hosts };
+        for number in 1..=NODES {
+            let folder = work.join(format!("node-{number}"));
+            std::fs::create_dir_all(&folder).expect("make a node's folder");
+            let host = cluster.host(number);
+            let disk =
+                shape.disk_bytes.filter(|_| host.has_mounts()).map(|bytes| Disk::new(host, &folder, bytes));
+            let data = disk.as_ref().map_or(folder.as_path(), Disk::folder).join("data");
+            let config = folder.join("broker.toml");
+            if number <= shape.replicas {
+                std::fs::write(&config, cluster.config(number, &data, settings))
+                    .expect("write a configuration");
+            }
+            cluster.nodes.push(Node { config, data, disk, namesrv: None, broker: None });
+        }
+        for number in 1..=NODES {
+            cluster.start_namesrv(number);
+        }
+        for number in 1..=shape.replicas {
+            cluster.launch(number);
+        }
+        for number in 1..=shape.replicas {
+            cluster.node_mut(number).broker.as_mut().expect("just launched").await_ready();
+        }
+        cluster.await_settled();
+        cluster
+    }
+
+    fn config(&self, number: usize, data: &Path, settings: &str) -> String {
+        let namesrvs = self.namesrvs().map(|address| format!("\"{address}\"")).join(", ");
+        let mut text = format!(
+            "group = \"set\"\nnamesrv = [{namesrvs}]\nlisten = \"{}\"\nbase_port = {BROKER_PORT}\ndata_dir = {data:?}\n\
+             shards = {}\nsegment_bytes = {SEGMENT_BYTES}\ntail_cache_bytes = {}\ndisk_reserve_bytes = {}\n{settings}",
+            self.host(number).ip,
+            self.shape.shards,
+            8 << 20,
+            if self.shape.disk_bytes.is_some() { 16 << 20 } else { 0 },
+        );
+        if self.shape.replicas > 1 {
+            text += &format!("[replication]\nnode = {number}\nnodes = [\n");
+            for other in 1..=self.shape.replicas {
+                text += &format!("  {{ id = {other}, address = \"{}\" }},\n", self.host(other).ip);
+            }
+            text += "]\npreferred_leaders_wait_ms = 1000\n";
+        }
+        text
+    }
+
+    fn host(&self, number: usize) -> &Host {
+        self.hosts.host(number)
+    }
+
+    pub(crate) fn clients(&self) -> &Host {
+        self.hosts.host(CLIENTS)
+    }
+
+    pub(crate) fn fabric(&self) -> Option<&Fabric> {
+        self.hosts.fabric()
+    }
+
+    fn node_mut(&mut self, number: usize) -> &mut Node {
+        &mut self.nodes[number - 1]
+    }
+
+    pub(crate) fn disk(&self, number: usize) -> Option<&Disk> {
+        self.nodes[number - 1].disk.as_ref()
+    }
+
+    /// A node's data folder as this process sees it.
+    pub(crate) fn data_as_seen(&self, number: usize) -> PathBuf {
+        self.host(number).path(&self.nodes[number - 1].data)
+    }
+
+    pub(crate) fn namesrvs(&self) -> [SocketAddr; NODES] {
+        std::array::from_fn(|i| SocketAddr::new(self.host(i + 1).ip, NAMESRV_PORT))
+    }
+
+    /// As clients are told of them.
+    pub(crate) fn namesrv_list(&self) -> String {
+        self.namesrvs().map(|address| address.to_string()).join(";")
+    }
+
+    /// The node whose broker listens there.
+    pub(crate) fn node_at(&self, address: SocketAddr) -> usize {
+        (1..=NODES).find(|number| self.host(*number).ip == address.ip()).expect("an address of a node")
+    }
+
+    pub(crate) fn start_namesrv(&mut self, number: usize) {
+        let folder = self.work.join(format!("node-{number}"));
+        let (ip, port, data) =
+            (self.host(number).ip.to_string(), NAMESRV_PORT.to_string(), folder.join("namesrv"));
+        let data = data.to_str().expect("a plain path");
+        let args = ["namesrv", "--listen", &ip, "--port", &port, "--data", data];
+        let mut process = Process::start(self.host(number), &args, &folder.join("namesrv.log"));
+        process.await_ready();
+        self.node_mut(number).namesrv = Some(process);
+    }
+
+    pub(crate) fn kill_namesrv(&mut self, number: usize) {
+        self.node_mut(number).namesrv.take().expect("a NameServer that runs").kill();
+    }
+
+    /// Starts a node's broker and does not wait for it.
+    pub(crate) fn launch(&mut self, number: usize) {
+        let node = &self.nodes[number - 1];
+        assert!(node.broker.is_none(), "node {number} runs");
+        let config = node.config.to_str().expect("a plain path").to_owned();
+        let log = self.log(number);
+        let process = Process::start(self.host(number), &["broker", "--config", &config], &log);
+        self.node_mut(number).broker = Some(process);
+    }
+
+    /// Starts a node's broker; returns when it says that it is ready.
+    pub(crate) fn restart(&mut self, number: usize) {
+        self.launch(number);
+        self.node_mut(number).broker.as_mut().expect("just launched").await_ready();
+    }
+
+    pub(crate) fn log(&self, number: usize) -> PathBuf {
+        self.work.join(format!("node-{number}")).join("broker.log")
+    }
+
+    pub(crate) fn broker(&mut self, number: usize) -> &mut Process {
+        self.node_mut(number).broker.as_mut().expect("a broker that runs")
+    }
+
+    pub(crate) fn runs(&self, number: usize) -> bool {
+        self.nodes[number - 1].broker.is_some()
+    }
+
+    pub(crate) fn kill(&mut self, number: usize) {
+        self.node_mut(number).broker.take().expect("a broker that runs").kill();
+    }
+
+    /// In good order.
+    pub(crate) fn stop(&mut self, number: usize) -> Duration {
+        self.node_mut(number).broker.take().expect("a broker that runs").stop()
+    }
+
+    /// What the first NameServer that answers knows of the brokers' addresses.
+    pub(crate) fn routes(&self) -> Option<Routes> {
+        probe::on_host(self.clients(), || probe::routes(&self.namesrvs(), TOPIC_OF_ALL))
+    }
+
+    /// The nodes that lead the shards, by shard; empty where a shard has no leader.
+    pub(crate) fn leaders(&self) -> Vec<Option<usize>> {
+        let routes = self.routes().unwrap_or_default();
+        (0..self.shape.shards)
+            .map(|shard| {
+                routes.get(&broker_name(shard)).and_then(|ids| ids.get(&0)).map(|at| self.node_at(*at))
+            })
+            .collect()
+    }
+
+    /// Until every node leads as many shards as any other, give or take one, and neighbours among the shards have other
+    /// leaders: a client goes from one broker name to the next.
+    pub(crate) fn await_spread(&self) {
+        let begun = Instant::now();
+        loop {
+            let leaders = self.leaders();
+            let led = |number| leaders.iter().filter(|leader| **leader == Some(number)).count();
+            let led = (1..=self.shape.replicas).map(led).collect::<Vec<_>>();
+            let is_even =
+                led.iter().max().zip(led.iter().min()).is_some_and(|(most, least)| most - least <= 1);
+            if is_even && leaders.windows(2).all(|pair| pair[0].is_some() && pair[0] != pair[1]) {
+                return;
+            }
+            assert!(begun.elapsed() < SPREAD_TIME_MAX, "leaders are {leaders:?} after {SPREAD_TIME_MAX:?}");
+            std::thread::sleep(POLL);
+        }
+    }
+
+    /// Until every NameServer that runs knows a leader of every shard, and every node that runs as its leader or follower.
+    pub(crate) fn await_settled(&mut self) {
+        let begun = Instant::now();
+        let running = (1..=self.shape.replicas).filter(|number| self.runs(*number)).collect::<Vec<_>>();
+        let asked = (1..=NODES).filter(|number| self.nodes[number - 1].namesrv.is_some());
+        let asked = asked.map(|number| self.namesrvs()[number - 1]).collect::<Vec<_>>();
+        loop {
+            let known = probe::on_host(self.clients(), || {
+                asked.iter().map(|namesrv| probe::routes(&[*namesrv], TOPIC_OF_ALL)).collect::<Vec<_>>()
+            });
+            let settled = known
+                .iter()
+                .all(|routes| routes.as_ref().is_some_and(|routes| self.is_whole(routes, &running)));
+            if settled {
+                return;
+            }
+            for number in &running {
+                self.broker(*number).assert_runs();
+            }
+            assert!(begun.elapsed() < SETTLED_TIME_MAX, "not settled after {SETTLED_TIME_MAX:?}: {known:?}");
+            std::thread::sleep(POLL);
+        }
+    }
+
+    fn is_whole(&self, routes: &Routes, running: &[usize]) -> bool {
+        (0..self.shape.shards).all(|shard| {
+            routes.get(&broker_name(shard)).is_some_and(|ids| {
+                let nodes = ids.values().map(|at| self.node_at(*at)).collect::<Vec<_>>();
+                ids.contains_key(&0) && running.iter().all(|number| nodes.contains(number))
+            })
+        })
+    }
+
+    /// Everything in good order, which is part of the test.
+    pub(crate) fn stop_all(mut self) {
+        for number in 1..=NODES {
+            if self.runs(number) {
+                self.stop(number);
+            }
+        }
+        for number in 1..=NODES {
+            if let Some(namesrv) = self.node_mut(number).namesrv.take() {
+                namesrv.stop();
+            }
+            let log = std::fs::read_to_string(self.log(number)).unwrap_or_default();
+            assert!(!log.contains("panicked at"), "something panicked, see {}", self.log(number).display());
+        }
+    }
+}
+
+pub(crate) fn broker_name(shard: u16) -> String {
+    format!("set-{shard}")
+}

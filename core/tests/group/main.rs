@@ -1,0 +1,311 @@
+//! Three nodes as real processes, with everything done to them that happens to machines, under load that keeps books.
+//!
+//! `README.md` beside this file says what there is and how to run it. The tests are ignored by default, for they need
+//! Linux namespaces, a JDK with Maven, and minutes.
+
+// No shard runs here: these threads start programs and wait for them.
+#![allow(clippy::disallowed_methods)]
+
+#[allow(dead_code, reason = "the interop suites use other clients too")]
+#[path = "../interop/client.rs"]
+mod client;
+mod cluster;
+mod dice;
+mod disk;
+mod fabric;
+mod faults;
+mod hosts;
+mod load;
+#[path = "../interop/matrix.rs"]
+mod matrix;
+mod probe;
+mod process;
+#[allow(dead_code, reason = "the interop suites are asked for more")]
+#[path = "../interop/session.rs"]
+mod session;
+#[path = "../interop/sources.rs"]
+mod sources;
+mod sys;
+mod watch;
+
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use Senders::{All, Sync, SyncAndAsync};
+use cluster::{Cluster, NODES, Shape};
+use dice::Dice;
+use faults::Fault;
+use load::{JavaLoad, Loadgen};
+use watch::Watch;
+
+/// More than one for each node to lead.
+const SHARDS: u16 = 6;
+
+/// On a file system of a node's own, beside the segments.
+const DISK_SPARE_BYTES: u64 = 192 << 20;
+
+/// A full disk refuses messages
+/// rather than dropping old ones early, which the books would call a loss.
+const SETTINGS: &str = "reclaim_early = false\n";
+
+/// As long as the longest test, which ends it.
+const LOADGEN: &[&str] = &[
+    "--scenario",
+    "failover",
+    "--rate",
+    "300",
+    "--size",
+    "1024",
+    "--duration",
+    "10h",
+    "--drain-timeout",
+    "60s",
+];
+
+/// Shown that the clients go on.
+const ACKED_AFTER_FAULT: u64 = 300;
+
+const SHAPE: Shape = Shape { shards: SHARDS, replicas: NODES, disk_bytes: None, namespaces: true };
+
+/// Each node is killed while stock clients work: a stock producer with default settings sees no failure, nothing
+/// acknowledged is lost, nothing changes its order.
+#[test]
+#[ignore = "needs namespaces, a JDK and Maven"]
+fn kills() {
+    trial("kills", SHAPE, |trial| {
+        for node in 1..=NODES {
+            trial.happens(Fault::Kill, node);
+        }
+        trial.nothing_failed(Sync);
+    });
+}
+
+/// All nodes are stopped and started again, one after the other.
+#[test]
+#[ignore = "needs namespaces, a JDK and Maven"]
+fn rolling_restart() {
+    trial("rolling_restart", SHAPE, |trial| {
+        for node in 1..=NODES {
+            trial.happens(Fault::Restart, node);
+        }
+        trial.nothing_failed(SyncAndAsync);
+    });
+}
+
+/// One and two of three NameServers die and come back.
+#[test]
+#[ignore = "needs namespaces, a JDK and Maven"]
+fn name_servers() {
+    trial("name_servers", SHAPE, |trial| {
+        for node in 1..=NODES {
+            trial.happens(Fault::KillNamesrv, node);
+            trial.happens(Fault::KillTwoNamesrvs, node);
+        }
+        trial.nothing_failed(All);
+    });
+}
+
+/// Whatever can happen to the network.
+#[test]
+#[ignore = "needs namespaces, a JDK and Maven"]
+fn networks() {
+    trial("networks", SHAPE, |trial| {
+        for fault in
+            [Fault::Isolate, Fault::Mute, Fault::Deaf, Fault::Link, Fault::BadNetwork, Fault::NoClients]
+        {
+            for node in 1..=NODES {
+                trial.happens(fault, node);
+            }
+        }
+    });
+}
+
+/// Nodes stand still, and go on as if nothing had been.
+#[test]
+#[ignore = "needs namespaces, a JDK and Maven"]
+fn pauses() {
+    trial("pauses", SHAPE, |trial| {
+        for node in 1..=NODES {
+            trial.happens(Fault::Pause, node);
+        }
+    });
+}
+
+/// Disks are full, and slow.
+#[test]
+#[ignore = "needs namespaces, a JDK and Maven"]
+fn disks() {
+    let bytes = u64::from(SHARDS) * 2 * cluster::SEGMENT_BYTES + DISK_SPARE_BYTES;
+    trial("disks", Shape { disk_bytes: Some(bytes), ..SHAPE }, |trial| {
+        for node in 1..=NODES {
+            trial.happens(Fault::FullDisk, node);
+            trial.happens(Fault::SlowDisk, node);
+        }
+    });
+}
+
+/// A bit of everything, as CI has the time for.
+#[test]
+#[ignore = "needs namespaces, a JDK and Maven"]
+fn short() {
+    trial("short", SHAPE, |trial| {
+        let mut nodes = [1, 2, 3];
+        nodes.rotate_left(trial.dice.below(NODES));
+        let [one, two, three] = nodes;
+        trial.happens(Fault::Kill, one);
+        trial.happens(Fault::Restart, two);
+        trial.happens(Fault::KillNamesrv, three);
+        trial.nothing_failed(SyncAndAsync);
+        trial.happens(Fault::Isolate, two);
+        trial.happens(Fault::Deaf, three);
+        trial.happens(Fault::Pause, one);
+    });
+}
+
+/// Anything, anywhere, for as many minutes as `APOGEE_GROUP_MINUTES` says.
+#[test]
+#[ignore = "takes as long as it is told to"]
+fn chaos() {
+    let minutes = number_from("APOGEE_GROUP_MINUTES", 10);
+    let bytes = u64::from(SHARDS) * 6 * cluster::SEGMENT_BYTES + DISK_SPARE_BYTES;
+    trial("chaos", Shape { disk_bytes: Some(bytes), ..SHAPE }, |trial| {
+        let end = Instant::now() + Duration::from_secs(60 * minutes);
+        let mut happened = 0;
+        while Instant::now() < end {
+            let fault = Fault::ALL[trial.dice.below(Fault::ALL.len())];
+            let node = 1 + trial.dice.below(NODES);
+            trial.happens(fault, node);
+            happened += 1;
+        }
+        println!("  {happened} faults");
+    });
+}
+
+/// How long a shard takes no messages when its leader is killed: `APOGEE_GROUP_KILLS` times, without other load.
+#[test]
+#[ignore = "takes as long as it is told to"]
+fn failover_time() {
+    suite("failover_time", |work| {
+        let kills = number_from("APOGEE_GROUP_KILLS", 100);
+        let mut cluster = Cluster::start(work, SHAPE, SETTINGS);
+        let watch = Watch::start(&cluster, SHARDS);
+        let mut dice = Dice::from_environment();
+        let mut times = Vec::new();
+        for kill in 1..=kills {
+            cluster.await_spread();
+            // Elections and heartbeats are periodic; the kill is not to be in step with them.
+            std::thread::sleep(dice.between(Duration::ZERO, Duration::from_millis(700)));
+            let leaders = cluster.leaders();
+            let node = 1 + (kill as usize % NODES);
+            let led = (0..SHARDS).filter(|shard| leaders[usize::from(*shard)] == Some(node));
+            let led = led.collect::<Vec<_>>();
+            let killed = Instant::now();
+            cluster.kill(node);
+            for shard in led {
+                let back = watch.await_taken_since(shard, killed, Duration::from_secs(30));
+                let back =
+                    back.unwrap_or_else(|| panic!("shard {shard} takes no messages 30 s after kill {kill}"));
+                times.push(back.duration_since(killed));
+            }
+            cluster.restart(node);
+            cluster.await_settled();
+        }
+        print_times(&format!("leader lost to writable, {kills} kills"), &mut times);
+        drop(watch);
+        cluster.stop_all();
+    });
+}
+
+/// What a test of faults is around.
+struct Trial {
+    cluster: Cluster,
+    load: JavaLoad,
+    /// Beside the Java clients: it says what a message felt, and books every one of many.
+    generator: Loadgen,
+    dice: Dice,
+}
+
+/// Which of the applications' sends may not have failed.
+#[derive(Clone, Copy, Debug)]
+enum Senders {
+    Sync,
+    SyncAndAsync,
+    All,
+}
+
+/// A cluster, stock Java clients at work, faults, and the clients' books at the end.
+fn trial(name: &'static str, shape: Shape, faults: impl FnOnce(&mut Trial)) {
+    suite(name, |work| {
+        let Some(client) = load::java_client() else { return };
+        let cluster = Cluster::start(work, shape, SETTINGS);
+        let load = JavaLoad::start(&cluster, name, work, client);
+        let generator = Loadgen::start(&cluster, work, "loadgen", LOADGEN);
+        let mut trial = Trial { cluster, load, generator, dice: Dice::from_environment() };
+        faults(&mut trial);
+        trial.cluster.await_settled();
+        trial.generator.stop().assert_books_balance();
+        println!("  {:?}", trial.load.finish());
+        trial.cluster.stop_all();
+    });
+}
+
+impl Trial {
+    fn happens(&mut self, fault: Fault, node: usize) {
+        if !fault.is_possible(&self.cluster) {
+            println!("  {fault:?} is left out: it cannot be had here");
+            return;
+        }
+        // A client's second try goes to another node only if the leaders are spread.
+        self.cluster.await_spread();
+        let before = self.load.failed();
+        fault.happen(&mut self.cluster, node, &mut self.dice);
+        assert!(self.load.wait_for_acked(ACKED_AFTER_FAULT), "the clients do not go on after {fault:?}");
+        println!("    failed sends {:?}", self.load.failed().since(before));
+    }
+
+    fn nothing_failed(&mut self, senders: Senders) {
+        let failed = self.load.failed();
+        let counted = match senders {
+            Sync => failed.sync,
+            SyncAndAsync => failed.sync + failed.asynchronous,
+            All => failed.sync + failed.asynchronous + failed.ordered,
+        };
+        assert_eq!(counted, 0, "failed sends, of which none of {senders:?} may be: {failed:?}");
+    }
+}
+
+fn print_times(what: &str, times: &mut [Duration]) {
+    times.sort_unstable();
+    let at = |part: f64| times[((times.len() - 1) as f64 * part).round() as usize].as_secs_f64() * 1e3;
+    println!(
+        "  {what}: {} samples, p50 {:.0} ms, p90 {:.0} ms, p99 {:.0} ms, max {:.0} ms",
+        times.len(),
+        at(0.5),
+        at(0.9),
+        at(0.99),
+        at(1.0)
+    );
+}
+
+fn number_from(variable: &str, default: u64) -> u64 {
+    std::env::var(variable)
+        .map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{variable}={text}")))
+}
+
+/// What is around each test: one at a time, a folder for it, which is kept if it fails.
+fn suite(name: &str, run: impl FnOnce(&Path)) {
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let begun = Instant::now();
+    println!("{name}");
+    let work = tempfile::Builder::new()
+        .prefix(&format!("group-{name}-"))
+        .tempdir_in(env!("CARGO_TARGET_TMPDIR"))
+        .expect("a folder for data and logs");
+    let path = work.keep();
+    println!("  data and logs are in {} until it passes", path.display());
+    run(&path);
+    std::fs::remove_dir_all(&path).expect("remove the folder of a suite that passed");
+    println!("{name}: passed in {:.1} s", begun.elapsed().as_secs_f64());
+}

@@ -57,6 +57,29 @@ pub fn deal_to_threads(
     dealt
 }
 
+/// Deals whole rows of queues, those that differ in their broker only, to threads: so every thread has every broker, and
+/// whatever one broker does not take can go to the next one's queue. A thread without any is left out.
+pub fn deal_rows_to_threads(
+    targets: &[QueueTarget],
+    brokers: usize,
+    threads: usize,
+) -> Vec<Vec<QueueTarget>> {
+    assert!(threads > 0);
+    let mut dealt = vec![Vec::new(); threads];
+    for (row, targets) in targets.chunks(brokers).enumerate() {
+        dealt[row % threads].extend_from_slice(targets);
+    }
+    dealt.retain(|part| !part.is_empty());
+    dealt
+}
+
+/// The queue that a message goes to when `stream`'s broker did not take it: the same queue of the next broker.
+pub fn next_in_row(stream: StreamId, brokers: usize) -> StreamId {
+    let brokers = u32::try_from(brokers).expect("brokers of a run");
+    let row = stream.0 / brokers * brokers;
+    StreamId(row + (stream.0 - row + 1) % brokers)
+}
+
 /// Deals one thread's queues of one broker to its connections there. Of more connections than queues, several share one.
 pub fn deal_to_connections(queues: &[QueueTarget], connections: usize) -> Vec<Vec<QueueTarget>> {
     if connections >= queues.len() {
@@ -121,6 +144,21 @@ mod tests {
         let topics: Vec<Vec<usize>> =
             dealt.iter().map(|part| part.iter().map(|target| target.topic).collect()).collect();
         assert_eq!(topics, [vec![0; 4], vec![1; 4]]);
+    }
+
+    #[test]
+    fn a_thread_with_whole_rows_has_every_broker() {
+        let targets = number_streams(2, 3, 2);
+        let dealt = deal_rows_to_threads(&targets, 3, 3);
+        assert_eq!(dealt.iter().map(|part| brokers_of(part)).collect::<Vec<_>>(), vec![vec![0, 1, 2]; 3]);
+        for part in &dealt {
+            for target in part {
+                let next = next_in_row(target.stream, 3);
+                let next = part.iter().find(|other| other.stream == next).expect("on the same thread");
+                assert_eq!((next.topic, next.queue_id), (target.topic, target.queue_id));
+                assert_eq!(next.broker, (target.broker + 1) % 3);
+            }
+        }
     }
 
     proptest! {

@@ -50,6 +50,25 @@ impl Failure {
     }
 }
 
+impl Failure {
+    /// Whether stock producers try another broker after it. Not after a time-out: that was all the time there is.
+    /// Source: `DefaultMQProducerImpl#sendDefaultImpl`, `DefaultMQProducer#retryResponseCodes`.
+    pub fn is_for_another_broker(self) -> bool {
+        match self {
+            Failure::Disconnected | Failure::NotConnected => true,
+            Failure::Answered(code) => matches!(
+                code,
+                ResponseCode::TOPIC_NOT_EXIST
+                    | ResponseCode::SERVICE_NOT_AVAILABLE
+                    | ResponseCode::SYSTEM_ERROR
+                    | ResponseCode::SYSTEM_BUSY
+                    | ResponseCode::NO_PERMISSION
+            ),
+            _ => false,
+        }
+    }
+}
+
 impl From<CallError> for Failure {
     fn from(error: CallError) -> Failure {
         match error {

@@ -12,6 +12,9 @@
 //! same stream (out of order), one whose bytes, queue or sequence number are wrong (corrupted), and those of messages
 //! that the group was not to be given at all or not yet (unwanted, rolled back, early).
 //!
+//! A message that was sent again to another broker, as stock producers do, may be there twice; its second copies are
+//! counted apart, and its place in a queue tells nothing.
+//!
 //! The facts are kept in words of 64 messages; words in which everything is settled, that is acknowledged and received
 //! by every group, are dropped from the front, so that a healthy run needs memory only for what is in flight. A
 //! message that a group is not owed is settled for it from the start.
@@ -25,7 +28,10 @@
 
 use std::collections::VecDeque;
 
+use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
+
+use crate::schedule::StreamId;
 
 /// What became of the messages of a run, or of one part of it; parts add up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,6 +53,10 @@ pub struct LedgerTotals {
     pub unread: u64,
     /// Deliveries beyond the first of a message to a group.
     pub duplicated: u64,
+    /// Of those sent, the ones that were sent again, to another broker.
+    pub resent: u64,
+    /// The same as duplicated, of messages that were sent again: the broker tried before may have stored them too.
+    pub duplicated_resent: u64,
     /// First deliveries that came after a later message of the same stream, or of the same key if messages have keys.
     pub out_of_order: u64,
     /// Deliveries with changed bytes, from a queue they were not sent to, or with a number never used.
@@ -75,6 +85,8 @@ impl LedgerTotals {
         self.lost += other.lost;
         self.unread += other.unread;
         self.duplicated += other.duplicated;
+        self.resent += other.resent;
+        self.duplicated_resent += other.duplicated_resent;
         self.out_of_order += other.out_of_order;
         self.corrupted += other.corrupted;
         self.unwanted += other.unwanted;
@@ -114,6 +126,8 @@ pub struct StreamLedger {
     acknowledged: bool,
     acked: u64,
     arrived_unacked: u64,
+    /// Messages that were sent again, each with the queue that it was sent to last.
+    resent: FxHashMap<u64, StreamId>,
     groups: Box<[GroupLedger]>,
 }
 
@@ -135,6 +149,7 @@ struct GroupLedger {
     awaited: u64,
     received: u64,
     duplicated: u64,
+    duplicated_resent: u64,
     out_of_order: u64,
 }
 
@@ -150,6 +165,7 @@ impl StreamLedger {
             acknowledged,
             acked: 0,
             arrived_unacked: 0,
+            resent: FxHashMap::default(),
             groups: (0..groups).map(|_| GroupLedger::default()).collect(),
         }
     }
@@ -184,6 +200,18 @@ impl StreamLedger {
         }
     }
 
+    /// A message that was not acknowledged goes to another queue, `to`, as well. From now on it may come from either, once
+    /// or twice, and its place among the others says nothing.
+    pub fn on_resent(&mut self, sequence: u64, to: StreamId) {
+        assert!(sequence < self.next, "sent {sequence} again, sent only {}", self.next);
+        self.resent.insert(sequence, to);
+    }
+
+    /// The queue that a message was sent to last, if that is not its own.
+    pub fn resent_to(&self, sequence: u64) -> Option<StreamId> {
+        self.resent.get(&sequence).copied()
+    }
+
     /// The broker has acknowledged `sequence`; called once per message.
     pub fn on_acked(&mut self, sequence: u64) {
         assert!(sequence < self.next, "acknowledged {sequence}, sent only {}", self.next);
@@ -205,9 +233,14 @@ impl StreamLedger {
             return Delivery::NeverSent;
         }
         let slot = self.slot(sequence);
+        let is_resent = self.resent.contains_key(&sequence);
         let ledger = &mut self.groups[group];
         let Some((at, bit)) = slot.filter(|(at, bit)| ledger.settled[*at] & bit == 0) else {
-            ledger.duplicated += 1;
+            if is_resent {
+                ledger.duplicated_resent += 1;
+            } else {
+                ledger.duplicated += 1;
+            }
             return Delivery::Duplicate;
         };
         ledger.settled[at] |= bit;
@@ -217,9 +250,10 @@ impl StreamLedger {
         ledger.awaited -= u64::from(is_acked || !self.acknowledged);
         self.arrived_unacked += u64::from(!is_acked && word.arrived & bit == 0);
         word.arrived |= bit;
-        let is_in_order = sequence >= ledger.end;
+        let is_in_order = is_resent || sequence >= ledger.end;
         if is_in_order {
-            ledger.end = sequence + 1;
+            // Another queue's message says nothing about where this one is.
+            ledger.end = if is_resent { ledger.end } else { sequence + 1 };
         } else {
             ledger.out_of_order += 1;
         }
@@ -238,6 +272,7 @@ impl StreamLedger {
         LedgerTotals {
             sent: self.next,
             acked: self.acked,
+            resent: self.resent.len() as u64,
             oneway: if self.acknowledged { 0 } else { self.next },
             received_unacked: if self.acknowledged { self.arrived_unacked } else { 0 },
             unacked: if self.acknowledged || !self.groups.is_empty() { unknown } else { 0 },
@@ -254,6 +289,7 @@ impl StreamLedger {
             lost: if self.acknowledged { ledger.awaited - unread } else { 0 },
             unread,
             duplicated: ledger.duplicated,
+            duplicated_resent: ledger.duplicated_resent,
             out_of_order: ledger.out_of_order,
             ..LedgerTotals::default()
         }
@@ -341,6 +377,24 @@ mod tests {
         ledger.on_received(0, 1);
         let totals = totals(&ledger);
         assert_eq!((totals.lost, totals.unacked, ledger.awaited()), (1, 1, 1));
+    }
+
+    #[test]
+    fn what_was_sent_again_may_come_twice_and_at_any_place() {
+        let mut ledger = sent(4);
+        ledger.on_resent(1, StreamId(7));
+        assert_eq!((ledger.resent_to(1), ledger.resent_to(2)), (Some(StreamId(7)), None));
+        (0..4).for_each(|sequence| ledger.on_acked(sequence));
+        for sequence in [0, 2, 1, 3, 1, 1] {
+            let delivery = ledger.on_received(0, sequence);
+            assert!(matches!(delivery, Delivery::First | Delivery::Duplicate), "{sequence}: {delivery:?}");
+        }
+        let totals = totals(&ledger);
+        assert_eq!(
+            (totals.resent, totals.duplicated, totals.duplicated_resent, totals.out_of_order),
+            (1, 0, 2, 0)
+        );
+        assert_eq!((totals.lost, totals.received), (0, 4));
     }
 
     #[test]

@@ -122,6 +122,9 @@ pub struct Errors {
     pub unsent: u64,
     pub publish: FailuresByName,
     pub consume: FailuresByName,
+    /// After these a message was tried with the next broker; not in `total`, for what became of it counts.
+    #[serde(default, skip_serializing_if = "FailuresByName::is_empty")]
+    pub retried: FailuresByName,
 }
 
 impl Errors {
@@ -131,6 +134,7 @@ impl Errors {
             unsent,
             publish: publish.by_name(),
             consume: consume.by_name(),
+            retried: FailuresByName::new(),
         }
     }
 }
@@ -221,7 +225,10 @@ impl Report {
             e2e_from_sent: measured.end_to_end.from_sent.clone(),
             consume_ack: measured.consume_ack.clone(),
             scheduling: Scheduling::judge(measured, measured_for * surroundings.threads as u32),
-            errors: Errors::new(&measured.publish_failures, &measured.consume_failures, measured.unsent),
+            errors: Errors {
+                retried: measured.retries.by_name(),
+                ..Errors::new(&measured.publish_failures, &measured.consume_failures, measured.unsent)
+            },
             brokers: surroundings.brokers.iter().zip(brokers).map(|(name, one)| broker(name, one)).collect(),
             series: Series::new(&measured.series, scenario.run.warmup + measured_for),
             gaps: measured.silences.gaps(RunTime::after_start(scenario.run.warmup), &surroundings.brokers),

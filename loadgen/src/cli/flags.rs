@@ -64,6 +64,9 @@ pub(super) struct ScenarioArgs {
     /// How long to wait for the reply to a message [default: 3s]
     #[arg(long, value_parser = humantime::parse_duration)]
     send_timeout: Option<Duration>,
+    /// Try a message that one broker did not take so often with the next one; stock producers do twice [default: 0]
+    #[arg(long, value_name = "TIMES")]
+    retry: Option<u32>,
     /// Do not receive the messages
     #[arg(long, conflicts_with_all = ["groups", "pop", "filter_tags"])]
     no_consume: bool,
@@ -260,6 +263,7 @@ impl ScenarioArgs {
         put(&mut producers.connections, self.connections);
         put_some(&mut producers.in_flight_max, self.in_flight_max);
         put(&mut producers.timeout, self.send_timeout);
+        put(&mut producers.retry, self.retry);
         put(consumers, self.no_consume.then(Vec::<Consumer>::new));
         if consumers.is_empty() && (self.groups.is_some() || self.pop || self.filter_tags.is_some()) {
             bail!("--groups, --pop and --filter-tags speak of consumers, and the scenario has none");

@@ -102,7 +102,10 @@ pub fn run(scenario: &Scenario, stop: &StopFlag, observer: &mut dyn Observer) ->
     let content = Arc::new(Content::new(run_id, &scenario));
     let topics: Arc<[String]> = scenario.topic_names().into();
     let targets = assignment::number_streams(topics.len(), brokers.len(), scenario.topics.queues);
-    let dealt = assignment::deal_to_threads(&targets, brokers.len(), scenario.threads(), scenario.pops());
+    let dealt = match scenario.producers.retry {
+        0 => assignment::deal_to_threads(&targets, brokers.len(), scenario.threads(), scenario.pops()),
+        _ => assignment::deal_rows_to_threads(&targets, brokers.len(), scenario.threads()),
+    };
     let threads = dealt.len();
     observer.on_step(&format!("{} queues on {} brokers", targets.len(), brokers.len()));
     let plans = dealt.into_iter().enumerate().map(|(index, own)| WorkerPlan {

@@ -229,6 +229,8 @@ fn publisher(plan: &WorkerPlan, wiring: &Wiring) -> Option<Rc<Publisher>> {
         messages: &scenario.messages,
         group: wiring.group.clone(),
         timeout: scenario.producers.timeout,
+        retry: scenario.producers.retry,
+        brokers: plan.brokers.len(),
         in_flight_max: match scenario.load.is_open() {
             true => scenario.in_flight_max(),
             // A closed loop is bounded by its depth.

@@ -359,6 +359,8 @@ fn messages(report: &Report) -> Section {
         ("sent without asking for an answer", ledger.oneway),
         ("rolled back", ledger.rolled_back),
         ("rolled back, yet received", ledger.rolled_back_received),
+        ("sent again, to another broker", ledger.resent),
+        ("second copies of these", ledger.duplicated_resent),
         ("not yet read by a slow group", ledger.unread),
         ("received against the filter", ledger.unwanted),
         ("received before their time", ledger.early),

@@ -173,6 +173,7 @@ fn outcome(out: &mut String, report: &Report) {
     }
     line(out, "throughput", format_args!("{throughput}"));
 
+    failures(out, "tried again after", &report.errors.retried);
     if report.errors.total == 0 {
         line(out, "errors", format_args!("none"));
     } else {
@@ -218,6 +219,8 @@ fn outcome(out: &mut String, report: &Report) {
     let aside = [
         (books.oneway, "sent one-way, which nobody acknowledges"),
         (books.rolled_back, "rolled back"),
+        (books.resent, "sent again, to another broker"),
+        (books.duplicated_resent, "second copies of these"),
         (books.unread, "not read yet by slow consumers"),
         (books.unacked, "without acknowledgement and not received"),
         (books.received_unacked, "received although not acknowledged"),

@@ -32,6 +32,8 @@ const IN_FLIGHT_DEFAULT: usize = 100_000;
 
 /// Tags of one run.
 const TAGS_MAX: usize = 1024;
+/// Tries beyond the first of one message: all of them are over within one timeout.
+const RETRY_MAX: u32 = 16;
 /// Kinds of consumers of one run; each has a latency distribution of its own.
 const CONSUMERS_MAX: usize = 64;
 /// Consumer groups of one run.
@@ -101,6 +103,10 @@ pub enum ScenarioError {
     Consumer { group: String, reason: String },
     #[error("messages.prefill goes with kind normal only")]
     Prefill,
+    #[error(
+        "producers.retry (--retry) goes with kind normal, messages.batch = 1 and consumers that pull only"
+    )]
+    Retry,
     #[error("target.acl.access_key (--access-key) is given without target.acl.secret_key (--secret-key)")]
     NoSecret,
     #[error(transparent)]
@@ -126,6 +132,11 @@ impl Scenario {
         let in_flight_max = (IN_FLIGHT_BYTES_MAX / self.messages.size.largest()) as u64;
         let in_flight = u64::from(self.in_flight_max());
         in_range("producers.in_flight_max (--in-flight-max)", in_flight, 1, in_flight_max)?;
+        in_range("producers.retry (--retry)", u64::from(self.producers.retry), 0, u64::from(RETRY_MAX))?;
+        let is_simple = self.messages.kind == Kind::Normal && self.messages.batch == 1 && !self.pops();
+        if self.producers.retry > 0 && !is_simple {
+            return Err(ScenarioError::Retry);
+        }
         let interval_us = u64::try_from(self.run.interval.as_micros()).unwrap_or(u64::MAX);
         in_range("microseconds of run.interval (--interval)", interval_us, INTERVAL_US_MIN, INTERVAL_US_MAX)?;
         if self.run.duration.is_zero() {

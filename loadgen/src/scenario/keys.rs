@@ -78,6 +78,7 @@ pub const KEYS: &[Key] = &[
     key("producers.heartbeat", "", "true or false", "false", "every connection says who it is, as stock producers do"),
     key("producers.in_flight_max", "--in-flight-max", "a number", "48 MiB of bodies, at most 100000", "unanswered messages per thread; what is due beyond counts as an error"),
     key("producers.timeout", "--send-timeout", "a time like \"3s\"", "3s", "how long the reply to a message is awaited"),
+    key("producers.retry", "--retry", "0 to 16", "0", "how often a message that one broker did not take is tried with the next; kind normal, no batches, no pop"),
     key("consumers.group", "", "text", "apogee-loadgen", "a consumer group; each entry of the list gets all messages, none (`consumers = []`, --no-consume): nothing is received"),
     key("consumers.groups", "--groups", "1 to 1024", "1", "groups like this one; of several, -0, -1, … is added to the name"),
     key("consumers.by", "--pop", "pull or pop, in quotes", "pull", "how messages are fetched; pop needs a 5.x broker"),

@@ -74,6 +74,9 @@ pub struct Producers {
     pub in_flight_max: Option<u32>,
     #[serde(with = "humantime_serde")]
     pub timeout: Duration,
+    /// How often a message that one broker did not take is tried with the next one, all tries together within `timeout`:
+    /// what stock producers do twice (`retryTimesWhenSendFailed`).
+    pub retry: u32,
 }
 
 /// How long, and on what.
@@ -125,7 +128,13 @@ impl Default for Topics {
 
 impl Default for Producers {
     fn default() -> Producers {
-        Producers { connections: 1, heartbeat: false, in_flight_max: None, timeout: Duration::from_secs(3) }
+        Producers {
+            connections: 1,
+            heartbeat: false,
+            in_flight_max: None,
+            timeout: Duration::from_secs(3),
+            retry: 0,
+        }
     }
 }
 

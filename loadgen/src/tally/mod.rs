@@ -4,6 +4,7 @@
 //! plan_send ──► on_acked | on_failed          one of them, once, for every message handed to a connection, unless
 //!                                             no answer was asked for
 //! plan_prefill ──► on_acked | on_failed       the same before the run: in the ledger only
+//! on_resent                                   any number of times before that: a try failed, another follows
 //! on_unsent                                   a planned message that could not be handed to one
 //! on_delivery                                 any number of times, whenever a request brings something
 //! ```
@@ -51,6 +52,13 @@ struct Stream {
     lanes: Box<[StreamLedger]>,
     /// Index into the run's list of brokers.
     broker: usize,
+}
+
+impl Stream {
+    fn was_resent(&self, stamp: &Stamp) -> bool {
+        let lane = self.lanes.get(usize::from(stamp.lane));
+        lane.is_some_and(|lane| lane.resent_to(stamp.sequence).is_some())
+    }
 }
 
 /// When a message was wanted, and when the generator was free to send it.
@@ -140,7 +148,9 @@ impl Tally {
         self.set_in_flight(self.in_flight - 1);
         let stream = stream(&mut self.streams, stamp.stream);
         stream.lanes[usize::from(stamp.lane)].on_acked(stamp.sequence);
-        let broker = stream.broker;
+        // It is the broker of the last try that acknowledges, and the others' silence goes on.
+        let last = stream.lanes[usize::from(stamp.lane)].resent_to(stamp.sequence).unwrap_or(stamp.stream);
+        let broker = self.broker(last);
         if !stamp.is_prefill() {
             self.recorder.on_acked(broker, times(stamp), now);
             self.gaps.on_acked(broker, now);
@@ -153,11 +163,25 @@ impl Tally {
     /// The message will not be acknowledged any more.
     pub fn on_failed(&mut self, stamp: &Stamp, now: RunTime, failure: Failure, remark: Option<&str>) {
         self.set_in_flight(self.in_flight - 1);
-        self.on_publish_failed(stamp.stream, now, failure, remark);
+        let last =
+            stream(&mut self.streams, stamp.stream).lanes[usize::from(stamp.lane)].resent_to(stamp.sequence);
+        let last = last.unwrap_or(stamp.stream);
+        self.on_publish_failed(last, now, failure, remark);
         if !stamp.is_prefill() {
-            let broker = self.broker(stamp.stream);
+            let broker = self.broker(last);
             self.gaps.on_failed(broker, now);
         }
+    }
+
+    /// The message goes to another queue of this thread too, `to`; the try before ended like this.
+    pub fn on_resent(&mut self, stamp: &Stamp, to: StreamId, now: RunTime, failure: Failure) {
+        let lane = &mut stream(&mut self.streams, stamp.stream).lanes[usize::from(stamp.lane)];
+        let before = lane.resent_to(stamp.sequence).unwrap_or(stamp.stream);
+        lane.on_resent(stamp.sequence, to);
+        let (before, next) = (self.broker(before), self.broker(to));
+        self.gaps.on_failed(before, now);
+        self.gaps.on_due(next, now);
+        self.recorder.on_resent(failure);
     }
 
     /// Something beside the message itself failed, as the end of a transaction.
@@ -172,6 +196,9 @@ impl Tally {
         let aside = &mut self.aside[group];
         let stamp = match payload::read(self.content.run(), body) {
             Ok(stamp) if from.is_none_or(|from| from == stamp.stream) => stamp,
+            Ok(stamp) if self.streams.get(&stamp.stream).is_some_and(|stream| stream.was_resent(&stamp)) => {
+                stamp
+            }
             Ok(_) | Err(Unrecognised::Corrupted) => return aside.corrupted += 1,
             Err(Unrecognised::Foreign) => return aside.foreign += 1,
         };
@@ -412,6 +439,31 @@ mod tests {
         assert_eq!(tally.awaited(), 1);
         let ledger = tally.finish(|_, _| false).ledger;
         assert_eq!((ledger.corrupted, ledger.lost, ledger.received), (1, 1, 0));
+    }
+
+    #[test]
+    fn a_message_sent_again_may_come_from_either_queue_and_belongs_to_the_broker_that_took_it() {
+        let window = Window { start: RunTime::START + WARMUP, end: RunTime::START + WARMUP * 2 };
+        let targets = [target(A), QueueTarget { broker: 1, ..target(B) }];
+        let mut tally = Tally::new(content(|_| {}), window, &targets, Arc::default());
+        let stamp = tally.plan_send(A, 0, at(10_000).into(), at(10_000));
+        tally.on_resent(&stamp, B, at(10_050), Failure::Disconnected);
+        tally.on_acked(&stamp, at(10_100), None);
+        tally.on_delivery(0, Some(B), &body(&stamp), at(10_200));
+        tally.on_delivery(0, Some(A), &body(&stamp), at(10_300));
+        let measured = tally.finish(|_, _| false);
+        let ledger = measured.ledger;
+        assert_eq!((ledger.sent, ledger.acked, ledger.received, ledger.lost), (1, 1, 1, 0));
+        assert_eq!(
+            (ledger.resent, ledger.duplicated, ledger.duplicated_resent, ledger.corrupted),
+            (1, 0, 1, 0)
+        );
+        assert_eq!(
+            (measured.retries.count(Failure::Disconnected), measured.publish_failures.total()),
+            (1, 0)
+        );
+        let acked: Vec<_> = measured.brokers.iter().map(|broker| broker.acked_in_window).collect();
+        assert_eq!(acked, [0, 1]);
     }
 
     #[test]

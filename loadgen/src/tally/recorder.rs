@@ -91,6 +91,8 @@ pub struct Measurements {
     pub threads: Vec<ThreadUse>,
     /// Failures of messages, warm-up included.
     pub publish_failures: Failures,
+    /// Failures after which a message was sent again.
+    pub retries: Failures,
     /// Failures of pulls and of consumers' acknowledgements.
     pub consume_failures: Failures,
     /// Planned messages that were never handed to a connection; their reasons are among `publish_failures`.
@@ -119,6 +121,7 @@ impl Measurements {
         self.gaps.merge(&other.gaps);
         self.threads.extend(&other.threads);
         self.publish_failures.merge(&other.publish_failures);
+        self.retries.merge(&other.retries);
         self.consume_failures.merge(&other.consume_failures);
         self.unsent += other.unsent;
         self.acked_in_window += other.acked_in_window;
@@ -196,6 +199,11 @@ impl Recorder {
         self.broker(broker).publish_failures.record(failure, remark);
         self.series.on_publish_failed(failure, now, &self.live.intervals);
         self.live.failed.increment();
+    }
+
+    /// A try failed, and another follows.
+    pub fn on_resent(&mut self, failure: Failure) {
+        self.measured.retries.record(failure, None);
     }
 
     /// A message was due and could not be sent.

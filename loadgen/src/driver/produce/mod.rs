@@ -4,6 +4,7 @@ mod known;
 mod message;
 mod ordered;
 mod prefill;
+mod retry;
 mod transaction;
 
 use std::cell::{Cell, RefCell};
@@ -83,6 +84,8 @@ pub(super) struct Publisher {
     batch: usize,
     payload: PayloadWriter,
     timeout: Duration,
+    retry: u32,
+    brokers: usize,
     in_flight_max: u32,
     keys: RefCell<UniqueKeys>,
     /// Whether messages have more properties than every message has.
@@ -106,6 +109,9 @@ pub(super) struct PublisherParts<'a> {
     pub(super) messages: &'a Messages,
     pub(super) group: Rc<str>,
     pub(super) timeout: Duration,
+    pub(super) retry: u32,
+    /// Of the whole run.
+    pub(super) brokers: usize,
     pub(super) in_flight_max: u32,
     pub(super) local_ip: IpAddr,
     /// Tells the unique keys of different threads apart.
@@ -127,6 +133,8 @@ impl Publisher {
             kind,
             batch: parts.messages.batch as usize,
             timeout: parts.timeout,
+            retry: parts.retry,
+            brokers: parts.brokers,
             in_flight_max: parts.in_flight_max,
             keys: UniqueKeys::new(parts.local_ip, std::process::id(), parts.salt).into(),
             has_extras,
@@ -257,6 +265,9 @@ impl Publisher {
     ) {
         if let Kind::Ordered { .. } = self.kind {
             return self.send_in_turn(stream, due, then);
+        }
+        if self.retry > 0 {
+            return self.send_until_taken(stream, link, due, then);
         }
         let Some(client) = self.connection(stream, link, 1) else { return then() };
         self.send(stream, route, &client, 0, due.into(), then);

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::disk::Disk;
 use crate::fabric::Fabric;
 use crate::hosts::{CLIENTS, Host, Hosts};
-use crate::probe::{self, Routes};
+use crate::probe::{self, Asker, Routes};
 use crate::process::Process;
 
 pub(crate) const NODES: usize = 3;
@@ -208,6 +208,13 @@ impl Cluster {
                 routes.get(&broker_name(shard)).and_then(|ids| ids.get(&0)).map(|at| self.node_at(*at))
             })
             .collect()
+    }
+
+    /// Asks a shard's leader to hand over.
+    pub(crate) fn transfer(&self, shard: u16, to: usize) {
+        let leader = self.routes().and_then(|routes| routes.get(&broker_name(shard))?.get(&0).copied());
+        let leader = leader.expect("a leader of the shard");
+        probe::on_host(self.clients(), || Asker::connect(leader)?.transfer(to)).expect("ask for a transfer");
     }
 
     /// Until every node leads as many shards as any other, give or take one, and neighbours among the shards have other

@@ -13,7 +13,7 @@ use crate::hosts::CLIENTS;
 const LASTS_LEAST: Duration = Duration::from_secs(2);
 const LASTS_MOST: Duration = Duration::from_secs(6);
 /// Some hundred times slower than a disk of these machines.
-const SLOW_WRITES_PER_SECOND: u32 = 20;
+pub(crate) const SLOW_WRITES_PER_SECOND: u32 = 20;
 
 const CUT: Way = Way { cut: true, loss: 0.0, delay: Duration::ZERO, jitter: Duration::ZERO };
 const BAD: Way =

@@ -16,6 +16,7 @@ mod fabric;
 mod faults;
 mod hosts;
 mod load;
+#[allow(dead_code, reason = "one program with one scenario needs no table")]
 #[path = "../interop/matrix.rs"]
 mod matrix;
 mod probe;
@@ -35,6 +36,7 @@ use std::time::{Duration, Instant};
 use Senders::{All, Sync, SyncAndAsync};
 use cluster::{Cluster, NODES, Shape};
 use dice::Dice;
+use disk::SlowDisk;
 use faults::Fault;
 use load::{JavaLoad, Loadgen};
 use watch::Watch;
@@ -62,6 +64,12 @@ const LOADGEN: &[&str] = &[
     "--drain-timeout",
     "60s",
 ];
+
+/// What an operator may expect of a planned transfer.
+const TRANSFER_TIME_MAX: Duration = Duration::from_millis(200);
+
+/// As many as the machine has CPUs, so that one replica is what one node would be.
+const COST_SHARDS: u16 = 2;
 
 /// Shown that the clients go on.
 const ACKED_AFTER_FAULT: u64 = 300;
@@ -215,6 +223,114 @@ fn failover_time() {
         drop(watch);
         cluster.stop_all();
     });
+}
+
+/// Leadership is handed over while everything goes on: no send of a stock client fails, and the shard is away for no
+/// longer than [`TRANSFER_TIME_MAX`].
+#[test]
+#[ignore = "needs namespaces, a JDK and Maven"]
+fn transfers() {
+    trial("transfers", SHAPE, |trial| {
+        let watch = Watch::start(&trial.cluster, SHARDS);
+        let mut times = Vec::new();
+        for round in 0..number_from("APOGEE_GROUP_TRANSFERS", 10) {
+            trial.cluster.await_settled();
+            trial.cluster.await_spread();
+            let shard = (round % u64::from(SHARDS)) as u16;
+            let leader = trial.cluster.leaders()[usize::from(shard)].expect("a leader of each shard");
+            watch.take_longest_gaps();
+            trial.cluster.transfer(shard, leader % NODES + 1);
+            std::thread::sleep(Duration::from_millis(500));
+            times.push(watch.take_longest_gaps()[usize::from(shard)]);
+            let now = trial.cluster.leaders()[usize::from(shard)];
+            assert_ne!(now, Some(leader), "shard {shard} was not handed over");
+        }
+        trial.nothing_failed(All);
+        print_times("longest time without an acknowledgement around a transfer", &mut times);
+        let longest = times.last().expect("some transfers");
+        assert!(*longest <= TRANSFER_TIME_MAX, "a shard was away for {longest:?}");
+    });
+}
+
+/// What three replicas on one machine cost, against one: the load generator's figures of both, in turns, without Java
+/// clients and without namespaces. And what one replica with a slow disk costs.
+#[test]
+#[ignore = "takes minutes, and a quiet machine"]
+fn costs() {
+    suite("costs", |work| {
+        let seconds = number_from("APOGEE_GROUP_SECONDS", 20);
+        let rate = number_from("APOGEE_GROUP_RATE", 2_000);
+        let mut runs = [Vec::new(), Vec::new(), Vec::new()];
+        for round in 0..number_from("APOGEE_GROUP_ROUNDS", 3) {
+            for (runs, (name, replicas, slow)) in
+                runs.iter_mut().zip([("one", 1, false), ("three", NODES, false), ("slow", NODES, true)])
+            {
+                let work = work.join(format!("{name}-{round}"));
+                std::fs::create_dir_all(&work).expect("make a folder");
+                runs.push(cost_of(&work, replicas, slow, rate, seconds));
+                std::fs::remove_dir_all(&work).expect("remove a folder");
+            }
+        }
+        let [one, three, slow] = runs.map(|runs| Cost::median(&runs));
+        println!("  {rate} messages of 1 KiB a second, publish from due, medians");
+        println!("  one replica             {one}");
+        println!("  three replicas          {three}: {}", three.against(one));
+        println!("  three, one of them slow {slow}: {}", slow.against(three));
+    });
+}
+
+/// Percentiles of publishing, in ms.
+#[derive(Clone, Copy)]
+struct Cost {
+    p50: f64,
+    p99: f64,
+    p999: f64,
+}
+
+fn cost_of(work: &Path, replicas: usize, slow: bool, rate: u64, seconds: u64) -> Cost {
+    let shape = Shape { replicas, namespaces: false, shards: COST_SHARDS, ..SHAPE };
+    let mut cluster = Cluster::start(work, shape, SETTINGS);
+    if replicas > 1 {
+        cluster.await_spread();
+    }
+    // Not a leader of all shards, but of its part of them: those hand over when their disk stalls.
+    let pid = cluster.broker(replicas).pid();
+    let slow =
+        slow.then(|| SlowDisk::slow(pid, &cluster.data_as_seen(replicas), faults::SLOW_WRITES_PER_SECOND));
+    let slow = slow.transpose().expect("a slow disk can be had");
+    if slow.is_some() {
+        std::thread::sleep(Duration::from_secs(5));
+    }
+    let (rate, duration) = (rate.to_string(), format!("{seconds}s"));
+    let args = ["--rate", &rate, "--size", "1024", "--duration", &duration, "--warmup", "3s"];
+    let report = Loadgen::start(&cluster, work, "loadgen", &args).finish(Duration::from_secs(seconds + 120));
+    report.assert_books_balance();
+    drop(slow);
+    cluster.stop_all();
+    let percentile = |name: &str| report.number(&format!("/publish/{name}")) / 1e3;
+    Cost { p50: percentile("p50_us"), p99: percentile("p99_us"), p999: percentile("p999_us") }
+}
+
+impl Cost {
+    fn median(runs: &[Cost]) -> Cost {
+        let middle = |figure: fn(&Cost) -> f64| {
+            let mut figures = runs.iter().map(figure).collect::<Vec<_>>();
+            figures.sort_by(f64::total_cmp);
+            figures[figures.len() / 2]
+        };
+        Cost { p50: middle(|run| run.p50), p99: middle(|run| run.p99), p999: middle(|run| run.p999) }
+    }
+
+    fn against(self, other: Cost) -> String {
+        let ratios = [self.p50 / other.p50, self.p99 / other.p99, self.p999 / other.p999];
+        format!("p50 x {:.2}, p99 x {:.2}, p99.9 x {:.2}", ratios[0], ratios[1], ratios[2])
+    }
+}
+
+impl std::fmt::Display for Cost {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "p50 {:.2} ms, p99 {:.2} ms, p99.9 {:.2} ms", self.p50, self.p99, self.p999)
+    }
 }
 
 /// What a test of faults is around.

@@ -11,7 +11,9 @@ use apogee_net::command::{RequestHead, append_request};
 use apogee_net::flags::{MessageSysFlag, Perm};
 use apogee_net::frame::{HeaderEncoding, split_frame};
 use apogee_net::header::{Header, WriteExt};
-use apogee_net::request::{CreateTopicRequest, GetRouteInfoRequest, SendMessageRequest};
+use apogee_net::request::{
+    CreateTopicRequest, GetRouteInfoRequest, SendMessageRequest, TransferLeaderRequest,
+};
 use bytes::{Bytes, BytesMut};
 
 use crate::hosts::Host;
@@ -122,6 +124,12 @@ impl Asker {
             force: false,
         };
         self.expect_success(RequestCode::UPDATE_AND_CREATE_TOPIC, &request, &[])
+    }
+
+    /// Asks this leader to hand over to another node.
+    pub(crate) fn transfer(&mut self, node: usize) -> Result<()> {
+        let request = TransferLeaderRequest { node: node as i64 };
+        self.expect_success(RequestCode::APOGEE_TRANSFER_LEADER, &request, &[])
     }
 
     /// Returns when it is acknowledged.

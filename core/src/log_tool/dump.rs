@@ -86,7 +86,7 @@ struct Filter<'a> {
 impl Filter<'_> {
     fn takes(&mut self, record: &RecordInfo) -> bool {
         let Queue { topic, id } = self.queue;
-        record.queue != QueueKey::CONTROL
+        !matches!(record.queue, QueueKey::CONTROL | QueueKey::MEMBERS)
             && *self.known.entry(record.queue).or_insert_with(|| {
                 StoredMessage::decode(&record.bytes)
                     .is_ok_and(|message| message.topic == topic && message.queue_id == *id)
@@ -117,6 +117,7 @@ fn record_line(record: &RecordInfo) -> String {
     let (offset, time) = (record.log_offset, describe::time(record.store_time_ms));
     let said = match record.queue {
         QueueKey::CONTROL => describe::control(&record.bytes),
+        QueueKey::MEMBERS => format!("a change of the group's members, {} bytes", record.bytes.len()),
         _ => describe::message(&record.bytes),
     };
     format!("{offset}  {time}  {said}")

@@ -6,7 +6,7 @@ use std::ops::Range;
 use zerocopy::byteorder::little_endian::{I32, I64, U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use super::{BATCH_HEADER_LEN, BatchError, BatchHeader, RawHeader};
+use super::{BATCH_HEADER_LEN, BatchError, BatchHeader, BatchKind, RawHeader};
 use crate::types::{LogOffset, QueueKey, QueueOffset};
 
 pub const DIRECTORY_ENTRY_LEN: usize = 40;
@@ -75,6 +75,7 @@ impl<'a> Directory<'a> {
 
     /// Whether the entries fit each other and the header.
     pub(super) fn check(&self) -> Result<(), BatchError> {
+        let is_configuration = self.header.batch_kind() == BatchKind::Configuration;
         let begin = self.header.directory_end() as u64;
         let mut position = begin;
         let mut hashes = 0u64;
@@ -86,6 +87,9 @@ impl<'a> Directory<'a> {
             }
             if entry.size.get() == 0 {
                 return wrong("size", 1, 0);
+            }
+            if (entry.queue.get() == QueueKey::MEMBERS.0) != is_configuration {
+                return wrong("queue", QueueKey::MEMBERS.0, entry.queue.get());
             }
             if entry.reserved.get() != 0 {
                 return wrong("reserved", 0, entry.reserved.get().into());

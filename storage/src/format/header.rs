@@ -47,8 +47,8 @@ pub struct BatchHeader {
     pub prev_term: U64,
     /// Log offset of the batch's first byte; a gap to the next segment's start shows here.
     pub base_offset: U64,
-    /// Every batch up to this index was committed when this one was sealed: if one of them is not whole, data that
-    /// was acknowledged is damaged.
+    /// Every batch up to this index was committed when this one was sealed. Without a group it was durable too: if one of
+    /// them is not whole, data that was acknowledged is damaged. In a group it need not have been durable here.
     pub commit_hint: U64,
     /// The node that sealed the batch.
     pub leader: U64,
@@ -79,7 +79,7 @@ pub enum BatchKind {
     Records = 1,
     /// Nothing: the first batch of a leader's term.
     NoOp = 2,
-    /// A change of the group's members, as control records.
+    /// A change of the group's members: one record, of [`QueueKey::MEMBERS`](crate::QueueKey::MEMBERS).
     Configuration = 3,
 }
 
@@ -186,6 +186,9 @@ impl BatchHeader {
             return wrong("directory_len", directory);
         }
         if kind == BatchKind::NoOp && (directory != 0 || records != 0) {
+            return wrong("record_count", self.record_count.get().into());
+        }
+        if kind == BatchKind::Configuration && self.record_count.get() != 1 {
             return wrong("record_count", self.record_count.get().into());
         }
         if !self.base_offset.get().is_multiple_of(BLOCK_LEN as u64) {

@@ -307,3 +307,29 @@ fn no_op_has_a_header_only() {
     let batch = RawBatch(&bytes).verify().unwrap();
     assert_eq!((batch.header().batch_kind(), batch.entries().count()), (BatchKind::NoOp, 0));
 }
+
+#[test]
+fn change_of_members_has_one_record_of_a_queue_of_its_own() {
+    let record = |queue: QueueKey| Sample {
+        queue: queue.0,
+        queue_offset: 0,
+        tag_hash: 0,
+        key_hashes: vec![],
+        bytes: b"members".to_vec(),
+    };
+    let kinds = [BatchKind::Records, BatchKind::Configuration];
+    for (kind, queue) in kinds.into_iter().flat_map(|kind| [(kind, QueueKey(1)), (kind, QueueKey::MEMBERS)]) {
+        let bytes = encode(&[record(queue)], BatchFields { kind, ..fields() });
+        let is_right = (kind == BatchKind::Configuration) == (queue == QueueKey::MEMBERS);
+        match RawBatch(&bytes).verify() {
+            Ok(_) => assert!(is_right, "{kind:?} with queue {queue}"),
+            Err(BatchError::Entry { field, .. }) => assert!(!is_right && field == "queue"),
+            Err(other) => panic!("{other}"),
+        }
+    }
+    for count in [0, 2] {
+        let records = vec![record(QueueKey::MEMBERS); count];
+        let bytes = encode(&records, BatchFields { kind: BatchKind::Configuration, ..fields() });
+        assert!(matches!(RawHeader(&bytes).verify(), Err(HeaderError::Field { field: "record_count", .. })));
+    }
+}

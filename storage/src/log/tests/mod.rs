@@ -3,11 +3,12 @@
 use smallvec::SmallVec;
 
 mod failures;
+mod group;
 mod sealed;
 
 use super::*;
 use crate::aligned::AlignedBuffer;
-use crate::config::{Durability, LogConfig};
+use crate::config::{CommitRule, Durability, LogConfig};
 use crate::disk::{Completion, DiskError, DiskOp};
 use crate::format::{BATCH_HEADER_LEN, BLOCK_LEN, DIRECTORY_ENTRY_LEN, RawBatch};
 use crate::record::{Append, Place, Record};
@@ -71,7 +72,11 @@ impl World {
     fn on(disk: SimDisk, config: LogConfig) -> World {
         let recovered = recover(&disk, &config, &mut ()).unwrap();
         let term = recovered.next_term();
-        World { disk, log: CommitLog::open(config, recovered, term).unwrap(), now_ms: 1000 }
+        let log = match config.commit_rule {
+            CommitRule::Local => CommitLog::open(config, recovered, term),
+            CommitRule::Group => CommitLog::open_group(config, recovered, SimDisk::alloc),
+        };
+        World { disk, log: log.unwrap(), now_ms: 1000 }
     }
 
     fn reopened(self) -> World {

@@ -1,6 +1,12 @@
 //! Who belongs to the group, and how that changes.
 
-use apogee_storage::NodeId;
+use apogee_storage::{ConfState, Member, NodeId};
+use raft::eraftpb::{ConfChangeSingle, ConfChangeTransition, ConfChangeType, ConfChangeV2};
+
+use super::codec::{ADDRESS_BYTES_MAX, CodecError, NODES_MAX, Reader, Writer};
+
+/// Nodes of a group: while they change, all must fit the group's state and each message.
+pub const MEMBERS_MAX: usize = 31;
 
 /// A change of the group's nodes. One at a time.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,4 +61,160 @@ pub enum ChangeRefused {
 
 fn named(leader: &Option<NodeId>) -> String {
     leader.map_or_else(String::new, |leader| format!("; node {leader} does"))
+}
+
+/// One node's part of a change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// With how to reach it; empty if that is known already.
+    Voter {
+        node: NodeId,
+        address: Vec<u8>,
+    },
+    Learner {
+        node: NodeId,
+        address: Vec<u8>,
+    },
+    Gone {
+        node: NodeId,
+    },
+}
+
+/// The body of a batch that changes the members.
+///
+/// ```text
+/// u8 version 1, u16 count, each: u8 kind (1 voter, 2 learner, 3 gone), u64 node, u16 length, address
+/// ```
+///
+/// No step at all leaves the joint configuration that more than one voter's change goes through.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Configuration {
+    pub(super) steps: Vec<Step>,
+}
+
+const VERSION: u8 = 1;
+
+impl Configuration {
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let mut out = vec![VERSION];
+        assert!(self.steps.len() <= NODES_MAX, "{} steps", self.steps.len());
+        out.extend_from_slice(&(self.steps.len() as u16).to_le_bytes());
+        for step in &self.steps {
+            let (kind, node, address) = match step {
+                Step::Voter { node, address } => (1, node, address.as_slice()),
+                Step::Learner { node, address } => (2, node, address.as_slice()),
+                Step::Gone { node } => (3, node, [].as_slice()),
+            };
+            let mut writer = Writer(&mut out);
+            writer.0.push(kind);
+            writer.numbers([node.0]);
+            writer.bytes(address, ADDRESS_BYTES_MAX);
+        }
+        out
+    }
+
+    pub(super) fn decode(bytes: &[u8]) -> Result<Configuration, CodecError> {
+        let mut reader = Reader(bytes);
+        let version = reader.u8("version")?;
+        if version != VERSION {
+            return Err(CodecError::Value { field: "version", found: version.into() });
+        }
+        let count = reader.count("steps")?;
+        let mut steps = Vec::new();
+        for _ in 0..count {
+            let kind = reader.u8("kind")?;
+            let node = reader.node()?;
+            let address = reader.bytes(ADDRESS_BYTES_MAX, "address")?.to_vec();
+            steps.push(match kind {
+                1 => Step::Voter { node, address },
+                2 => Step::Learner { node, address },
+                3 if address.is_empty() => Step::Gone { node },
+                found => return Err(CodecError::Value { field: "kind", found: found.into() }),
+            });
+        }
+        reader.end()?;
+        Ok(Configuration { steps })
+    }
+
+    /// For raft, which never sees the bytes of a batch.
+    pub(super) fn change(&self) -> ConfChangeV2 {
+        let mut change = ConfChangeV2::default();
+        // Left by a batch of its own, whoever leads then: raft's own leaving is forgotten by a change of leader.
+        if self.steps.len() > 1 {
+            change.set_transition(ConfChangeTransition::Explicit);
+        }
+        for step in &self.steps {
+            let (kind, node) = match step {
+                Step::Voter { node, .. } => (ConfChangeType::AddNode, node),
+                Step::Learner { node, .. } => (ConfChangeType::AddLearnerNode, node),
+                Step::Gone { node } => (ConfChangeType::RemoveNode, node),
+            };
+            let mut single = ConfChangeSingle::default();
+            single.set_change_type(kind);
+            single.node_id = node.0;
+            change.mut_changes().push(single);
+        }
+        change
+    }
+
+    /// How the members are reached once this is applied.
+    pub(super) fn apply_to(&self, members: &mut Vec<Member>) {
+        for step in &self.steps {
+            match step {
+                Step::Voter { address, .. } | Step::Learner { address, .. } if address.is_empty() => {}
+                Step::Voter { node, address } | Step::Learner { node, address } => {
+                    members.retain(|member| member.node != *node);
+                    members.push(Member { node: *node, address: address.clone() });
+                    members.sort_by_key(|member| member.node);
+                }
+                Step::Gone { node } => members.retain(|member| member.node != *node),
+            }
+        }
+    }
+}
+
+/// Our conf state as raft has it.
+pub(super) fn to_raft(conf: &ConfState) -> raft::eraftpb::ConfState {
+    let ids = |nodes: &[NodeId]| nodes.iter().map(|node| node.0).collect::<Vec<u64>>();
+    let mut state = raft::eraftpb::ConfState::default();
+    state.set_voters(ids(&conf.voters));
+    state.set_voters_outgoing(ids(&conf.outgoing));
+    state.set_learners(ids(&conf.learners));
+    state.set_learners_next(ids(&conf.learners_next));
+    state.auto_leave = conf.auto_leave;
+    state
+}
+
+/// Raft's conf state as ours, made by the batch at `index`.
+pub(super) fn from_raft(index: apogee_storage::BatchIndex, state: &raft::eraftpb::ConfState) -> ConfState {
+    let nodes = |ids: &[u64]| {
+        let mut nodes: Vec<NodeId> = ids.iter().map(|id| NodeId(*id)).collect();
+        nodes.sort_unstable();
+        nodes
+    };
+    ConfState {
+        index,
+        voters: nodes(state.get_voters()),
+        outgoing: nodes(state.get_voters_outgoing()),
+        learners: nodes(state.get_learners()),
+        learners_next: nodes(state.get_learners_next()),
+        auto_leave: state.auto_leave,
+    }
+}
+
+/// All nodes of a conf state, each once, ascending.
+pub(super) fn nodes_of(conf: &ConfState) -> Vec<NodeId> {
+    let all = [&conf.voters, &conf.outgoing, &conf.learners, &conf.learners_next];
+    let mut nodes: Vec<NodeId> = all.into_iter().flatten().copied().collect();
+    nodes.sort_unstable();
+    nodes.dedup();
+    nodes
+}
+
+/// Whether the nodes for which `has` holds are a majority, of both sets of voters while the members change.
+pub(super) fn is_majority(conf: &ConfState, has: impl Fn(NodeId) -> bool) -> bool {
+    let majority = |voters: &[NodeId]| {
+        voters.is_empty() || voters.iter().filter(|node| has(**node)).count() > voters.len() / 2
+    };
+    !conf.voters.is_empty() && majority(&conf.voters) && majority(&conf.outgoing)
 }

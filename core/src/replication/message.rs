@@ -72,6 +72,8 @@ pub struct HeartbeatAnswer {
     pub term: Term,
     pub commit: BatchIndex,
     pub echo_ms: Option<i64>,
+    /// Its disk is not fit for a leader.
+    pub sick: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

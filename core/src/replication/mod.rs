@@ -4,19 +4,25 @@
 //! beside its messages. No I/O, no clock: [`Replica`] takes what happened and the time, and returns [`ReplicaAction`]s.
 
 mod action;
+mod checkpoint;
 pub mod codec;
 mod config;
+mod entries;
+mod group_log;
+mod lease;
+mod logger;
 mod membership;
 mod message;
+mod peers;
 mod replica;
-mod status;
+mod state_file;
 
 pub use action::{ReplicaAction, Role};
 pub use config::ReplicaConfig;
-pub use membership::{ChangeRefused, MemberChange};
+pub use group_log::GroupLog;
+pub use membership::{ChangeRefused, MEMBERS_MAX, MemberChange};
 pub use message::{
     AppendAnswer, AppendHead, Channel, Heartbeat, HeartbeatAnswer, Members, PeerHello, PeerMessage,
     ResetAnswer, ResetHead, ResetPart, VoteAnswer, VoteRequest,
 };
-pub use replica::{PeerFault, Replica, TransferRefused};
-pub use status::{GroupStatus, PeerStatus};
+pub use replica::{GroupStatus, PeerFault, PeerStatus, Replica, TransferRefused};

@@ -1,0 +1,54 @@
+//! The leader's lease: as long as it holds nobody else can lead, so what this leader has is the newest there is.
+//!
+//! ```text
+//! leader    ──clock c──────────────────────────────echo c──▶  lease until c + 0.8 · timeout − 1 tick, by its own clock
+//!                 ╲                               ╱
+//! follower         ╲──▶ heard: no vote for the timeout by its own clock
+//! ```
+//!
+//! A follower promises at every append and heartbeat to vote for nobody until the shortest election timeout is over, and says
+//! back the clock it was sent. What a majority said back last is when the promises began at the latest. Clocks may differ
+//! in speed by a tenth and more, and never have to agree.
+
+use std::collections::BTreeMap;
+
+use apogee_storage::{ConfState, NodeId};
+
+use super::membership::is_majority;
+
+#[derive(Debug, Default)]
+pub(super) struct Lease {
+    /// The newest clock of this leader's term that each follower said back.
+    echoes: BTreeMap<NodeId, i64>,
+    until_ms: Option<i64>,
+}
+
+impl Lease {
+    /// A new leadership, or none: what was said back before does not count.
+    pub(super) fn clear(&mut self) {
+        *self = Lease::default();
+    }
+
+    pub(super) fn on_echo(&mut self, from: NodeId, echo_ms: i64) {
+        let newest = self.echoes.entry(from).or_insert(echo_ms);
+        *newest = (*newest).max(echo_ms);
+    }
+
+    pub(super) fn forget(&mut self, node: NodeId) {
+        self.echoes.remove(&node);
+    }
+
+    /// Until when the lease lasts, if it began: `length_ms` behind the newest clock that a majority said back.
+    pub(super) fn update(&mut self, own: NodeId, conf: &ConfState, length_ms: i64, now_ms: i64) {
+        let echo_of = |node: NodeId| if node == own { Some(now_ms) } else { self.echoes.get(&node).copied() };
+        let candidates = self.echoes.values().copied().chain([now_ms]);
+        let newest = candidates
+            .filter(|at_ms| is_majority(conf, |node| echo_of(node).is_some_and(|echo| echo >= *at_ms)))
+            .max();
+        self.until_ms = newest.map(|at_ms| at_ms + length_ms);
+    }
+
+    pub(super) fn left_ms(&self, now_ms: i64) -> i64 {
+        self.until_ms.map_or(0, |until_ms| (until_ms - now_ms).max(0))
+    }
+}

@@ -1,0 +1,114 @@
+//! Changing the group's nodes.
+
+use super::*;
+
+impl<B: Buffer + 'static> Replica<B> {
+    pub(super) fn plan_change(
+        &self,
+        change: MemberChange,
+        _log: &impl GroupLog<B>,
+        now_ms: i64,
+    ) -> Result<Vec<Step>, ChangeRefused> {
+        let Some(leading) = &self.leading else {
+            return Err(ChangeRefused::NotLeader { leader: self.leader() });
+        };
+        if leading.transfer.is_some() {
+            return Err(ChangeRefused::HandingOver);
+        }
+        let is_pending =
+            self.raw.raft.has_pending_conf() || leading.sealing.is_some() || self.change.is_some();
+        let conf = &self.file.state.conf;
+        if is_pending || !conf.outgoing.is_empty() || !matches!(self.role, Role::Leader { ready: true }) {
+            return Err(ChangeRefused::Busy);
+        }
+        let is_voter = |node: &NodeId| conf.voters.contains(node);
+        let is_learner = |node: &NodeId| conf.learners.contains(node);
+        let caught_up = |node: NodeId| {
+            if !self.is_heard(node, now_ms) {
+                return Err(ChangeRefused::Away { node });
+            }
+            let lag_batches = self.lag_of(node).unwrap_or(u64::MAX);
+            match lag_batches <= PROMOTE_LAG_BATCHES_MAX {
+                true => Ok(()),
+                false => {
+                    Err(ChangeRefused::Behind { node, lag_batches, lag_batches_max: PROMOTE_LAG_BATCHES_MAX })
+                }
+            }
+        };
+        let promote = |node: NodeId| {
+            if is_voter(&node) {
+                return Err(ChangeRefused::Already { node, role: "voter" });
+            }
+            if !is_learner(&node) {
+                return Err(ChangeRefused::Unknown { node });
+            }
+            caught_up(node)?;
+            Ok(Step::Voter { node, address: Vec::new() })
+        };
+        let remove = |node: NodeId| {
+            if !is_voter(&node) && !is_learner(&node) {
+                return Err(ChangeRefused::Unknown { node });
+            }
+            if node == self.config.node {
+                return Err(ChangeRefused::IsLeader { node });
+            }
+            Ok(Step::Gone { node })
+        };
+        Ok(match change {
+            MemberChange::AddLearner { node, address } => {
+                if is_voter(&node) || is_learner(&node) {
+                    let role = if is_voter(&node) { "voter" } else { "learner" };
+                    return Err(ChangeRefused::Already { node, role });
+                }
+                if node.0 == 0 {
+                    return Err(ChangeRefused::Unknown { node });
+                }
+                let found = nodes_of(conf).len() + 1;
+                if found > MEMBERS_MAX {
+                    return Err(ChangeRefused::TooMany { found, limit: MEMBERS_MAX });
+                }
+                let limit = ADDRESS_BYTES_MAX;
+                if address.len() > limit {
+                    return Err(ChangeRefused::Address { found: address.len(), limit });
+                }
+                vec![Step::Learner { node, address }]
+            }
+            MemberChange::Promote { node } => vec![promote(node)?],
+            MemberChange::Remove { node } => vec![remove(node)?],
+            MemberChange::Replace { old, new } => vec![promote(new)?, remove(old)?],
+        })
+    }
+
+    /// A change of more than one voter goes through a configuration of both; whoever leads leaves it.
+    pub(super) fn leave_joint(&mut self) {
+        let leading = self.leading.as_ref().expect("a leader");
+        let is_pending =
+            self.raw.raft.has_pending_conf() || leading.sealing.is_some() || self.change.is_some();
+        if !self.file.state.conf.outgoing.is_empty() && !is_pending && leading.transfer.is_none() {
+            self.change = Some(Configuration::default());
+        }
+    }
+
+    pub(super) fn seal_change(
+        &mut self,
+        log: &mut impl GroupLog<B>,
+        now_ms: i64,
+        alloc: &mut dyn FnMut(usize) -> B,
+    ) {
+        let Some(leading) = &mut self.leading else {
+            self.change = None;
+            return;
+        };
+        // Asked once more: raft must not turn the change down once it has its batch.
+        let is_free =
+            leading.sealing.is_none() && leading.transfer.is_none() && !self.raw.raft.has_pending_conf();
+        if !is_free {
+            return;
+        }
+        let Some(change) = self.change.take() else { return };
+        match log.seal_configuration(&change.encode(), now_ms, alloc) {
+            Ok(index) => leading.sealing = Some((index.0, Rc::new(change))),
+            Err(_) => self.change = Some(change),
+        }
+    }
+}

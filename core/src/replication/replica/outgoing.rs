@@ -1,0 +1,120 @@
+//! Messages to peers.
+
+use super::*;
+
+impl<B: Buffer + 'static> Replica<B> {
+    /// Sends one of raft's messages.
+    pub(super) fn post(&mut self, message: Message, log: &impl GroupLog<B>, now_ms: i64) {
+        let (to, term) = (NodeId(message.to), Term(message.term));
+        let out = match message.get_msg_type() {
+            MessageType::MsgAppend => {
+                let is_current = self.leading.as_ref().is_some_and(|leading| leading.term == message.term);
+                let peer = self.peers.entry(to).or_default();
+                if is_current && peer.up {
+                    peer.push(message.index, message.log_term, message.entries.len() as u64, now_ms);
+                }
+                return;
+            }
+            MessageType::MsgSnapshot => {
+                if self.leading.as_ref().is_some_and(|leading| leading.term == message.term) {
+                    self.begin_sending(to, log, now_ms);
+                }
+                return;
+            }
+            MessageType::MsgHeartbeat => PeerMessage::Heartbeat(Heartbeat {
+                term,
+                commit: BatchIndex(message.commit),
+                last_index: BatchIndex(self.raw.raft.raft_log.last_index()),
+                clock_ms: now_ms,
+            }),
+            MessageType::MsgHeartbeatResponse => PeerMessage::HeartbeatAnswer(HeartbeatAnswer {
+                term,
+                commit: BatchIndex(message.commit),
+                echo_ms: self.echo_ms(message.to, message.term),
+                sick: self.sick.is_some(),
+            }),
+            MessageType::MsgAppendResponse => {
+                let refused =
+                    message.reject.then_some((BatchIndex(message.reject_hint), Term(message.log_term)));
+                if refused.is_none() && message.index > 0 {
+                    self.verified = match self.verified {
+                        (of, upto) if of == message.term => (of, upto.max(message.index)),
+                        _ => (message.term, message.index),
+                    };
+                }
+                PeerMessage::AppendAnswer(AppendAnswer {
+                    term,
+                    index: BatchIndex(message.index),
+                    refused,
+                    commit: BatchIndex(message.commit),
+                    echo_ms: self.echo_ms(message.to, message.term),
+                })
+            }
+            kind @ (MessageType::MsgRequestVote | MessageType::MsgRequestPreVote) => {
+                PeerMessage::VoteRequest(VoteRequest {
+                    term,
+                    pre: kind == MessageType::MsgRequestPreVote,
+                    transfer: message.context == CAMPAIGN_TRANSFER,
+                    last_index: BatchIndex(message.index),
+                    last_term: Term(message.log_term),
+                    commit: BatchIndex(message.commit),
+                    commit_term: Term(message.commit_term),
+                })
+            }
+            kind @ (MessageType::MsgRequestVoteResponse | MessageType::MsgRequestPreVoteResponse) => {
+                PeerMessage::VoteAnswer(VoteAnswer {
+                    term,
+                    pre: kind == MessageType::MsgRequestPreVoteResponse,
+                    granted: !message.reject,
+                    commit: BatchIndex(message.commit),
+                    commit_term: Term(message.commit_term),
+                })
+            }
+            MessageType::MsgTimeoutNow => {
+                if let Some(leading) = &mut self.leading {
+                    leading.timeout_now_sent = true;
+                }
+                PeerMessage::TimeoutNow { term }
+            }
+            // Proposals and reads are the leader's alone here.
+            _ => return,
+        };
+        self.actions.push_back(ReplicaAction::Send { to, message: out });
+    }
+
+    pub(super) fn send_appends<L: GroupLog<B>>(&mut self, log: &mut L, now_ms: i64) {
+        let Some(leading) = &self.leading else { return };
+        let raft_log = &self.raw.raft.raft_log;
+        let leader = LeaderNow {
+            term: leading.term,
+            commit: raft_log.committed,
+            last_index: raft_log.last_index(),
+            now_ms,
+            window_bytes: self.config.window_bytes,
+        };
+        let mut gone = Vec::new();
+        let actions = &mut self.actions;
+        for (node, peer) in self.peers.iter_mut().filter(|(_, peer)| peer.up) {
+            peer.fill_parts(leader, |message| {
+                actions.push_back(ReplicaAction::Send { to: *node, message });
+            });
+            if peer.waits_for_pages {
+                continue;
+            }
+            match peer
+                .fill(log, leader, |message| actions.push_back(ReplicaAction::Send { to: *node, message }))
+            {
+                Filled::Done => {}
+                Filled::Fault(fault) => {
+                    peer.waits_for_pages = true;
+                    actions.push_back(ReplicaAction::LoadPages { fault });
+                }
+                Filled::Gone => {
+                    peer.clear();
+                    gone.push(*node);
+                }
+            }
+        }
+        gone.into_iter().for_each(|node| self.raw.report_unreachable(node.0));
+    }
+}

@@ -1,0 +1,382 @@
+//! What follows from what happened: raft's words, what is durable, what is committed.
+
+use super::*;
+
+impl<B: Buffer + 'static> Replica<B> {
+    /// Carries out all that follows from what happened.
+    pub(super) fn settle(&mut self, log: &mut impl GroupLog<B>, now_ms: i64) {
+        self.compact(log);
+        self.settle_raft(log, now_ms);
+        if self.leading.is_some() {
+            self.drive_transfer(log, now_ms);
+            self.settle_raft(log, now_ms);
+        }
+        self.recover(log);
+        self.send_appends(log, now_ms);
+        self.save(log, now_ms);
+        self.drive_reset(log, now_ms);
+        self.hold(log);
+        if self.leading.is_some() {
+            let length_ms = self.timeout_ms() * 4 / 5 - i64::from(self.config.tick_ms());
+            self.lease.update(self.config.node, &self.file.state.conf, length_ms, now_ms);
+        }
+        self.update_role(log);
+    }
+
+    /// Until raft has nothing more to say.
+    pub(super) fn settle_raft(&mut self, log: &mut impl GroupLog<B>, now_ms: i64) {
+        loop {
+            self.fix_timeout();
+            self.notice_leadership(log, now_ms);
+            if self.raw.has_ready() {
+                self.take_ready(log, now_ms);
+                continue;
+            }
+            self.feed_log(log);
+            if !self.flush(log, now_ms) {
+                break;
+            }
+        }
+        self.apply();
+        self.commit(log);
+    }
+
+    /// Retention takes batches out of the log; raft keeps what it has not applied.
+    pub(super) fn compact(&mut self, log: &impl GroupLog<B>) {
+        if self.resetting.is_some() {
+            return;
+        }
+        let start = log.before_first().index.0.min(self.raw.raft.raft_log.applied);
+        if start > self.entries().start().0 {
+            self.raw.mut_store().compact_to(start);
+        }
+    }
+
+    /// Raft draws its timeouts from a generator of the thread; ours follow from the seed, so that a run can be repeated.
+    pub(super) fn fix_timeout(&mut self) {
+        let min = self.raw.raft.election_timeout();
+        let of = [self.config.seed, self.config.node.0, self.raw.raft.term, self.campaigns];
+        let drawn = of.into_iter().fold(0x9e37_79b9_7f4a_7c15_u64, |hash, part| mix(hash ^ part));
+        // One more than the least: a follower that begins at once meets others whose promise is not over.
+        let timeout = min + 1 + (drawn % (min as u64 - 1).max(1)) as usize;
+        if self.raw.raft.randomized_election_timeout() != timeout {
+            self.raw.raft.set_randomized_election_timeout(timeout.min(2 * min - 1));
+        }
+    }
+
+    pub(super) fn notice_leadership(&mut self, log: &mut impl GroupLog<B>, now_ms: i64) {
+        let raft = &self.raw.raft;
+        let leads = (raft.state == StateRole::Leader).then_some(raft.term);
+        if self.leading.as_ref().map(|leading| leading.term) == leads {
+            return;
+        }
+        if self.leading.take().is_some() {
+            self.change = None;
+            self.lease.clear();
+            self.peers.values_mut().for_each(|peer| {
+                peer.clear();
+                peer.sending = None;
+            });
+            log.follow();
+        }
+        if let Some(term) = leads {
+            self.begin_leading(term, log, now_ms);
+        }
+    }
+
+    pub(super) fn begin_leading(&mut self, term: u64, log: &mut impl GroupLog<B>, now_ms: i64) {
+        assert!(self.waiting.is_empty(), "a leader has all of its own batches");
+        let noop = self.raw.raft.raft_log.last_index();
+        if log.poisoned().is_some() || self.spare.is_none() {
+            return self.give_up_leading(now_ms);
+        }
+        let spare = &mut self.spare;
+        log.lead(Term(term));
+        let sealed = log.seal_noop(now_ms, &mut |len| {
+            assert!(len <= BLOCK_LEN, "a first batch of {len} bytes");
+            spare.take().expect("looked at")
+        });
+        match sealed {
+            Ok(index) => assert!(index.0 == noop, "the first batch is {index}, raft's {noop}"),
+            Err(_) => {
+                log.follow();
+                return self.give_up_leading(now_ms);
+            }
+        }
+        self.lease.clear();
+        self.peers.values_mut().for_each(Peer::clear);
+        self.arriving = None;
+        self.leading = Some(Leading {
+            term,
+            since_ms: now_ms,
+            noop,
+            transfer: None,
+            timeout_now_sent: false,
+            sealing: None,
+            calm_since_ms: now_ms,
+        });
+    }
+
+    /// Nobody has heard of this leadership yet, and nobody will.
+    pub(super) fn give_up_leading(&mut self, now_ms: i64) {
+        self.unable_until_ms = now_ms + UNABLE_TIMEOUTS * self.timeout_ms();
+        self.rebuild();
+    }
+
+    /// Raft anew, from what it has taken: what it has not said yet is forgotten.
+    pub(super) fn rebuild(&mut self) {
+        let raft = &self.raw.raft;
+        let (term, vote, commit, applied) =
+            (raft.term, raft.vote, raft.raft_log.committed, raft.raft_log.applied);
+        if (self.file.state.term.0, self.file.state.vote.map_or(0, |node| node.0)) != (term, vote) {
+            self.set_vote(term, vote);
+        }
+        let mut entries = std::mem::take(self.raw.mut_store());
+        entries.hard.term = term;
+        entries.hard.vote = vote;
+        entries.hard.commit = commit.min(entries.last());
+        entries.conf = to_raft(&self.file.state.conf);
+        self.pending.clear();
+        self.raw = new_raft(&self.config, entries, applied);
+    }
+
+    pub(super) fn set_vote(&mut self, term: u64, vote: u64) -> u64 {
+        self.file.state.term = Term(term);
+        self.file.state.vote = Some(NodeId(vote)).filter(|node| node.0 != 0);
+        self.file.changed()
+    }
+
+    pub(super) fn take_ready(&mut self, log: &mut impl GroupLog<B>, now_ms: i64) {
+        let mut ready = self.raw.ready();
+        let number = ready.number();
+        let mut change = 0;
+        if let Some(hard) = ready.hs() {
+            let state = &self.file.state;
+            if (hard.term, hard.vote) != (state.term.0, state.vote.map_or(0, |node| node.0)) {
+                change = self.set_vote(hard.term, hard.vote);
+            }
+        }
+        // What is said in a term that is not durable waits, a leader's words, too.
+        if self.file.saved_term() < self.raw.raft.term {
+            change = self.file.newest();
+        }
+        let resets = !ready.snapshot().is_empty();
+        if resets {
+            self.begin_reset(log);
+        }
+        let entries = ready.take_entries();
+        let last = entries.last().map(|entry| entry.index);
+        if !entries.is_empty() {
+            self.take_entries(&entries, log);
+        }
+        let messages = ready.take_messages();
+        let mut waiting = ready.take_persisted_messages();
+        let committed = ready.take_committed_entries();
+        self.raw.advance_append_async(ready);
+        self.take_committed(&committed);
+        if self.file.is_saved(change) {
+            messages.into_iter().for_each(|message| self.post(message, log, now_ms));
+            let is_free = |message: &mut Message| !waits(message);
+            let free: Vec<Message> = waiting.extract_if(.., is_free).collect();
+            free.into_iter().for_each(|message| self.post(message, log, now_ms));
+        } else {
+            waiting.extend(messages);
+        }
+        self.pending.push_back(Pending { number, change, last, is_cut: false, resets, messages: waiting });
+    }
+
+    /// Raft takes these from now on to be in the log.
+    pub(super) fn take_entries(&mut self, entries: &[Entry], log: &mut impl GroupLog<B>) {
+        let first = entries[0].index;
+        if first <= self.entries().last() {
+            self.truncate(first, log);
+        }
+        for entry in entries {
+            let sealing = self.leading.as_ref().and_then(|leading| leading.sealing.as_ref());
+            let change = match sealing.filter(|(index, _)| *index == entry.index) {
+                Some((_, change)) => Some(Rc::clone(change)),
+                None => self.received_changes.get(&entry.index).cloned(),
+            };
+            let is_change = entry.get_entry_type() == EntryType::EntryConfChangeV2;
+            assert!(
+                change.is_some() || !is_change,
+                "entry {} changes the members, how is not known",
+                entry.index
+            );
+            self.raw.mut_store().push(entry.index, entry.term, change.filter(|_| is_change));
+            if let Some(leading) = &mut self.leading {
+                leading.sealing.take_if(|(index, _)| *index == entry.index);
+                continue;
+            }
+            let place = self.received.iter().position(|batch| batch.index().0 == entry.index);
+            let batch = place.and_then(|place| self.received.remove(place));
+            let batch = batch.unwrap_or_else(|| panic!("entry {} came without its batch", entry.index));
+            assert!(batch.term().0 == entry.term, "entry {} of term {}", entry.index, entry.term);
+            self.waiting.push_back(batch);
+        }
+    }
+
+    pub(super) fn truncate(&mut self, index: u64, log: &mut impl GroupLog<B>) {
+        self.raw.mut_store().truncate_from(index);
+        self.waiting.retain(|batch| batch.index().0 < index);
+        if log.last_index().0 >= index {
+            log.truncate_from(BatchIndex(index));
+        }
+        for pending in &mut self.pending {
+            if pending.last.is_some_and(|last| last >= index) {
+                pending.is_cut = true;
+                pending.last = Some(index - 1);
+            }
+            // Cut off, these batches may never become durable here.
+            pending.messages.retain(|message| !is_acknowledgement(message, index));
+        }
+    }
+
+    /// Gives the log what raft has taken, as far as the log takes it.
+    pub(super) fn feed_log(&mut self, log: &mut impl GroupLog<B>) {
+        if self.resetting.is_some() {
+            return;
+        }
+        while let Some(batch) = self.waiting.front() {
+            // What a batch says to be committed counts at the next opening. A change of members must be in the group's
+            // state by then, or it would be passed over.
+            if batch.commit_hint().0 > self.commit_limit() {
+                break;
+            }
+            match log.append_foreign(batch.clone()) {
+                Ok(()) => drop(self.waiting.pop_front()),
+                Err(
+                    ForeignRefused::Busy { .. }
+                    | ForeignRefused::IndexFull { .. }
+                    | ForeignRefused::Poisoned(_),
+                ) => {
+                    break;
+                }
+                Err(error) => panic!("the log does not take a batch of the leader's: {error}"),
+            }
+        }
+    }
+
+    /// Up to here batches may be called committed: in front of the first change of members that is not durable.
+    pub(super) fn commit_limit(&self) -> u64 {
+        self.entries().first_configuration().map_or(u64::MAX, |index| index - 1)
+    }
+
+    /// Tells raft what is durable, and says what waited for it. Returns whether anything was.
+    pub(super) fn flush(&mut self, log: &impl GroupLog<B>, now_ms: i64) -> bool {
+        let persisted = if self.resetting.is_some() { 0 } else { log.persisted_index().0 };
+        let mut number = None;
+        let mut messages = Vec::new();
+        let mut is_any = false;
+        while let Some(pending) = self.pending.front() {
+            let is_durable = self.file.is_saved(pending.change)
+                && pending.last.is_none_or(|last| last <= persisted)
+                && !pending.resets;
+            if !is_durable {
+                break;
+            }
+            let pending = self.pending.pop_front().expect("looked at");
+            if !pending.is_cut {
+                number = Some(pending.number);
+            }
+            messages.extend(pending.messages);
+            is_any = true;
+        }
+        if let Some(number) = number {
+            self.raw.on_persist_ready(number);
+        }
+        messages.into_iter().for_each(|message| self.post(message, log, now_ms));
+        is_any
+    }
+
+    /// Changes of members take effect.
+    pub(super) fn take_committed(&mut self, entries: &[Entry]) {
+        let Some(last) = entries.last() else { return };
+        for entry in entries.iter().filter(|entry| entry.get_entry_type() == EntryType::EntryConfChangeV2) {
+            // A state that came with a checkpoint may be ahead.
+            if entry.index <= self.file.state.conf.index.0 {
+                continue;
+            }
+            let change = Rc::clone(self.entries().configuration(entry.index).expect("not applied yet"));
+            match self.raw.apply_conf_change(&change.change()) {
+                Ok(conf) => {
+                    let state = &mut self.file.state;
+                    state.conf = from_raft(BatchIndex(entry.index), &conf);
+                    change.apply_to(&mut state.members);
+                    let members = state.members.clone();
+                    self.raw.mut_store().conf = conf;
+                    self.unsaved.push_back((entry.index, self.file.changed()));
+                    self.actions.push_back(ReplicaAction::MembersChanged(members));
+                }
+                // All replicas turn it down alike.
+                Err(error) => self.actions.push_back(ReplicaAction::Alarm(format!(
+                    "the change of members in batch {} cannot be: {error}",
+                    entry.index
+                ))),
+            }
+        }
+        self.apply_to = last.index;
+    }
+
+    /// Raft goes on once changes of members are durable.
+    pub(super) fn apply(&mut self) {
+        while self.unsaved.front().is_some_and(|(_, change)| self.file.is_saved(*change)) {
+            self.unsaved.pop_front();
+        }
+        let limit = self.unsaved.front().map_or(u64::MAX, |(index, _)| index - 1);
+        let applied = self.apply_to.min(limit);
+        if self.resetting.is_none() && applied > self.raw.raft.raft_log.applied {
+            self.raw.advance_apply_to(applied);
+            self.raw.mut_store().forget_configurations(applied);
+        }
+    }
+
+    pub(super) fn commit(&mut self, log: &mut impl GroupLog<B>) {
+        if self.resetting.is_some() {
+            return;
+        }
+        let committed = self.raw.raft.raft_log.committed.min(self.commit_limit()).min(log.last_index().0);
+        if committed > log.committed_index().0 {
+            log.commit_to(BatchIndex(committed));
+        }
+    }
+
+    /// A node that lost what it had acknowledged is one like the others once it holds all that its leader had.
+    pub(super) fn recover(&mut self, log: &impl GroupLog<B>) {
+        if !self.file.state.recovering || self.resetting.is_some() {
+            return;
+        }
+        let (term, upto) = self.verified;
+        let is_whole = self.target.is_some_and(|target| {
+            target.term == term && target.index <= upto && target.index <= log.persisted_index().0
+        });
+        if is_whole {
+            self.file.state.recovering = false;
+            self.file.changed();
+            self.target = None;
+        }
+    }
+
+    pub(super) fn save(&mut self, log: &impl GroupLog<B>, now_ms: i64) {
+        // A reset writes the state itself, and nothing may be written in front of it that it does not have.
+        if self.resetting.as_ref().is_some_and(|resetting| resetting.asked.is_some()) {
+            return;
+        }
+        if self.resetting.is_none() {
+            let commit = self.durable_commit(log).max(self.file.state.commit.0);
+            self.file.state.commit = BatchIndex(commit);
+        }
+        if let Some((id, state)) = self.file.poll(now_ms) {
+            self.saved_commit = (state.commit.0, now_ms);
+            self.actions.push_back(ReplicaAction::SaveGroupState { id, state });
+        }
+    }
+
+    pub(super) fn update_role(&mut self, log: &impl GroupLog<B>) {
+        let role = match &self.leading {
+            Some(leading) => Role::Leader { ready: log.committed_index().0 >= leading.noop },
+            None => Role::Follower { leader: self.leader() },
+        };
+        self.set_role(role);
+    }
+}

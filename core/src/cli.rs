@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use apogee_tuning::CpuList;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::admin::{self, AdminArgs};
 use crate::config::{self, BROKER_PORT, BrokerConfig, Durability, NAMESRV_PORT, NamesrvConfig};
 use crate::log_tool::{self, LogArgs};
 use crate::node::{self, Plan};
@@ -32,6 +33,8 @@ enum Command {
     Namesrv(Namesrv),
     /// A node of brokers, one per shard.
     Broker(Broker),
+    /// Look at a running cluster, and change it.
+    Admin(AdminArgs),
     /// Look at a log on disk: check it, or print what is in it.
     Log(LogArgs),
 }
@@ -116,6 +119,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Broker(args) => {
             Plan { namesrv: None, broker: Some(config::read_file(&args.config)?), welcome: false }
         }
+        Command::Admin(args) => return admin::run(args),
         Command::Log(args) => return Ok(log_tool::run(args)),
     };
     node::run(plan)?;

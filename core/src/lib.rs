@@ -3,6 +3,7 @@
 //! Decisions (shards, the NameServer) are plain state machines that take requests, completions and the time, and
 //! return actions; what touches clocks, sockets, files and threads drives them.
 
+mod admin;
 pub mod cli;
 pub mod config;
 mod log_tool;

@@ -1,0 +1,340 @@
+//! The whole of a group, put together from what every node says of every shard.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+
+use anyhow::bail;
+use apogee_net::body::{ClusterInfo, GroupNode, GroupRole, GroupStatus, parse};
+use apogee_net::code::{RequestCode, ResponseCode};
+use apogee_net::header::NoExt;
+
+use super::super::Ask;
+use super::super::link::{AskError, ask};
+use crate::config::{PEER_PORT_DISTANCE, PORT_STRIDE, SHARDS_MAX, parse_member_address};
+
+/// Servers that are asked at once.
+const ASKED_AT_ONCE: usize = 64;
+
+/// A replica that has so few batches to go is as good as there: under load some are always under way.
+const BEHIND_WELL: i64 = 256;
+
+/// What a command is about, and whom to ask.
+#[derive(Debug, Clone)]
+pub(in crate::admin) struct Wanted {
+    pub(in crate::admin) ask: Ask,
+    pub(in crate::admin) cluster: Option<String>,
+    pub(in crate::admin) group: Option<String>,
+    pub(in crate::admin) shard: Option<i64>,
+}
+
+/// The nodes of a group with all that they say.
+#[derive(Debug)]
+pub(in crate::admin) struct GroupView {
+    pub(super) cluster: String,
+    pub(super) group: String,
+    pub(super) shards: BTreeMap<i64, ShardView>,
+}
+
+/// One shard at all of its nodes.
+#[derive(Debug)]
+pub(super) struct ShardView {
+    pub(super) broker_name: String,
+    pub(super) replicas: BTreeMap<i64, ReplicaView>,
+}
+
+#[derive(Debug)]
+pub(super) struct ReplicaView {
+    /// Where it was asked; where clients find it, too. None if nobody knows.
+    pub(super) address: Option<SocketAddr>,
+    /// What it says, or why it says nothing.
+    pub(super) said: Result<GroupStatus, String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(in crate::admin) enum Health {
+    Well,
+    /// Everything works, and less than usual may fail.
+    Degraded,
+    NoLeader,
+}
+
+/// What one address answered.
+enum Said {
+    Status(Box<GroupStatus>),
+    /// A broker without a group, or not one of ours.
+    Alone,
+    Nothing(String),
+}
+
+impl GroupView {
+    /// All groups that are wanted, by cluster and name. Fails if nobody can be asked.
+    pub(in crate::admin) fn all(wanted: &Wanted) -> anyhow::Result<Vec<GroupView>> {
+        let mut said = BTreeMap::new();
+        let mut found = match &wanted.ask {
+            Ask::NameServers(addresses) => brokers_of(addresses, wanted)?,
+            Ask::Node(address) => shards_of(*address, &mut said)?,
+        };
+        loop {
+            found.retain(|address| !said.contains_key(address));
+            if found.is_empty() {
+                break;
+            }
+            ask_all(&found, &mut said);
+            let statuses = said.values().filter_map(|said| match said {
+                Said::Status(status) => Some(status),
+                Said::Alone | Said::Nothing(_) => None,
+            });
+            // Who is down is known to the others only.
+            found = statuses.flat_map(|status| &status.nodes).filter_map(client_address).collect();
+        }
+        let groups = assemble(said);
+        let mut groups: Vec<_> = groups.into_iter().filter_map(|group| group.only(wanted)).collect();
+        groups.sort_by(|a, b| (&a.cluster, &a.group).cmp(&(&b.cluster, &b.group)));
+        if groups.is_empty() {
+            bail!("{} no group of nodes that is asked for", wanted.ask.knows());
+        }
+        Ok(groups)
+    }
+
+    /// The one group that is wanted.
+    pub(super) fn one(wanted: &Wanted) -> anyhow::Result<GroupView> {
+        let mut groups = GroupView::all(wanted)?;
+        if groups.len() > 1 {
+            let names: Vec<_> = groups.iter().map(|group| group.group.as_str()).collect();
+            bail!("there are several groups, say which by --group: {}", names.join(", "));
+        }
+        Ok(groups.remove(0))
+    }
+
+    pub(in crate::admin) fn health(&self) -> Health {
+        self.shards.values().map(ShardView::health).max().unwrap_or(Health::Well)
+    }
+
+    pub(super) fn nodes(&self) -> BTreeSet<i64> {
+        self.shards.values().flat_map(|shard| shard.replicas.keys().copied()).collect()
+    }
+
+    fn only(mut self, wanted: &Wanted) -> Option<GroupView> {
+        let is = |wanted: &Option<String>, name: &str| wanted.as_deref().is_none_or(|wanted| wanted == name);
+        self.shards.retain(|&shard, _| wanted.shard.is_none_or(|wanted| wanted == shard));
+        let is_wanted = is(&wanted.cluster, &self.cluster) && is(&wanted.group, &self.group);
+        (is_wanted && !self.shards.is_empty()).then_some(self)
+    }
+}
+
+impl ShardView {
+    /// The leader that clients see, and where to ask it.
+    pub(super) fn leader(&self) -> Option<(SocketAddr, &GroupStatus)> {
+        let leaders = self.replicas.values().filter_map(|replica| match &replica.said {
+            Ok(status) if status.role == GroupRole::Leader => Some((replica.address?, status)),
+            _ => None,
+        });
+        // A deposed one may not know it yet.
+        leaders.max_by_key(|(_, status)| status.term)
+    }
+
+    /// Who belongs to the shard's group as its leader sees it, else as whoever answers with the latest term does.
+    pub(super) fn members(&self) -> &[GroupNode] {
+        let newest = || {
+            let statuses = self.replicas.values().filter_map(|replica| replica.said.as_ref().ok());
+            statuses.max_by_key(|status| status.term)
+        };
+        let status = self.leader().map(|(_, status)| status).or_else(newest);
+        status.map_or(&[], |status| &status.nodes)
+    }
+
+    pub(super) fn member(&self, node: i64) -> Option<&GroupNode> {
+        self.members().iter().find(|member| member.node == node)
+    }
+
+    pub(super) fn health(&self) -> Health {
+        let Some((_, leader)) = self.leader() else { return Health::NoLeader };
+        let is_well = |member: &GroupNode| {
+            let replica = self.replicas.get(&member.node);
+            let says_well = replica.is_some_and(|replica| {
+                matches!(&replica.said, Ok(status) if !status.recovering && status.disk == WELL_DISK
+                    && status.role != GroupRole::Stopped)
+            });
+            let is_there = member.node == leader.node
+                || member.connected && member.lag_batches.is_none_or(|batches| batches <= BEHIND_WELL);
+            says_well && is_there && is_settled(member)
+        };
+        if leader.nodes.iter().all(is_well) { Health::Well } else { Health::Degraded }
+    }
+}
+
+/// What a node says of a disk that it has no complaint about.
+pub(super) const WELL_DISK: &str = "well";
+
+/// Not on the way to something else.
+fn is_settled(member: &GroupNode) -> bool {
+    matches!(member.member.as_str(), "voter" | "learner")
+}
+
+impl Ask {
+    fn knows(&self) -> String {
+        let list = |addresses: &[SocketAddr]| {
+            addresses.iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(", ")
+        };
+        match self {
+            Ask::NameServers(addresses) => {
+                format!("the brokers known to NameServer {} form", list(addresses))
+            }
+            Ask::Node(address) => format!("{address} belongs to"),
+        }
+    }
+}
+
+/// Where clients reach a member.
+fn client_address(member: &GroupNode) -> Option<SocketAddr> {
+    let peer = parse_member_address(member.address.as_bytes())?;
+    Some(SocketAddr::new(peer.ip(), peer.port().checked_sub(PEER_PORT_DISTANCE)?))
+}
+
+/// Addresses of all brokers that any of the NameServers knows: one that has just begun may not know all.
+fn brokers_of(nameservers: &[SocketAddr], wanted: &Wanted) -> anyhow::Result<BTreeSet<SocketAddr>> {
+    let mut found = BTreeSet::new();
+    let mut failed = Vec::new();
+    let mut any_answered = false;
+    for &address in nameservers {
+        let answer = ask(address, RequestCode::GET_BROKER_CLUSTER_INFO, &NoExt);
+        let info = answer.map_err(|error| error.to_string()).and_then(|answer| {
+            parse::<ClusterInfo>(&answer.body)
+                .map_err(|error| format!("what it answers is unexpected: {error}"))
+        });
+        match info {
+            Ok(info) => {
+                any_answered = true;
+                let brokers = info.broker_addr_table.values();
+                let wanted = brokers.filter(|broker| {
+                    wanted.cluster.as_ref().is_none_or(|cluster| *cluster == broker.cluster)
+                });
+                let addresses = wanted.flat_map(|broker| broker.broker_addrs.values());
+                found.extend(addresses.filter_map(|address| address.parse::<SocketAddr>().ok()));
+            }
+            Err(error) => failed.push(format!("{address}: {error}")),
+        }
+    }
+    if !any_answered {
+        bail!(
+            "no NameServer answers; ask a node by --node, or name others by --namesrv\n  {}",
+            failed.join("\n  ")
+        );
+    }
+    if found.is_empty() {
+        bail!("no broker is registered at the NameServers");
+    }
+    Ok(found)
+}
+
+/// Addresses of all shards of the node that is asked, and what they say.
+fn shards_of(
+    address: SocketAddr,
+    said: &mut BTreeMap<SocketAddr, Said>,
+) -> anyhow::Result<BTreeSet<SocketAddr>> {
+    let status = match status_of(address) {
+        Said::Status(status) => status,
+        Said::Alone => bail!("{address} is no member of a group: it runs without [replication]"),
+        Said::Nothing(why) => bail!("{address}: {why}"),
+    };
+    let distance = u16::try_from(status.shard).ok().and_then(|shard| PORT_STRIDE.checked_mul(shard));
+    let base = distance.and_then(|distance| address.port().checked_sub(distance));
+    let found = status.nodes.iter().filter_map(client_address).collect();
+    said.insert(address, Said::Status(status));
+    let Some(base) = base else { return Ok(found) };
+    for shard in 0..SHARDS_MAX {
+        let Some(port) = PORT_STRIDE.checked_mul(shard).and_then(|distance| base.checked_add(distance))
+        else {
+            break;
+        };
+        let other = SocketAddr::new(address.ip(), port);
+        if said.contains_key(&other) {
+            continue;
+        }
+        match status_of(other) {
+            // The node has no more.
+            Said::Nothing(_) | Said::Alone => break,
+            status @ Said::Status(_) => drop(said.insert(other, status)),
+        }
+    }
+    let statuses = said.values().filter_map(|said| match said {
+        Said::Status(status) => Some(status),
+        Said::Alone | Said::Nothing(_) => None,
+    });
+    Ok(statuses.flat_map(|status| &status.nodes).filter_map(client_address).collect())
+}
+
+fn ask_all(addresses: &BTreeSet<SocketAddr>, said: &mut BTreeMap<SocketAddr, Said>) {
+    let addresses: Vec<SocketAddr> = addresses.iter().copied().collect();
+    for some in addresses.chunks(ASKED_AT_ONCE) {
+        std::thread::scope(|scope| {
+            let asked: Vec<_> =
+                some.iter().map(|&address| (address, scope.spawn(move || status_of(address)))).collect();
+            for (address, answer) in asked {
+                said.insert(address, answer.join().expect("asking does not panic"));
+            }
+        });
+    }
+}
+
+fn status_of(address: SocketAddr) -> Said {
+    match ask(address, RequestCode::APOGEE_GROUP_STATUS, &NoExt) {
+        Ok(answer) if answer.code == ResponseCode::SUCCESS => match parse::<GroupStatus>(&answer.body) {
+            Ok(status) => Said::Status(Box::new(status)),
+            Err(error) => Said::Nothing(format!("its status cannot be read ({error})")),
+        },
+        Ok(_) => Said::Alone,
+        Err(
+            error
+            @ (AskError::Unreachable(_) | AskError::Silent(_) | AskError::Closed | AskError::Garbled(_)),
+        ) => Said::Nothing(error.to_string()),
+    }
+}
+
+/// Puts together what belongs together. A member that nobody reached stands there with the reason.
+fn assemble(said: BTreeMap<SocketAddr, Said>) -> Vec<GroupView> {
+    let mut reasons = BTreeMap::new();
+    let mut groups: BTreeMap<(String, String), GroupView> = BTreeMap::new();
+    for (address, said) in said {
+        let status = match said {
+            Said::Status(status) => *status,
+            Said::Nothing(why) => {
+                reasons.insert(address, why);
+                continue;
+            }
+            Said::Alone => continue,
+        };
+        let suffix = format!("-{}", status.shard);
+        let name = status.broker_name.strip_suffix(&suffix).unwrap_or(&status.broker_name).to_owned();
+        let key = (status.cluster_name.clone(), name.clone());
+        let group = groups.entry(key).or_insert_with(|| GroupView {
+            cluster: status.cluster_name.clone(),
+            group: name,
+            shards: BTreeMap::new(),
+        });
+        let shard = group.shards.entry(status.shard).or_insert_with(|| ShardView {
+            broker_name: status.broker_name.clone(),
+            replicas: BTreeMap::new(),
+        });
+        // The same node may be reached under two addresses.
+        let node = status.node;
+        shard.replicas.entry(node).or_insert(ReplicaView { address: Some(address), said: Ok(status) });
+    }
+    for shard in groups.values_mut().flat_map(|group| group.shards.values_mut()) {
+        let missing: Vec<GroupNode> = {
+            let members = shard.members().iter();
+            members.filter(|member| !shard.replicas.contains_key(&member.node)).cloned().collect()
+        };
+        for member in missing {
+            let address = client_address(&member);
+            let why = match address {
+                Some(address) => {
+                    reasons.get(&address).cloned().unwrap_or_else(|| "it was not asked".to_owned())
+                }
+                None => format!("its address {:?} is none", member.address),
+            };
+            shard.replicas.insert(member.node, ReplicaView { address, said: Err(why) });
+        }
+    }
+    groups.into_values().collect()
+}

@@ -2,7 +2,10 @@
 
 use std::mem::{offset_of, size_of};
 
+use crate::checkpoint::file::{CHECKPOINT_MAGIC, CHECKPOINT_VERSION, CheckpointHeader, QueueEndRow};
 use crate::format::{BATCH_BYTES_LIMIT, BATCH_MAGIC, BLOCK_LEN, BatchHeader, DirectoryEntry, FORMAT_VERSION};
+use crate::group_state::GroupState;
+use crate::group_state::slot::{SLOT_LEN, SLOT_MAGIC, SLOT_VERSION, SlotHeader};
 use crate::sealed::layout::{
     BatchRow, EntryRow, INDEX_MAGIC, INDEX_VERSION, IndexHeader, KeyRow, PAGE_LEN, PageRow, QueueRow,
 };
@@ -58,6 +61,12 @@ fn tables_are_those_of_the_code() {
     assert_documented!("Row of `entries`", EntryRow: position size tag_hash time);
     assert_documented!("Row of `keys`", KeyRow: hash entry);
     assert_documented!("Row of `batches`", BatchRow: position length);
+    assert_documented!("Slot header", SlotHeader: magic version header_len crc flags seq group node incarnation term
+        vote commit conf_index start_index start_term start_offset checkpoint_at write_window segment_bytes voters
+        outgoing learners learners_next members reserved);
+    assert_documented!("Checkpoint header", CheckpointHeader: magic version header_len crc reserved group state_seq
+        start_index start_term start_offset last_time snapshot_at snapshot_len queues);
+    assert_documented!("Row of a checkpoint", QueueEndRow: queue end);
     assert_documented!("Snapshot header", SnapshotHeader: magic version header_len crc reserved group position index
         term body_len);
 }
@@ -75,6 +84,13 @@ fn numbers_in_the_text_are_those_of_the_code() {
         format!("Snapshot version {SNAPSHOT_VERSION}."),
         format!("`{}`", str::from_utf8(&SNAPSHOT_MAGIC).unwrap()),
         format!("at most {} GiB", SNAPSHOT_BYTES_LIMIT >> 30),
+        format!("State version {SLOT_VERSION}."),
+        format!("`{}`", str::from_utf8(&SLOT_MAGIC).unwrap()),
+        format!("Two slots of {SLOT_LEN} bytes each"),
+        format!("at most {} nodes", GroupState::NODES_MAX),
+        format!("at most {} bytes", GroupState::ADDRESS_BYTES_MAX),
+        format!("Checkpoint version {CHECKPOINT_VERSION}."),
+        format!("`{}`", str::from_utf8(&CHECKPOINT_MAGIC).unwrap()),
     ];
     for sentence in stated {
         assert!(DOCUMENT.contains(&sentence), "docs/format.md no longer says {sentence:?}");

@@ -98,6 +98,11 @@ impl Unsealed {
         last.keys.push(Key { hash, position: (record.0 - last.base.0) as u32, size });
     }
 
+    /// Oldest first.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &UnsealedSegment> {
+        self.segments.iter()
+    }
+
     pub(crate) fn front(&self) -> Option<&UnsealedSegment> {
         self.segments.front()
     }

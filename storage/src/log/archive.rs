@@ -248,6 +248,11 @@ impl Archive {
         Some(DiskOp::Snapshot(SnapshotJob { group: self.group, previous, segments, at }))
     }
 
+    /// Places of the snapshots there are, ascending.
+    pub(super) fn snapshots(&self) -> impl Iterator<Item = LogOffset> {
+        self.snapshots.iter().copied()
+    }
+
     pub(super) fn on_snapshot(&mut self, at: LogOffset, is_taken: bool) {
         assert_eq!(self.snapshotting.take(), Some(at), "another snapshot was answered");
         self.snapshot_pause.begin();

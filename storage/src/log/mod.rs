@@ -7,6 +7,7 @@ mod commit_log;
 mod event;
 mod foreign;
 mod group;
+mod jobs;
 mod marks;
 mod pipeline;
 mod read;

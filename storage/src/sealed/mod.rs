@@ -25,4 +25,5 @@ pub use error::{IndexError, IndexFault};
 pub use find::KeySearch;
 pub use reader::{IndexSummary, SealedIndex};
 pub use view::{Access, IndexView, QueueSpan};
+pub(crate) use walk::Walk;
 pub(crate) use write::empty_index;

@@ -20,7 +20,7 @@ const HEAD_BYTES: u64 = 16 << 10;
 const READ_BYTES: u64 = 1 << 20;
 
 /// Checks that each batch follows the one before, from what the job says up to where it says the segment ends.
-pub(super) struct Walk<'a, S: ?Sized> {
+pub(crate) struct Walk<'a, S: ?Sized> {
     source: &'a S,
     job: &'a SealJob,
     window: Window<'a, S>,
@@ -33,7 +33,7 @@ pub(super) struct Walk<'a, S: ?Sized> {
 }
 
 impl<'a, S: LogSource + ?Sized> Walk<'a, S> {
-    pub(super) fn new(source: &'a S, job: &'a SealJob) -> Walk<'a, S> {
+    pub(crate) fn new(source: &'a S, job: &'a SealJob) -> Walk<'a, S> {
         Walk {
             source,
             job,
@@ -46,7 +46,7 @@ impl<'a, S: LogSource + ?Sized> Walk<'a, S> {
     }
 
     /// The next batch and where in the segment it stands; nothing behind the last.
-    pub(super) fn next(&mut self) -> Result<Option<(u64, Directory<'_>)>, JobError> {
+    pub(crate) fn next(&mut self) -> Result<Option<(u64, Directory<'_>)>, JobError> {
         let Walk { source, job, window, position, last_index, last_term, last_position } = self;
         let (source, file, at) = (*source, LogFile::Segment(job.segment.base), *position);
         let end = job.end.0 - job.segment.base.0;
@@ -79,7 +79,7 @@ impl<'a, S: LogSource + ?Sized> Walk<'a, S> {
     }
 
     /// The index of the last batch, to be asked when there is no more.
-    pub(super) fn finish(self) -> Result<BatchIndex, JobError> {
+    pub(crate) fn finish(self) -> Result<BatchIndex, JobError> {
         let (expected, found) = (self.job.last_term.0, self.last_term.0);
         if expected != found {
             let file = self.source.name(LogFile::Segment(self.job.segment.base));

@@ -1,5 +1,6 @@
 //! The situations that recovery may find: a test for each row of the tables in `scan.rs`, `sealed.rs` and `state.rs`.
 
+mod group;
 mod sealed;
 mod state;
 mod tail;
@@ -50,6 +51,7 @@ pub(crate) struct Batch {
     pub(crate) fill: u8,
     /// Its key's hash.
     pub(crate) key: u32,
+    pub(crate) kind: BatchKind,
 }
 
 /// A batch that follows the one with the index before in the block before, all in term 1 and queue 3.
@@ -67,6 +69,7 @@ pub(crate) fn batch(index: u64) -> Batch {
         store_time_ms: 1000,
         fill: index as u8,
         key: index as u32,
+        kind: BatchKind::Records,
     }
 }
 
@@ -83,9 +86,11 @@ impl Batch {
     pub(crate) fn encode(self) -> Vec<u8> {
         let mut layout = BatchLayout::default();
         let size = self.blocks as u32 * BLOCK_LEN as u32 - 1000;
-        layout.add(size, 1);
+        if self.kind != BatchKind::NoOp {
+            layout.add(size, 1);
+        }
         let fields = BatchFields {
-            kind: BatchKind::Records,
+            kind: self.kind,
             group: GroupId(self.group),
             leader: NodeId(1),
             term: Term(self.term),
@@ -99,9 +104,11 @@ impl Batch {
         let mut writer = BatchWriter::new(&mut bytes, layout, fields);
         let key_hashes = &[self.key];
         let (queue, queue_offset) = (self.queue, QueueOffset(self.queue_offset));
-        writer.push(NewEntry { queue, queue_offset, tag_hash: 0, key_hashes, size }, |_, out| {
-            out.fill(self.fill);
-        });
+        if self.kind != BatchKind::NoOp {
+            writer.push(NewEntry { queue, queue_offset, tag_hash: 0, key_hashes, size }, |_, out| {
+                out.fill(self.fill);
+            });
+        }
         writer.finish();
         bytes
     }

@@ -397,7 +397,9 @@ impl<S: LogSource + ?Sized> Scan<'_, S> {
                     None => {}
                     Some(group) => {
                         let (behind_bytes, window_bytes) = (at - counted_from, group.window_bytes);
-                        if header.index() > missing && behind_bytes > window_bytes {
+                        // The terms of a log never go back: one of an earlier term was cut off, and bears no witness.
+                        let may_follow = header.index() > missing && header.term() >= self.tip.last.term;
+                        if may_follow && behind_bytes > window_bytes {
                             let witness = header.index();
                             let proof = DamageProof::Behind { witness, behind_bytes, window_bytes };
                             self.damaged(segment, position, stop, proof);

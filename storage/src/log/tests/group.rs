@@ -766,6 +766,7 @@ fn batches_not_known_to_be_committed_are_opened_as_such() {
     recovered.restored.uncommitted = batches[1..]
         .iter()
         .map(|batch| UncommittedBatch {
+            index: batch.index(),
             segment: LogOffset(0),
             position: batch.base_offset().0,
             bytes: (**batch.buffer()).as_ref().to_vec(),
@@ -801,12 +802,12 @@ fn log_that_is_begun_anew_goes_on_behind_the_checkpoint() {
     assert!(world.submit() == 0 && world.log.is_at_rest());
     let start = LogStart { index: BatchIndex(100), term: Term(7), base_offset: LogOffset(10 << 16) };
     let done = crate::ResetDone {
-        start,
+        state: crate::GroupState { log_start: start, ..crate::GroupState::new(GroupId(7), NodeId(1)) },
         last_store_time_ms: 5000,
         queue_ends: vec![(QueueKey(1), QueueOffset(40)), (QueueKey::CONTROL, QueueOffset(3))],
         boundary: None,
         snapshot: None,
-        state: Box::new(()),
+        derived: Box::new(()),
     };
     for base in world.disk.segment_bases() {
         world.disk.remove_segment(base);

@@ -15,3 +15,5 @@ pub mod replication;
 mod request_codes;
 pub mod service;
 pub mod shard;
+#[cfg(test)]
+mod sim;

@@ -1,0 +1,380 @@
+//! Drives a shard on a simulated disk, as `node/shard.rs` does.
+
+use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
+use std::rc::{Rc, Weak};
+
+use apogee_net::code::ResponseCode;
+use apogee_net::io::{Chunk, ConnectionId};
+use apogee_storage::sim::SimDisk;
+use apogee_storage::{AlignedBuffer, LogConfig, recover};
+use bytes::Bytes;
+
+use super::executor::{MS, SECOND, Scope, Signal, Sim, Us};
+use super::host::Clock;
+use super::network::{HostId, Network};
+use super::registrar::Registrar;
+use super::server::{Connections, Serve, serve};
+use super::wire;
+use crate::service::{Reply, ReplyTo, Request};
+use crate::shard::assignment::FoundRoute;
+use crate::shard::topics::TopicPolicy;
+use crate::shard::{
+    Action, ColdPages, Fetch, LoadId, Moment, Need, Push, Replay, SearchError, Shard, ShardConfig,
+};
+
+/// As in `node/shard.rs`.
+const TICK_MS: i64 = 100;
+const TICK_MIN: Us = 5 * MS;
+const SPACE_PERIOD: Us = SECOND;
+const REGISTER_WAIT: Us = 3 * SECOND;
+const INDEX_LOADS_PER_REQUEST_MAX: u32 = 32;
+
+/// A disk and what is set on its speed. It outlives the processes that use it.
+#[derive(Clone)]
+pub(super) struct Drive {
+    pub(super) disk: SimDisk,
+    /// So long takes one operation.
+    pub(super) latency: Rc<Cell<(Us, Us)>>,
+}
+
+pub(super) const DISK_LATENCY: (Us, Us) = (40, 300);
+
+impl Drive {
+    pub(super) fn new(seed: u64) -> Drive {
+        Drive { disk: SimDisk::new(seed), latency: Rc::new(Cell::new(DISK_LATENCY)) }
+    }
+}
+
+pub(super) struct Broker {
+    sim: Sim,
+    shard: RefCell<Shard<AlignedBuffer>>,
+    drive: Drive,
+    connections: Connections,
+    clock: Clock,
+    registrars: Vec<Rc<Registrar>>,
+    planned_wake_ms: Cell<i64>,
+    wake_earlier: Signal,
+    scope: Rc<Scope>,
+    stopping: Cell<bool>,
+    this: Weak<Broker>,
+}
+
+/// What a shard is started with.
+#[derive(Clone)]
+pub(super) struct BrokerSetup {
+    pub(super) host: HostId,
+    pub(super) config: ShardConfig,
+    pub(super) policy: TopicPolicy,
+    pub(super) log: LogConfig,
+    pub(super) namesrvs: Vec<SocketAddr>,
+}
+
+impl Broker {
+    /// Opens the shard by the real recovery and serves it; the reason if the log cannot be opened.
+    pub(super) fn start(
+        sim: &Sim,
+        network: &Rc<Network>,
+        setup: &BrokerSetup,
+        drive: &Drive,
+        clock: Clock,
+    ) -> Result<Rc<Broker>, String> {
+        drive.disk.set_new_state(Replay::new_state(setup.policy.clone(), true));
+        let mut replay = Replay::new(setup.policy.clone(), true);
+        let recovered = recover(&drive.disk, &setup.log, &mut replay).map_err(|error| error.to_string())?;
+        let now_ms = clock.ms(sim);
+        let shard = Shard::open(setup.config.clone(), setup.log.clone(), recovered, replay, now_ms)
+            .map_err(|error| error.to_string())?;
+        let registrars = setup.namesrvs.iter().map(|&namesrv| {
+            let (name, address) = (setup.config.broker_name.clone(), setup.config.address);
+            Registrar::new(sim, network, setup.host, namesrv, setup.config.cluster.to_string(), name, address)
+        });
+        let broker = Rc::new_cyclic(|this| Broker {
+            sim: sim.clone(),
+            shard: RefCell::new(shard),
+            drive: drive.clone(),
+            connections: Connections::default(),
+            clock,
+            registrars: registrars.collect(),
+            planned_wake_ms: Cell::default(),
+            wake_earlier: Signal::default(),
+            scope: Scope::new(sim),
+            stopping: Cell::new(false),
+            this: this.clone(),
+        });
+        serve(network, setup.host, setup.config.address, &broker);
+        broker.spawn(|this| async move { this.tick().await });
+        broker.spawn(|this| async move { this.watch_space().await });
+        for registrar in &broker.registrars {
+            let registrar = registrar.clone();
+            broker.spawn(|this| async move { registrar.run(&this.shard).await });
+        }
+        broker.pump();
+        Ok(broker)
+    }
+
+    /// A task that lives as long as the process.
+    fn spawn<F: Future<Output = ()> + 'static>(&self, task: impl FnOnce(Rc<Broker>) -> F) {
+        if let Some(this) = self.this.upgrade() {
+            self.scope.spawn(task(this));
+        }
+    }
+
+    fn now_ms(&self) -> i64 {
+        self.clock.ms(&self.sim)
+    }
+
+    async fn tick(self: Rc<Self>) {
+        loop {
+            self.sleep_until_due().await;
+            self.shard.borrow_mut().on_tick(self.now_ms());
+            self.pump();
+            while self.shard.borrow_mut().take_log_event().is_some() {}
+        }
+    }
+
+    async fn sleep_until_due(&self) {
+        let begun = self.now_ms();
+        self.sim.sleep(TICK_MIN).await;
+        loop {
+            let tick_at_ms = begun + TICK_MS;
+            let wake_at_ms = self.shard.borrow().wake_at_ms().map_or(tick_at_ms, |due| due.min(tick_at_ms));
+            self.planned_wake_ms.set(wake_at_ms);
+            let Ok(wait_ms @ 1..) = u64::try_from(wake_at_ms - self.now_ms()) else { return };
+            self.sim.within(wait_ms * MS, self.wake_earlier.wait()).await;
+        }
+    }
+
+    async fn watch_space(self: Rc<Self>) {
+        loop {
+            let space = self.drive.disk.space();
+            self.shard.borrow_mut().on_space(space);
+            self.pump();
+            self.sim.sleep(SPACE_PERIOD).await;
+        }
+    }
+
+    /// Hands over what the shard wants done until it wants nothing more.
+    fn pump(&self) {
+        loop {
+            while let Some(action) = self.take_action() {
+                self.carry_out(action);
+            }
+            self.read_clock();
+            let op = self.shard.borrow_mut().poll_op(self.now_ms(), SimDisk::alloc);
+            match op {
+                Some(op) => {
+                    self.drive.disk.submit(op);
+                    self.finish_one_later();
+                }
+                None => match self.take_action() {
+                    Some(action) => self.carry_out(action),
+                    None => break,
+                },
+            }
+        }
+        if self.shard.borrow().wake_at_ms().is_some_and(|due| due < self.planned_wake_ms.get()) {
+            self.wake_earlier.raise();
+        }
+    }
+
+    /// The disk carries out as many operations as it was given, but in an order of its own.
+    fn finish_one_later(&self) {
+        let (min, max) = self.drive.latency.get();
+        let this = self.this.clone();
+        self.sim.after(self.sim.between(min, max), move || {
+            let Some(this) = this.upgrade() else { return };
+            if let Some(completion) = this.drive.disk.step() {
+                this.sim.note(0xd15c);
+                this.read_clock();
+                this.shard.borrow_mut().on_completion(completion, this.now_ms());
+                this.pump();
+            }
+        });
+    }
+
+    fn read_clock(&self) {
+        let moment = Moment { ns: self.clock.ns(&self.sim), catch_up_reads: Default::default() };
+        self.shard.borrow_mut().at(moment);
+    }
+
+    fn take_action(&self) -> Option<Action> {
+        self.shard.borrow_mut().take_action()
+    }
+
+    /// How long a read from the disk takes.
+    fn read_time(&self) -> Us {
+        let (min, max) = self.drive.latency.get();
+        self.sim.between(min, max)
+    }
+
+    fn carry_out(&self, action: Action) {
+        match action {
+            Action::Reply { to, reply } => self.send(to, &reply),
+            Action::Push { to, push } => self.push(to, &push),
+            Action::Read { to, reply, runs } => {
+                self.spawn(|this| async move {
+                    this.sim.sleep(this.read_time()).await;
+                    let mut reply = reply;
+                    for run in runs {
+                        reply.body.push(match run {
+                            Fetch::Here(chunk) => chunk,
+                            Fetch::File(run) => Chunk::Bytes(this.drive.disk.read(run).into()),
+                        });
+                    }
+                    this.send(to, &reply);
+                });
+            }
+            Action::Load { id, need } => self.load(id, need),
+            Action::FindKey { id, search } => {
+                self.spawn(|this| async move {
+                    this.sim.sleep(this.read_time()).await;
+                    let found = search.run(|index, range| index.load(range).map_err(SearchError::Fault));
+                    this.shard.borrow_mut().on_keys_found(id, found, this.now_ms());
+                    this.pump();
+                });
+            }
+            Action::Close { connection, .. } => {
+                if self.connections.close(connection) {
+                    self.spawn(|this| async move { this.on_closed(connection) });
+                }
+            }
+            Action::FindRoute { topic } => {
+                self.spawn(|this| async move {
+                    let mut found = FoundRoute::Unreachable;
+                    for registrar in &this.registrars {
+                        found = registrar.find_route(&topic).await;
+                        if !matches!(found, FoundRoute::Unreachable) {
+                            break;
+                        }
+                    }
+                    this.shard.borrow_mut().on_route(&topic, found, this.now_ms());
+                    this.pump();
+                });
+            }
+            Action::Register { then: None } => {
+                self.registrars.iter().for_each(|registrar| registrar.on_topics_changed());
+            }
+            Action::Register { then: Some((to, reply)) } => {
+                self.spawn(|this| async move {
+                    this.register_everywhere().await;
+                    this.send(to, &reply);
+                });
+            }
+        }
+    }
+
+    fn load(&self, id: LoadId, need: Need) {
+        self.spawn(|this| async move {
+            this.sim.sleep(this.read_time()).await;
+            let loaded = match need {
+                Need::Pages(pages) => {
+                    // Damage is met by whoever looks into the pages.
+                    let _ = pages.index.load(pages.range);
+                    Vec::new()
+                }
+                Need::Runs(runs) => runs.into_iter().map(|run| this.drive.disk.read(run).into()).collect(),
+            };
+            this.shard.borrow_mut().on_loaded(id, Ok(loaded), this.now_ms());
+            this.pump();
+        });
+    }
+
+    /// Tells all NameServers at once; waits for those that can be reached.
+    async fn register_everywhere(self: &Rc<Self>) {
+        let began = self.sim.now();
+        for registrar in &self.registrars {
+            let left = REGISTER_WAIT.saturating_sub(self.sim.now() - began);
+            self.sim.within(left, registrar.register_now(&self.shard)).await;
+        }
+    }
+
+    fn send(&self, to: ReplyTo, reply: &Reply) {
+        self.connections.send(to.connection, wire::reply(to, reply));
+    }
+
+    fn push(&self, to: ConnectionId, push: &Push) {
+        let body: Vec<u8> = push.body.iter().flat_map(wire::in_memory).copied().collect();
+        let (opaque, oneway) = (push.answered_as.unwrap_or(0), push.answered_as.is_none());
+        self.connections.send(to, wire::request(push.code, opaque, oneway, &*push.ext, &body));
+    }
+
+    /// A request that needs pages of an index file waits for them.
+    fn ask_again(&self, connection: ConnectionId, peer: SocketAddr, frame: Bytes, mut pages: ColdPages) {
+        self.spawn(|this| async move {
+            let frame = wire::frame(&frame);
+            let request = Request::decode(connection, peer, &frame).expect("it was decoded before");
+            for _ in 0..INDEX_LOADS_PER_REQUEST_MAX {
+                this.sim.sleep(this.read_time()).await;
+                let _ = pages.index.load(pages.range);
+                if this.stopping.get() || !this.connections.is_open(connection) {
+                    return;
+                }
+                let asked = this.shard.borrow_mut().on_request(&request, this.now_ms());
+                match asked {
+                    Ok(()) => return this.pump(),
+                    Err(next) => pages = next,
+                }
+            }
+            if let Some(to) = request.reply_to() {
+                this.send(to, &Reply::error(ResponseCode::SYSTEM_BUSY, "index files do not stay in memory"));
+            }
+        });
+    }
+
+    /// The process is gone, with all that it was about to do. What becomes of its disk is up to the caller.
+    pub(super) fn kill(&self) {
+        self.scope.end();
+        self.stopping.set(true);
+    }
+
+    /// Says good-bye to the NameServers, and waits until everything taken is durable.
+    pub(super) async fn stop(&self) {
+        const IDLE_WAIT: Us = 5 * SECOND;
+        for registrar in &self.registrars {
+            registrar.unregister().await;
+        }
+        self.stopping.set(true);
+        let began = self.sim.now();
+        loop {
+            self.shard.borrow_mut().prepare_stop(self.now_ms());
+            self.pump();
+            if self.shard.borrow().is_idle() || self.sim.now() - began > IDLE_WAIT {
+                break;
+            }
+            self.sim.sleep(2 * MS).await;
+        }
+        self.sim.sleep(20 * MS).await;
+        self.scope.end();
+    }
+}
+
+impl Serve for Broker {
+    fn on_frame(&self, connection: ConnectionId, peer: SocketAddr, bytes: Bytes) {
+        if self.stopping.get() {
+            return;
+        }
+        let frame = wire::frame(&bytes);
+        let request =
+            Request::decode(connection, peer, &frame).expect("clients write headers that can be read");
+        self.read_clock();
+        if request.is_answer() {
+            self.shard.borrow_mut().on_answer(&request, self.now_ms());
+        } else {
+            let asked = self.shard.borrow_mut().on_request(&request, self.now_ms());
+            if let Err(pages) = asked {
+                self.ask_again(connection, peer, bytes, pages);
+            }
+        }
+        self.pump();
+    }
+
+    fn on_closed(&self, connection: ConnectionId) {
+        self.shard.borrow_mut().on_connection_closed(connection, self.now_ms());
+        self.pump();
+    }
+
+    fn connections(&self) -> &Connections {
+        &self.connections
+    }
+}

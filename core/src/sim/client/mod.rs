@@ -1,0 +1,5 @@
+//! Stock clients, as far as brokers and NameServers can tell them from real ones.
+
+pub(super) mod consumer;
+pub(super) mod instance;
+pub(super) mod producer;

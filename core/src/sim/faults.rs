@@ -1,0 +1,212 @@
+//! What goes wrong, drawn from the seed: one thing after the other, several at a time.
+
+use std::rc::{Rc, Weak};
+
+use super::executor::{MS, SECOND, Us};
+use super::network::{Ending, HostId, Way};
+use super::world::{NAMESRVS, NODES, World};
+
+/// Makes things go wrong until a time, and repairs them again.
+pub(super) async fn happen(world: Weak<World>, until: Us) {
+    loop {
+        let Some(sim) = world.upgrade().map(|world| world.sim.clone()) else { return };
+        sim.sleep(sim.between(100 * MS, 4 * SECOND)).await;
+        let Some(world) = world.upgrade() else { return };
+        if sim.now() >= until {
+            return;
+        }
+        let weak = Rc::downgrade(&world);
+        world.scope.spawn(one(weak));
+    }
+}
+
+async fn one(weak: Weak<World>) {
+    let Some(world) = weak.upgrade() else { return };
+    let sim = world.sim.clone();
+    let long = sim.between(50 * MS, 8 * SECOND);
+    match sim.below(100) {
+        0..25 => crash(&world, long).await,
+        25..32 => restart_all_in_turn(&world).await,
+        32..45 => cut(&world, long).await,
+        45..52 => cut_off(&world, long).await,
+        52..62 => worsen(&world, long).await,
+        62..72 => {
+            let (a, b) = (any_host(&world), any_host(&world));
+            if world.network.reset_one(a, b) {
+                count(&world, "connection broken");
+            }
+        }
+        72..80 => slow_disk(&world, long).await,
+        80..85 => full_disk(&world, long).await,
+        85..92 => restart_namesrv(&world, long).await,
+        _ => {
+            let in_order = sim.chance(50);
+            count(&world, if in_order { "consumer replaced" } else { "consumer killed" });
+            world.replace_consumer(in_order).await;
+        }
+    }
+}
+
+fn count(world: &World, what: &'static str) {
+    world.tally.borrow_mut().count(what);
+    world.sim.say(|| format!("fault: {what}"));
+    world.sim.note(what.len() as u64 ^ 0xfa01_7000);
+}
+
+fn any_host(world: &World) -> HostId {
+    let hosts: Vec<_> = world.network.hosts().collect();
+    *world.sim.pick(&hosts)
+}
+
+fn any_ending(world: &World) -> Ending {
+    if world.sim.chance(50) { Ending::Process } else { Ending::Power }
+}
+
+async fn crash(world: &Rc<World>, long: Us) {
+    // Mostly one, sometimes all.
+    let all = world.sim.chance(15);
+    let first = world.sim.below(NODES.into()) as usize;
+    let nodes: Vec<usize> = if all { (0..usize::from(NODES)).collect() } else { vec![first] };
+    for nth in nodes {
+        let ending = any_ending(world);
+        if !world.is_node_up(nth) || world.nodes[nth].is_busy.replace(true) {
+            continue;
+        }
+        count(
+            world,
+            match ending {
+                Ending::Process => "process killed",
+                Ending::Power => "power lost",
+            },
+        );
+        world.sim.say(|| format!("node {nth} ends: {ending:?}"));
+        world.kill_node(nth, ending);
+        let after = if world.sim.chance(30) { world.sim.below(20 * MS) } else { world.sim.below(long) };
+        let weak = Rc::downgrade(world);
+        let sim = world.sim.clone();
+        world.scope.spawn(async move {
+            sim.sleep(after).await;
+            let Some(world) = weak.upgrade() else { return };
+            world.sim.say(|| format!("node {nth} starts again"));
+            world.start_node(nth).unwrap_or_else(|error| panic!("node {nth} cannot start: {error}"));
+            world.nodes[nth].is_busy.set(false);
+        });
+    }
+}
+
+/// As for an upgrade.
+async fn restart_all_in_turn(world: &Rc<World>) {
+    for nth in 0..usize::from(NODES) {
+        if !world.is_node_up(nth) || world.nodes[nth].is_busy.replace(true) {
+            continue;
+        }
+        count(world, "node restarted in order");
+        world.stop_node(nth).await;
+        world.sim.sleep(world.sim.between(100 * MS, 2 * SECOND)).await;
+        world.start_node(nth).unwrap_or_else(|error| panic!("node {nth} cannot start: {error}"));
+        world.nodes[nth].is_busy.set(false);
+        world.sim.sleep(world.sim.between(500 * MS, 3 * SECOND)).await;
+    }
+}
+
+fn change(world: &World, from: HostId, to: HostId, change: impl FnOnce(&mut Way)) {
+    let mut way = world.network.way(from, to);
+    change(&mut way);
+    world.network.set_way(from, to, way);
+}
+
+/// Nothing gets from one host to another, perhaps nothing back either.
+async fn cut(world: &Rc<World>, long: Us) {
+    let (a, b) = (any_host(world), any_host(world));
+    let both = world.sim.chance(50);
+    count(world, if both { "way cut both ways" } else { "way cut one way" });
+    let set = |is_cut: bool| {
+        change(world, a, b, |way| way.is_cut = is_cut);
+        if both {
+            change(world, b, a, |way| way.is_cut = is_cut);
+        }
+    };
+    set(true);
+    world.sim.sleep(long).await;
+    set(false);
+}
+
+/// A server speaks with nobody, or hears nobody, or nobody hears it.
+async fn cut_off(world: &Rc<World>, long: Us) {
+    let host = HostId(world.sim.below(u64::from(NODES + NAMESRVS)) as u16);
+    let (hears, speaks) = *world.sim.pick(&[(false, false), (true, false), (false, true)]);
+    count(world, "server cut off");
+    let set = |is_cut: bool| {
+        for other in world.network.hosts().filter(|other| *other != host) {
+            if !hears {
+                change(world, other, host, |way| way.is_cut = is_cut);
+            }
+            if !speaks {
+                change(world, host, other, |way| way.is_cut = is_cut);
+            }
+        }
+    };
+    set(true);
+    world.sim.sleep(long).await;
+    set(false);
+}
+
+/// A host's ways are slow, or lose much.
+async fn worsen(world: &Rc<World>, long: Us) {
+    let host = any_host(world);
+    let is_lossy = world.sim.chance(50);
+    count(world, if is_lossy { "ways lossy" } else { "ways slow" });
+    let latency = (MS, world.sim.between(2 * MS, 300 * MS));
+    let loss = world.sim.between(1, 30);
+    for other in world.network.hosts().filter(|other| *other != host) {
+        for (from, to) in [(host, other), (other, host)] {
+            change(world, from, to, |way| match is_lossy {
+                true => way.loss_percent = loss,
+                false => way.latency = latency,
+            });
+        }
+    }
+    world.sim.sleep(long).await;
+    for other in world.network.hosts().filter(|other| *other != host) {
+        for (from, to) in [(host, other), (other, host)] {
+            change(world, from, to, |way| *way = Way { is_cut: way.is_cut, ..Way::default() });
+        }
+    }
+}
+
+async fn slow_disk(world: &Rc<World>, long: Us) {
+    let node = world.sim.below(NODES.into()) as usize;
+    count(world, "disk slow");
+    let factor = world.sim.between(10, 1000);
+    for drive in &world.nodes[node].drives {
+        let (min, max) = super::broker::DISK_LATENCY;
+        drive.latency.set((min * factor, max * factor));
+    }
+    world.sim.sleep(long).await;
+    for drive in &world.nodes[node].drives {
+        drive.latency.set(super::broker::DISK_LATENCY);
+    }
+}
+
+async fn full_disk(world: &Rc<World>, long: Us) {
+    let node = world.sim.below(NODES.into()) as usize;
+    count(world, "disk full");
+    for drive in &world.nodes[node].drives {
+        drive.disk.set_full(true);
+    }
+    world.sim.sleep(long).await;
+    for drive in &world.nodes[node].drives {
+        drive.disk.set_full(false);
+    }
+}
+
+async fn restart_namesrv(world: &Rc<World>, long: Us) {
+    let nth = world.sim.below(NAMESRVS.into()) as usize;
+    if world.namesrvs[nth].running.borrow().is_none() {
+        return;
+    }
+    count(world, "NameServer killed");
+    world.kill_namesrv(nth, any_ending(world));
+    world.sim.sleep(long).await;
+    world.start_namesrv(nth);
+}

@@ -1,0 +1,17 @@
+//! A whole cluster in one thread, from one seed. See the README of this folder.
+
+mod broker;
+mod client;
+mod executor;
+mod faults;
+mod host;
+mod ledger;
+mod namesrv;
+mod network;
+mod registrar;
+mod remoting;
+mod runs;
+mod server;
+mod wire;
+mod workload;
+mod world;

@@ -1,0 +1,475 @@
+//! A whole cluster and its clients, from one seed.
+
+use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use apogee_net::code::RequestCode;
+use apogee_net::flags::{Perm, PullSysFlag};
+use apogee_net::message::StoredMessages;
+use apogee_net::request::{CreateTopicRequest, PullMessageRequest};
+use apogee_storage::{GroupId, LogConfig, NodeId, Retention};
+
+use super::broker::{Broker, BrokerSetup, Drive};
+use super::client::consumer::{Consumer, ConsumerSetup};
+use super::client::instance::Instance;
+use super::client::producer::id_of;
+use super::executor::{MS, SECOND, Scope, Sim, Us};
+use super::host::{Clock, SKEW_MS_MAX};
+use super::ledger::{Counts, Ledger, Queue};
+use super::namesrv::Namesrv;
+use super::network::{Ending, HostId, Network};
+use super::remoting::Remoting;
+use super::server::client_ip;
+use super::wire::Answer;
+use super::workload::{self, BARGAIN, LATER, ORDERED, PLAIN, Sending};
+use crate::shard::ShardConfig;
+use crate::shard::settings::Settings;
+use crate::shard::timers::TimerSettings;
+use crate::shard::topics::TopicPolicy;
+
+const CLUSTER: &str = "SimCluster";
+pub(super) const NODES: u16 = 3;
+pub(super) const NAMESRVS: u16 = 3;
+const SHARDS: u16 = 2;
+const PRODUCERS: u16 = 2;
+const CONSUMERS: u16 = 4;
+
+/// Faults come in this part of a run; before, everything starts, and after it nothing goes wrong any more.
+const CLIENTS_AT: Us = SECOND;
+const CALM_BEFORE: Us = 5 * SECOND;
+const FAULTS_FOR: Us = 60 * SECOND;
+/// Producers go on for so long after the last fault.
+const SENDING_AFTER: Us = 5 * SECOND;
+/// Within this time after that all that was promised must be there: clients look at routes every 30 s, share queues
+/// out every 20 s, give up a silent queue after 120 s, and a half message is asked about every 30 s.
+const SETTLE_WITHIN: Us = 300 * SECOND;
+
+pub(super) struct Node {
+    pub(super) host: HostId,
+    setups: Vec<BrokerSetup>,
+    pub(super) drives: Vec<Drive>,
+    pub(super) brokers: RefCell<Vec<Rc<Broker>>>,
+    pub(super) is_busy: Cell<bool>,
+}
+
+pub(super) struct NamesrvHost {
+    pub(super) host: HostId,
+    address: SocketAddr,
+    pub(super) running: RefCell<Option<Rc<Namesrv>>>,
+}
+
+pub(super) struct World {
+    pub(super) sim: Sim,
+    pub(super) network: Rc<Network>,
+    pub(super) ledger: Ledger,
+    pub(super) nodes: Vec<Node>,
+    pub(super) namesrvs: Vec<NamesrvHost>,
+    pub(super) clients: Vec<HostId>,
+    consumers: RefCell<Vec<(ConsumerSetup, HostId, Rc<Consumer>)>>,
+    producers: RefCell<Vec<Rc<Instance>>>,
+    sending: Sending,
+    pub(super) scope: Rc<Scope>,
+    next_client: Cell<u64>,
+    pub(super) tally: RefCell<Tally>,
+}
+
+/// What was done to the cluster.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Tally {
+    pub(super) faults: std::collections::BTreeMap<&'static str, u64>,
+}
+
+impl Tally {
+    pub(super) fn count(&mut self, what: &'static str) {
+        *self.faults.entry(what).or_default() += 1;
+    }
+}
+
+fn log_config(group: u64, node: u16) -> LogConfig {
+    LogConfig {
+        segment_bytes: 1 << 20,
+        batch_bytes_target: 64 << 10,
+        batch_bytes_max: 512 << 10,
+        write_window_bytes: 1 << 20,
+        staged_bytes_max: 2 << 20,
+        tail_cache_bytes: 128 << 10,
+        reserve_bytes: 0,
+        retention: Retention { may_reclaim: false, ..Retention::default() },
+        snapshot_pause_ms: 1000,
+        ..LogConfig::new(GroupId(group), NodeId(node.into()))
+    }
+}
+
+fn namesrv_address(host: HostId) -> SocketAddr {
+    SocketAddr::new(client_ip(host), 9876)
+}
+
+impl World {
+    pub(super) fn new(seed: u64) -> Rc<World> {
+        let sim = Sim::new(seed);
+        let network = Network::new(&sim);
+        let ledger = Ledger::new(&sim);
+        let mut next_host = 0;
+        let mut add_host = || {
+            let host = network.add_host(client_ip(HostId(next_host)));
+            next_host += 1;
+            host
+        };
+        let node_hosts: Vec<_> = (0..NODES).map(|_| add_host()).collect();
+        let namesrv_hosts: Vec<_> = (0..NAMESRVS).map(|_| add_host()).collect();
+        let clients: Vec<_> = (0..PRODUCERS + CONSUMERS).map(|_| add_host()).collect();
+        let namesrv_addresses: Vec<_> = namesrv_hosts.iter().copied().map(namesrv_address).collect();
+        let node = |(node, host): (usize, HostId)| {
+            let setups =
+                (0..SHARDS).map(|shard| setup(node as u16, host, shard, &namesrv_addresses)).collect();
+            let drives =
+                (0..SHARDS).map(|shard| Drive::new(seed ^ (node as u64 * 100 + u64::from(shard) + 1) << 40));
+            Node {
+                host,
+                setups,
+                drives: drives.collect(),
+                brokers: RefCell::default(),
+                is_busy: Cell::new(false),
+            }
+        };
+        let world = Rc::new(World {
+            nodes: node_hosts.into_iter().enumerate().map(node).collect(),
+            namesrvs: namesrv_hosts
+                .into_iter()
+                .map(|host| NamesrvHost { host, address: namesrv_address(host), running: RefCell::default() })
+                .collect(),
+            clients,
+            consumers: RefCell::default(),
+            producers: RefCell::default(),
+            sending: Sending::new(2 * SKEW_MS_MAX * MS),
+            scope: Scope::new(&sim),
+            next_client: Cell::new(1),
+            tally: RefCell::default(),
+            sim,
+            network,
+            ledger,
+        });
+        world.start();
+        world
+    }
+
+    fn start(self: &Rc<Self>) {
+        for namesrv in 0..usize::from(NAMESRVS) {
+            self.start_namesrv(namesrv);
+        }
+        for node in 0..usize::from(NODES) {
+            self.start_node(node).expect("an empty disk holds nothing wrong");
+        }
+        let this = self.clone();
+        self.scope.spawn(async move { this.make_topics().await });
+        self.sim.run(CLIENTS_AT);
+        let groups = [
+            ("Readers", vec![PLAIN.to_owned(), LATER.to_owned(), BARGAIN.to_owned()], false),
+            ("Followers", vec![ORDERED.to_owned()], true),
+        ];
+        for (group, topics, _) in &groups {
+            topics.iter().for_each(|topic| self.ledger.subscribe(group, topic));
+        }
+        for nth in 0..usize::from(PRODUCERS) {
+            self.start_producer(self.clients[nth]);
+        }
+        for nth in 0..usize::from(CONSUMERS) {
+            let (group, topics, is_orderly) = groups[nth % groups.len()].clone();
+            let setup = ConsumerSetup { group: group.to_owned(), topics, is_orderly };
+            self.start_consumer(setup, self.clients[usize::from(PRODUCERS) + nth]);
+        }
+    }
+
+    /// As an operator does before clients come; the other topics are made by whoever sends to them first.
+    async fn make_topics(&self) {
+        let remoting = Remoting::new(&self.sim, &self.network, self.clients[0]);
+        for setup in self.nodes.iter().flat_map(|node| &node.setups) {
+            for topic in [PLAIN, ORDERED] {
+                let header = CreateTopicRequest {
+                    topic,
+                    default_topic: "TBW102",
+                    read_queues: 2,
+                    write_queues: 2,
+                    perm: Perm::READ_WRITE,
+                    filter_type: "SINGLE_TAG",
+                    topic_sys_flag: None,
+                    order: false,
+                    attributes: None,
+                    force: false,
+                };
+                let (to, code) = (setup.config.address, RequestCode::UPDATE_AND_CREATE_TOPIC);
+                let made = remoting.call(to, code, &header, b"", 5 * SECOND).await;
+                assert!(made.as_ref().is_ok_and(Answer::is_success), "{made:?}");
+            }
+        }
+    }
+
+    fn namesrv_addresses(&self) -> Vec<SocketAddr> {
+        self.namesrvs.iter().map(|namesrv| namesrv.address).collect()
+    }
+
+    pub(super) fn start_namesrv(&self, nth: usize) {
+        let NamesrvHost { host, address, running } = &self.namesrvs[nth];
+        self.network.host_is_up(*host);
+        *running.borrow_mut() = Some(Namesrv::start(&self.sim, &self.network, *host, *address));
+    }
+
+    pub(super) fn kill_namesrv(&self, nth: usize, ending: Ending) {
+        let NamesrvHost { host, running, .. } = &self.namesrvs[nth];
+        if let Some(namesrv) = running.borrow_mut().take() {
+            namesrv.end();
+            self.network.end_host(*host, ending);
+        }
+    }
+
+    /// Starts a node's shards; the reason if one cannot be opened.
+    pub(super) fn start_node(&self, nth: usize) -> Result<(), String> {
+        let node = &self.nodes[nth];
+        self.network.host_is_up(node.host);
+        let clock = Clock::wrong(&self.sim);
+        for (setup, drive) in node.setups.iter().zip(&node.drives) {
+            let broker = Broker::start(&self.sim, &self.network, setup, drive, clock.clone())?;
+            node.brokers.borrow_mut().push(broker);
+        }
+        Ok(())
+    }
+
+    pub(super) fn is_node_up(&self, nth: usize) -> bool {
+        !self.nodes[nth].brokers.borrow().is_empty()
+    }
+
+    /// The node's process is gone, or its power with what was not synced.
+    pub(super) fn kill_node(&self, nth: usize, ending: Ending) {
+        let node = &self.nodes[nth];
+        for broker in std::mem::take(&mut *node.brokers.borrow_mut()) {
+            broker.kill();
+        }
+        self.network.end_host(node.host, ending);
+        for drive in &node.drives {
+            match ending {
+                Ending::Process => drive.disk.kill(),
+                Ending::Power => drive.disk.crash(),
+            }
+        }
+    }
+
+    /// The node is stopped as by a person, shard by shard.
+    pub(super) async fn stop_node(&self, nth: usize) {
+        let brokers = self.nodes[nth].brokers.borrow().clone();
+        for broker in brokers {
+            broker.stop().await;
+        }
+        self.kill_node(nth, Ending::Process);
+    }
+
+    fn client_id(&self, host: HostId) -> String {
+        let number = self.next_client.get();
+        self.next_client.set(number + 1);
+        format!("{}@{number}#sim", client_ip(host))
+    }
+
+    fn start_producer(&self, host: HostId) {
+        let id = self.client_id(host);
+        let instance = Instance::start(&self.sim, &self.network, host, id, &self.namesrv_addresses());
+        workload::produce(&instance, &self.ledger, &self.sending);
+        self.producers.borrow_mut().push(instance);
+    }
+
+    fn start_consumer(&self, setup: ConsumerSetup, host: HostId) {
+        let namesrvs = self.namesrv_addresses();
+        let id = self.client_id(host);
+        let consumer =
+            Consumer::start(&self.sim, &self.network, host, id, &namesrvs, setup.clone(), &self.ledger);
+        self.consumers.borrow_mut().push((setup, host, consumer));
+    }
+
+    /// One of the consumers ends, in order or not, and another takes its place.
+    pub(super) async fn replace_consumer(&self, in_order: bool) {
+        let count = self.consumers.borrow().len() as u64;
+        let nth = self.sim.below(count) as usize;
+        let (setup, host, consumer) = self.consumers.borrow_mut().remove(nth);
+        if in_order {
+            consumer.stop().await;
+        } else {
+            consumer.instance.kill();
+        }
+        self.network.end_host(host, Ending::Process);
+        self.sim.sleep(self.sim.below(5 * SECOND)).await;
+        self.start_consumer(setup, host);
+    }
+
+    /// The whole run: start, faults, and what must be true in the end.
+    pub(super) fn run(self: &Rc<Self>, with_faults: bool) -> Outcome {
+        self.sim.run(CALM_BEFORE);
+        if with_faults {
+            let world = Rc::downgrade(self);
+            let until = CALM_BEFORE + FAULTS_FOR;
+            self.scope.spawn(super::faults::happen(world, until));
+        }
+        self.sim.run(CALM_BEFORE + FAULTS_FOR);
+        self.scope.end();
+        self.heal();
+        self.sim.run(self.sim.now() + SENDING_AFTER);
+        self.sending.is_over.set(true);
+        let deadline = self.sim.now() + SETTLE_WITHIN;
+        let mut owed = self.ledger.owed();
+        while !owed.is_empty() && self.sim.now() < deadline {
+            self.sim.run(self.sim.now() + SECOND);
+            owed = self.ledger.owed();
+        }
+        if let Some((id, group)) = owed.first() {
+            let owed = owed.len();
+            panic!("{group} never got {}, one of {owed}", self.ledger.describe(*id));
+        }
+        self.read_back();
+        Outcome {
+            counts: self.ledger.counts(),
+            tally: self.tally.borrow().clone(),
+            frames: self.network.frames.get(),
+            late: self.network.faults.get(),
+            steps: self.sim.steps(),
+            digest: self.sim.digest(),
+        }
+    }
+
+    /// Ends all faults.
+    fn heal(&self) {
+        for (from, to) in self.network.hosts().flat_map(|from| self.network.hosts().map(move |to| (from, to)))
+        {
+            self.network.set_way(from, to, super::network::Way::default());
+        }
+        for nth in 0..self.namesrvs.len() {
+            if self.namesrvs[nth].running.borrow().is_none() {
+                self.start_namesrv(nth);
+            }
+        }
+        for (nth, node) in self.nodes.iter().enumerate() {
+            for drive in &node.drives {
+                drive.latency.set(super::broker::DISK_LATENCY);
+                drive.disk.set_full(false);
+            }
+            // One that was being stopped is stopped halfway.
+            if self.is_node_up(nth) && node.is_busy.get() {
+                self.kill_node(nth, Ending::Process);
+            }
+            if !self.is_node_up(nth) {
+                self.start_node(nth).unwrap_or_else(|error| panic!("node {nth} cannot start: {error}"));
+            }
+        }
+    }
+
+    /// Everything that anybody was told of stands where it was said to stand.
+    fn read_back(self: &Rc<Self>) {
+        let reader = HostId(self.clients[0].0);
+        let remoting = Remoting::new(&self.sim, &self.network, reader);
+        let places = self.ledger.places();
+        let done = Rc::new(Cell::new(false));
+        let (this, is_done) = (self.clone(), done.clone());
+        let scope = Scope::new(&self.sim);
+        scope.spawn(async move {
+            let mut nth = 0;
+            while nth < places.len() {
+                let ((queue, offset), _) = &places[nth];
+                let found = this.read(&remoting, queue, *offset).await;
+                assert!(!found.is_empty(), "nothing can be read at {offset} of {queue}");
+                // As many of the expected ones as the answer covers.
+                let end = offset + found.len() as u64;
+                while let Some(((at, offset_at), id)) = places.get(nth)
+                    && at == queue
+                    && *offset_at < end
+                {
+                    let stands = found[(offset_at - offset) as usize];
+                    assert_eq!(stands, Some(*id), "at {offset_at} of {queue}: {}", this.ledger.describe(*id));
+                    nth += 1;
+                }
+            }
+            is_done.set(true);
+        });
+        self.sim.run(self.sim.now() + 60 * SECOND);
+        assert!(done.get(), "not everything could be read back in time");
+    }
+
+    async fn read(
+        &self,
+        remoting: &Rc<Remoting>,
+        queue: &Queue,
+        from: u64,
+    ) -> Vec<Option<super::ledger::MessageId>> {
+        let header = PullMessageRequest {
+            consumer_group: "Auditors",
+            topic: &queue.topic,
+            queue_id: queue.id,
+            queue_offset: from as i64,
+            messages_max: 32,
+            sys_flag: PullSysFlag::SUBSCRIPTION,
+            commit_offset: 0,
+            suspend_timeout_ms: 0,
+            subscription: Some("*"),
+            sub_version: 0,
+            expression_type: Some("TAG"),
+            message_bytes_max: None,
+        };
+        let to = self.address_of(&queue.broker);
+        let call = remoting.call(to, RequestCode::PULL_MESSAGE, &header, b"", 5 * SECOND);
+        let answer = call.await.unwrap_or_else(|error| panic!("{queue} cannot be read: {error:?}"));
+        if !answer.is_success() {
+            return Vec::new();
+        }
+        StoredMessages::new(&answer.body)
+            .map(|message| id_of(message.expect("a whole message").body))
+            .collect()
+    }
+
+    fn address_of(&self, broker: &str) -> SocketAddr {
+        let setups = self.nodes.iter().flat_map(|node| &node.setups);
+        let mut named = setups.filter(|setup| setup.config.broker_name == broker);
+        named.next().unwrap_or_else(|| panic!("there is no {broker}")).config.address
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        self.scope.end();
+        self.sim.end();
+    }
+}
+
+fn setup(node: u16, host: HostId, shard: u16, namesrvs: &[SocketAddr]) -> BrokerSetup {
+    let broker_name = format!("node{node}-{shard}");
+    let address = SocketAddr::new(client_ip(host), 10911 + 10 * shard);
+    BrokerSetup {
+        host,
+        config: ShardConfig {
+            cluster: CLUSTER.into(),
+            broker_name: broker_name.clone(),
+            address,
+            message_bytes_max: 64 << 10,
+            timers: TimerSettings::default(),
+            enable_property_filter: true,
+            settings: Settings { reclaim_early: false, ..Settings::default() },
+            properties: Rc::default(),
+            server_side_reset: true,
+        },
+        policy: TopicPolicy {
+            cluster_name: CLUSTER.into(),
+            broker_name,
+            auto_create: true,
+            has_trace_topic: false,
+        },
+        log: log_config(1 + u64::from(node) * 100 + u64::from(shard), node),
+        namesrvs: namesrvs.to_vec(),
+    }
+}
+
+/// What a run came to.
+#[derive(Clone, Debug)]
+pub(super) struct Outcome {
+    pub(super) counts: Counts,
+    pub(super) tally: Tally,
+    pub(super) frames: u64,
+    /// Pieces and connections that the network delayed, held up or broke.
+    pub(super) late: u64,
+    pub(super) steps: u64,
+    pub(super) digest: u64,
+}

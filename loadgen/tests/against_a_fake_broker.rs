@@ -109,6 +109,41 @@ fn an_unanswered_message_that_was_stored_is_counted_apart() {
     assert_eq!(json["errors"]["publish"]["timed out"]["count"], 1);
 }
 
+/// Two brokers, of which one does wrong, and producers that try the other one then.
+fn retrying(misdeeds: Misdeeds) -> Report {
+    let beside = Some(fake::start(Misdeeds::default()));
+    let mut scenario = scenario(Misdeeds { beside, ..misdeeds });
+    scenario.producers.retry = 2;
+    report(&scenario)
+}
+
+#[test]
+fn what_one_broker_refuses_the_next_one_takes() {
+    let report = retrying(Misdeeds { refuse: Some(20), ..Misdeeds::default() });
+    assert_eq!(report.ledger, LedgerTotals { resent: 1, ..clean() });
+    assert_eq!((report.errors.total, report.faults.len()), (0, 0));
+    let json = serde_json::to_value(&report).unwrap();
+    assert_eq!(json["errors"]["retried"]["SYSTEM_BUSY (2)"], serde_json::json!({"count": 1}));
+}
+
+#[test]
+fn what_a_broker_stored_without_saying_so_comes_twice_and_that_is_no_fault() {
+    let report = retrying(Misdeeds { hang_up: Some(20), ..Misdeeds::default() });
+    let ledger = report.ledger;
+    assert_eq!((ledger.acked, ledger.received, ledger.lost, ledger.duplicated), (80, 80, 0, 0));
+    assert!(ledger.resent >= 1 && ledger.duplicated_resent >= 1, "{ledger:?}");
+    assert_eq!((report.errors.publish.len(), report.faults.len()), (0, 0), "{:?}", report.errors);
+}
+
+#[test]
+fn while_one_broker_is_away_every_message_goes_to_the_other() {
+    let report = retrying(Misdeeds { die: Some((20, Duration::from_millis(150))), ..Misdeeds::default() });
+    let ledger = report.ledger;
+    assert_eq!((ledger.sent, ledger.acked, ledger.received, ledger.lost), (80, 80, 80, 0));
+    assert!(ledger.resent > 1, "{ledger:?}");
+    assert_eq!((report.errors.publish.len(), report.errors.unsent), (0, 0), "{:?}", report.errors);
+}
+
 #[test]
 fn a_refused_message_is_an_error_with_its_code_and_remark() {
     let report = report_of(Misdeeds { refuse: Some(40), ..Misdeeds::default() });

@@ -28,6 +28,7 @@ use bytes::Bytes;
 use glommio::{LocalExecutorBuilder, Placement};
 
 const BROKER: &str = "fake-broker";
+const OTHER_BROKER: &str = "other-fake-broker";
 
 /// When a producer is asked about a half message.
 const CHECK_AFTER: Duration = Duration::from_millis(200);
@@ -65,6 +66,8 @@ pub(crate) struct Misdeeds {
     pub(crate) no_namesrv: bool,
     /// Refuse to create topics.
     pub(crate) no_topics: bool,
+    /// No misdeed: the NameServer knows a second broker, which is another fake.
+    pub(crate) beside: Option<SocketAddr>,
 }
 
 /// Starts the fake; it lives as long as the test process.
@@ -231,17 +234,20 @@ impl Service for Fake {
 }
 
 impl Fake {
-    fn broker_data(&self) -> BrokerData {
-        BrokerData {
-            broker_name: BROKER.into(),
-            broker_addrs: [(0, self.address.get().to_string())].into(),
+    fn broker_datas(&self) -> Vec<BrokerData> {
+        let data = |(name, address): (&str, SocketAddr)| BrokerData {
+            broker_name: name.into(),
+            broker_addrs: [(0, address.to_string())].into(),
             ..BrokerData::default()
-        }
+        };
+        let other = self.misdeeds.beside.map(|address| (OTHER_BROKER, address));
+        [(BROKER, self.address.get())].into_iter().chain(other).map(data).collect()
     }
 
     fn cluster_info(&self, asker: &Asker) {
         let mut info = ClusterInfo::default();
-        info.broker_addr_table.insert(BROKER.into(), self.broker_data());
+        let brokers = self.broker_datas();
+        info.broker_addr_table.extend(brokers.into_iter().map(|data| (data.broker_name.clone(), data)));
         asker.reply(ResponseCode::SUCCESS, &NoExt, &body::to_fastjson(&info));
     }
 
@@ -249,16 +255,17 @@ impl Fake {
         let Some(queues) = self.state.borrow().topics.get(topic).copied() else {
             return asker.refuse(ResponseCode::TOPIC_NOT_EXIST, "no route");
         };
-        let queue_data = QueueData {
-            broker_name: BROKER.into(),
+        let broker_datas = self.broker_datas();
+        let queue_data = |broker: &BrokerData| QueueData {
+            broker_name: broker.broker_name.clone(),
             perm: 6,
             read_queue_nums: queues,
             write_queue_nums: queues,
             ..QueueData::default()
         };
         let route = TopicRouteData {
-            broker_datas: vec![self.broker_data()],
-            queue_datas: vec![queue_data],
+            queue_datas: broker_datas.iter().map(queue_data).collect(),
+            broker_datas,
             ..TopicRouteData::default()
         };
         asker.reply(ResponseCode::SUCCESS, &NoExt, &body::to_standard_json(&route));

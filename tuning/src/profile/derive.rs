@@ -35,10 +35,16 @@ const INDEX_ENTRIES_MAX: u64 = 64 << 20;
 
 /// What the broker has without a profile.
 const DEFAULT_DEPTH: WriteDepth =
-    WriteDepth { batches_in_flight_max: 4, batch_bytes_target: 512 * 1024, catch_up_bytes_per_s: None };
+    WriteDepth { batches_in_flight_max: 4, batch_bytes_target: 512 * 1024, catch_up_bytes_max: None };
 
 /// Part of the disk's read bandwidth that lagging consumers may take: one in this many.
 const CATCH_UP_SHARE: u64 = 4;
+
+/// What is on its way for them is what that share reads in one part of a second of this many: a write that comes behind it waits
+/// no longer. Within the broker's bounds.
+const CATCH_UP_PER_SECOND: u64 = 500;
+const CATCH_UP_BYTES_MIN: u64 = 64 << 10;
+const CATCH_UP_BYTES_MAX: u64 = 64 << 20;
 
 /// What a profile is derived for.
 #[derive(Debug, Clone)]
@@ -208,14 +214,15 @@ fn depth(goal: Goal, disk: Option<&DiskProfile>) -> WriteDepth {
         Goal::Throughput => disk.deepest_gainful(),
         Goal::Latency | Goal::SharedHost | Goal::Vm | Goal::Dev => disk.lowest_latency(),
     };
-    let catch_up = disk.read_bytes_per_s / CATCH_UP_SHARE;
+    let catch_up = (disk.read_bytes_per_s / CATCH_UP_SHARE / CATCH_UP_PER_SECOND)
+        .clamp(CATCH_UP_BYTES_MIN, CATCH_UP_BYTES_MAX);
     let Some((bytes, depth)) = best else {
-        return WriteDepth { catch_up_bytes_per_s: Some(catch_up), ..DEFAULT_DEPTH };
+        return WriteDepth { catch_up_bytes_max: Some(catch_up), ..DEFAULT_DEPTH };
     };
     WriteDepth {
         batches_in_flight_max: depth.clamp(1, 64),
         batch_bytes_target: bytes.max(64 * 1024),
-        catch_up_bytes_per_s: Some(catch_up),
+        catch_up_bytes_max: Some(catch_up),
     }
 }
 

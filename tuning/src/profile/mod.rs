@@ -131,9 +131,9 @@ pub struct MemoryPerShard {
 pub struct WriteDepth {
     pub batches_in_flight_max: u32,
     pub batch_bytes_target: u32,
-    /// Bytes a second that lagging consumers may read, all shards together; absent: as the broker has it.
+    /// Bytes that reads for lagging consumers may have on their way; absent: as the broker has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub catch_up_bytes_per_s: Option<u64>,
+    pub catch_up_bytes_max: Option<u64>,
 }
 
 /// TCP to `port` arrives on queue `queue`, whose interrupt runs on `cpu`.

@@ -80,6 +80,9 @@ struct Standalone {
     /// Leave so many MiB of the disk free: below it the oldest messages leave early, then sends are refused.
     #[arg(long, value_name = "MIB", default_value_t = 1024)]
     disk_reserve_mib: u64,
+    /// Profile of this machine, made by `apogee-tune profile --out FILE`.
+    #[arg(long, value_name = "FILE")]
+    profile: Option<PathBuf>,
     /// Keep polling for this long before sleeping, in microseconds: CPU time for latency.
     #[arg(long, value_name = "US", default_value_t = 0)]
     spin_us: u64,
@@ -103,6 +106,9 @@ struct Broker {
     /// TOML file with the node's configuration.
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
+    /// Profile of this machine, made by `apogee-tune profile --out FILE`.
+    #[arg(long, value_name = "FILE")]
+    profile: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -117,7 +123,9 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Standalone(args) => args.plan()?,
         Command::Namesrv(args) => Plan { namesrv: Some(args.config()?), broker: None, welcome: false },
         Command::Broker(args) => {
-            Plan { namesrv: None, broker: Some(config::read_file(&args.config)?), welcome: false }
+            let file: BrokerConfig = config::read_file(&args.config)?;
+            let broker = BrokerConfig { profile: args.profile.or(file.profile.clone()), ..file };
+            Plan { namesrv: None, broker: Some(broker), welcome: false }
         }
         Command::Admin(args) => return admin::run(args),
         Command::Log(args) => return Ok(log_tool::run(args)),
@@ -154,6 +162,7 @@ impl Standalone {
             retention_bytes: self.retention_mib.map(|mib| mib.saturating_mul(MIB)),
             disk_reserve_bytes: self.disk_reserve_mib.saturating_mul(MIB),
             spin_us: self.spin_us,
+            profile: self.profile.or(file.profile.clone()),
             ..file
         };
         Ok(Plan { namesrv: Some(namesrv), broker: Some(broker), welcome: true })

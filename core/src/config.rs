@@ -96,6 +96,10 @@ pub struct BrokerConfig {
     /// CPUs that run shards, one executor pinned to each. Empty: every CPU this process may use.
     #[serde(deserialize_with = "cpus", serialize_with = "cpus_as_text")]
     pub cpus: CpuList,
+    /// Profile of the machine, as `apogee-tune profile --out` writes it. What this file leaves at its default is taken from
+    /// there; without one the CPUs and the spinning follow from what the machine is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub profile: Option<PathBuf>,
     /// Shards of a new data directory; an existing one keeps its number. Default: one per CPU.
     pub shards: Option<u16>,
     /// What an acknowledgement of a send promises.
@@ -107,6 +111,8 @@ pub struct BrokerConfig {
     pub segment_bytes: u64,
     /// Memory per shard that keeps the newest messages for tailing consumers. 1 MiB and more.
     pub tail_cache_bytes: u64,
+    /// Entries of queues' indexes that a shard keeps in memory, some 24 bytes each. Default: the log's own.
+    pub index_entries_max: Option<u64>,
     /// Free space of the file system that is left alone: below it the oldest messages leave early, and if that does
     /// not help, sends are refused until there is room again.
     pub disk_reserve_bytes: u64,
@@ -214,10 +220,12 @@ impl Default for BrokerConfig {
             base_port: BROKER_PORT,
             data_dir: PathBuf::from("apogee-data"),
             cpus: CpuList::default(),
+            profile: None,
             shards: None,
             durability: Durability::Sync,
             segment_bytes: 1024 * MIB,
             tail_cache_bytes: 64 * MIB,
+            index_entries_max: None,
             disk_reserve_bytes: 1024 * MIB,
             retention_hours: 72,
             retention_bytes: None,
@@ -330,6 +338,7 @@ impl BrokerConfig {
                 .saturating_add(BATCH_OVERHEAD_BYTES)
                 .next_multiple_of(4096),
             batches_in_flight_max: self.batches_in_flight_max.unwrap_or(defaults.batches_in_flight_max),
+            index_entries_max: self.index_entries_max.unwrap_or(defaults.index_entries_max),
             reserve_bytes: self.disk_reserve_bytes,
             retention: Retention {
                 age_ms: Some(u64::from(self.retention_hours) * HOUR_MS),

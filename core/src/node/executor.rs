@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use apogee_net::io::Nudge;
+use apogee_tuning::CpuList;
 use glommio::{
     DefaultStallDetectionHandler, ExecutorJoinHandle, LocalExecutorBuilder, Placement, PoolPlacement,
 };
@@ -98,5 +99,21 @@ pub fn prepare_process() {
     // SAFETY: takes no pointers; a kernel without it answers an error that changes nothing.
     unsafe {
         libc::syscall(libc::SYS_membarrier, libc::MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0);
+    }
+}
+
+/// Keeps the calling thread, and those it starts that are not pinned themselves, on these cpus. That it failed costs latency, and
+/// nothing else.
+pub(super) fn run_this_thread_on(cpus: &CpuList) {
+    // SAFETY: a set of bits, for which zero is a value.
+    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    for cpu in cpus.iter().filter(|cpu| *cpu < libc::CPU_SETSIZE as u32) {
+        // SAFETY: the number is below the size of the set.
+        unsafe { libc::CPU_SET(cpu as usize, &mut set) };
+    }
+    // SAFETY: the set outlives the call; 0 is the calling thread.
+    let result = unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &set) };
+    if result != 0 {
+        tracing::warn!(%cpus, error = %std::io::Error::last_os_error(), "the control thread cannot be moved");
     }
 }

@@ -13,6 +13,7 @@ mod clock;
 mod data_dir;
 mod executor;
 mod log_events;
+mod machine;
 mod namesrv;
 mod open;
 #[allow(dead_code)]
@@ -33,9 +34,11 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::config::{BrokerConfig, NamesrvConfig};
+use crate::shard::DriftGauge;
 use data_dir::DataDir;
 pub use executor::prepare_process;
 use executor::{ExecutorConfig, NUDGE_PERIOD};
+use machine::Machine;
 use stop::StopSignal;
 
 /// How long an orderly stop may take before the process ends anyway; the log loses nothing by that.
@@ -68,7 +71,7 @@ pub fn run(plan: Plan) -> anyhow::Result<()> {
     executor::abort_on_panic();
     raise_descriptor_limit();
     let mut node = Node::new()?;
-    let result = node.start(&plan).and_then(|parts| node.supervise(&plan, parts));
+    let result = node.start(&plan).and_then(|(parts, machine)| node.supervise(&plan, parts, machine));
     node.stop();
     result
 }
@@ -79,6 +82,8 @@ struct Node {
     sender: Sender<NodeEvent>,
     events: Receiver<NodeEvent>,
     executors: Vec<ExecutorJoinHandle<()>>,
+    /// How far the machine has drifted from its profile, for the shards to tell.
+    drift: DriftGauge,
     /// Held until the process ends, so that no second process opens the same directory.
     data_dir: Option<DataDir>,
 }
@@ -109,11 +114,13 @@ impl Node {
             sender,
             events,
             executors: Vec::new(),
+            drift: DriftGauge::default(),
             data_dir: None,
         })
     }
 
-    fn start(&mut self, plan: &Plan) -> anyhow::Result<Parts> {
+    fn start(&mut self, plan: &Plan) -> anyhow::Result<(Parts, Option<Machine>)> {
+        let mut machine = None;
         let mut parts = Parts { namesrv: 0, shards: 0 };
         if let Some(config) = &plan.namesrv {
             std::fs::create_dir_all(&config.data_dir)
@@ -135,24 +142,32 @@ impl Node {
         }
         if let Some(config) = &plan.broker {
             config.validate()?;
-            parts.shards = self.start_broker(config)?;
+            let facts = welcome::machine_facts(&config.data_dir)?;
+            welcome::print_facts(&facts);
+            let machine = machine.insert(Machine::new(facts, config)?);
+            parts.shards = self.start_broker(machine, config)?;
         }
-        Ok(parts)
+        Ok((parts, machine))
     }
 
-    fn start_broker(&mut self, config: &BrokerConfig) -> anyhow::Result<usize> {
-        let facts = welcome::machine_facts(&config.data_dir)?;
-        welcome::print_facts(&facts);
-        let allowed = &facts.cpus.allowed;
-        let cpus = if config.cpus.is_empty() { allowed } else { &config.cpus };
+    fn start_broker(&mut self, machine: &mut Machine, config: &BrokerConfig) -> anyhow::Result<usize> {
+        let (config, taken) = machine.complete(config);
+        config.validate()?;
+        welcome::print_taken(&taken);
+        machine.watch(&self.drift);
+        if let Some(control) = machine.control_cpus() {
+            executor::run_this_thread_on(control);
+        }
+        let facts = machine.facts();
+        let (allowed, cpus) = (&facts.cpus.allowed, &config.cpus);
         if let Some(cpu) = cpus.iter().find(|&cpu| !allowed.contains(cpu)) {
             bail!("CPU {cpu} is not usable by this process, which may run on {allowed}");
         }
         // One more than run shards: the NameServer may have its own.
         let executors = cpus.len() + 1;
-        welcome::check_machine(&facts, executors)?;
-        let io_memory = welcome::io_memory(&facts, executors);
-        let data_dir = DataDir::open(config, cpus.len())?;
+        welcome::check_machine(facts, executors)?;
+        let io_memory = welcome::io_memory(facts, executors);
+        let data_dir = DataDir::open(&config, machine.shards(cpus.len()))?;
         let shards = data_dir.shards();
         self.data_dir = Some(data_dir);
         for (slot, cpu) in cpus.iter().enumerate().take(usize::from(shards)) {
@@ -167,9 +182,10 @@ impl Node {
                 spin: Duration::from_micros(config.spin_us),
                 detect_stalls: detect_stalls(),
             };
-            let (config, stop, sender) = (config.clone(), self.stop.clone(), self.sender.clone());
+            let (config, drift) = (config.clone(), self.drift.clone());
+            let (stop, sender) = (self.stop.clone(), self.sender.clone());
             let handle = executor::spawn(&executor, &self.nudge, move || {
-                shard::run_all(config, hosted, stop, sender)
+                shard::run_all(config, hosted, drift, stop, sender)
             })?;
             self.executors.push(handle);
         }
@@ -177,10 +193,14 @@ impl Node {
     }
 
     /// Waits for the parts to become ready, says so, and stays until a signal or a failure.
-    fn supervise(&mut self, plan: &Plan, parts: Parts) -> anyhow::Result<()> {
+    fn supervise(&mut self, plan: &Plan, parts: Parts, mut machine: Option<Machine>) -> anyhow::Result<()> {
         let (mut namesrv, mut shards) = (0, 0);
         loop {
-            match self.events.recv().context("every executor has gone")? {
+            let event = match &mut machine {
+                Some(machine) => machine.next_event(&self.events, &self.drift),
+                None => self.events.recv().ok(),
+            };
+            match event.context("every executor has gone")? {
                 NodeEvent::NamesrvReady => namesrv += 1,
                 NodeEvent::ShardReady(shard) => {
                     tracing::info!(shard, "ready");

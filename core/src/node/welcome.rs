@@ -47,6 +47,13 @@ pub(super) fn print_facts(facts: &Facts) {
     println!("{facts}");
 }
 
+/// What the broker runs by that nobody configured.
+pub(super) fn print_taken(taken: &[String]) {
+    for value in taken {
+        println!("{:<12}{value}", "profile");
+    }
+}
+
 /// Says that everything runs, on one line that begins with `ready`, and for a first try what to do with it.
 pub(super) fn print_ready(plan: &Plan, shards: usize) {
     let namesrv = plan.namesrv.as_ref().map(|config| config.address());

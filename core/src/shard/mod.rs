@@ -46,3 +46,4 @@ pub use registration::{Rank, Registration, Told};
 pub use replay::{Replay, ReplayError};
 pub use stages::Moment;
 pub use state::{OpenError, Shard, ShardConfig};
+pub use stats::DriftGauge;

@@ -38,7 +38,7 @@ use super::replay::Replay;
 use super::resets::ResetTable;
 use super::settings::{Settings, SettingsTable};
 use super::stages::{Moment, Stages};
-use super::stats::Stats;
+use super::stats::{DriftGauge, Stats};
 use super::timers::{TimerSettings, Timers};
 use super::topics::{TopicError, TopicTable};
 use super::transactions::Transactions;
@@ -208,6 +208,11 @@ impl<B: Buffer + 'static> Shard<B> {
     /// The turn is over that began with a call [`at`](Shard::at) `began_ns`.
     pub fn on_turn_end(&mut self, began_ns: u64) {
         self.stages.on_turn(began_ns);
+    }
+
+    /// Where the node says how far the machine is from its profile.
+    pub fn show_drift(&mut self, gauge: DriftGauge) {
+        self.stats.profile_drift = gauge;
     }
 
     pub fn config(&self) -> &ShardConfig {

@@ -83,6 +83,9 @@ pub struct Finding {
     pub found: String,
     pub wanted: String,
     pub verdict: Verdict,
+    /// Of what is right: the setting to be kept, for a profile to remember.
+    #[serde(skip)]
+    pub keep: Option<Change>,
 }
 
 /// How what was found stands to what is wanted.
@@ -158,7 +161,7 @@ pub fn tuners() -> &'static [&'static dyn Tuner] {
 impl Finding {
     fn right(target: impl Into<String>, found: impl Into<String>) -> Self {
         let found = found.into();
-        Finding { target: target.into(), wanted: found.clone(), found, verdict: Verdict::Right }
+        Finding { target: target.into(), wanted: found.clone(), found, verdict: Verdict::Right, keep: None }
     }
 
     fn new(
@@ -167,7 +170,7 @@ impl Finding {
         wanted: impl Into<String>,
         verdict: Verdict,
     ) -> Self {
-        Finding { target: target.into(), found: found.into(), wanted: wanted.into(), verdict }
+        Finding { target: target.into(), found: found.into(), wanted: wanted.into(), verdict, keep: None }
     }
 }
 
@@ -190,10 +193,12 @@ impl Machine<'_> {
         value: &str,
     ) -> Option<Finding> {
         let found = self.read(path)?;
+        let place = Place::File(PathBuf::from(path));
         if is_right(&found) {
-            return Some(Finding::right(target, found));
+            let keep = Change { place, value: found.clone() };
+            return Some(Finding { keep: Some(keep), ..Finding::right(target, found) });
         }
-        let change = Change { place: Place::File(PathBuf::from(path)), value: value.to_owned() };
+        let change = Change { place, value: value.to_owned() };
         Some(Finding::new(target, found, value, Verdict::Change(vec![change])))
     }
 

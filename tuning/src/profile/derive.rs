@@ -252,7 +252,11 @@ fn expected(machine: &Machine<'_>) -> Vec<ExpectedSetting> {
     let mut settings = Vec::new();
     for tuner in tuners() {
         for finding in tuner.look(machine) {
-            let Verdict::Change(changes) = finding.verdict else { continue };
+            let changes = match finding.verdict {
+                Verdict::Change(changes) => changes,
+                Verdict::Right => Vec::from_iter(finding.keep),
+                Verdict::Advice(_) | Verdict::NotHere(_) => continue,
+            };
             settings.extend(changes.into_iter().map(|change| ExpectedSetting {
                 tuner: tuner.name().to_owned(),
                 place: change.place,

@@ -32,7 +32,7 @@ use super::registrar::{BrokerIdentity, Registrar};
 use super::stop::StopSignal;
 use crate::config::BrokerConfig;
 use crate::service::{Reply, ReplyTo, Request};
-use crate::shard::{Action, Moment, Push, Shard, ShardConfig};
+use crate::shard::{Action, DriftGauge, Moment, Push, Shard, ShardConfig};
 
 /// Scheduling groups of a shard's executor. Client I/O, appends and timers run in glommio's default queue; what can
 /// wait a little runs here, with a tenth of its shares.
@@ -48,6 +48,7 @@ struct Groups {
 pub(super) async fn run_all(
     config: BrokerConfig,
     shards: Vec<u16>,
+    drift: DriftGauge,
     stop: StopSignal,
     events: Sender<NodeEvent>,
 ) {
@@ -72,6 +73,9 @@ pub(super) async fn run_all(
             return;
         }
     };
+    for driver in &running {
+        driver.shard.borrow_mut().show_drift(drift.clone());
+    }
     stop.given().await;
     let stopping: Vec<_> = running.into_iter().map(|driver| glommio::spawn_local(driver.stop())).collect();
     for stopped in stopping {

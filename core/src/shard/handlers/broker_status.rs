@@ -86,6 +86,7 @@ impl<B: Buffer + 'static> Shard<B> {
         ] {
             info.put(name, stats.rates.text(rate));
         }
+        info.put("apogeeProfileDrift", stats.profile_drift.get());
         info.put("putMessageTimesTotal", put.messages);
         info.put("putMessageSizeTotal", put.bytes);
         info.put("putMessageAverageSize", format!("{:?}", put.bytes as f64 / put.messages.max(1) as f64));

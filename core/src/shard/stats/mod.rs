@@ -9,13 +9,16 @@
 //! | `rates.rs` | puts and gets per second over 10 s, 1 min and 10 min | `StoreStatsService` |
 //! | `latency.rs` | how long producers wait | `StoreStatsService` |
 //! | `days.rs` | messages until this morning and until yesterday's | `BrokerStats` |
+//! | `drift.rs` | how far the machine is from its profile; the node tells it | |
 
 mod days;
+mod drift;
 mod latency;
 mod meter;
 mod meters;
 mod rates;
 
+pub use self::drift::DriftGauge;
 pub use self::meter::{Figures, Period, Totals};
 pub use self::meters::{BrokerMeasure, GroupMeasure, METERS_MAX, MeterId, Meters};
 
@@ -35,6 +38,7 @@ pub struct Stats {
     pub(super) puts_of_days: Days,
     pub(super) gets_of_days: Days,
     puts_failed: u64,
+    pub(super) profile_drift: DriftGauge,
 }
 
 impl Stats {
@@ -47,6 +51,7 @@ impl Stats {
             puts_of_days: Days::new(now_ms),
             gets_of_days: Days::new(now_ms),
             puts_failed: 0,
+            profile_drift: DriftGauge::default(),
         }
     }
 

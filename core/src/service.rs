@@ -12,14 +12,21 @@ use apogee_net::io::{Chunk, Connection, ConnectionId};
 use bytes::Bytes;
 use smallvec::SmallVec;
 
+/// First extra field of a request that another replica of the group forwards: the address of the client that asked.
+/// Nobody else's requests begin with it, and looking at the first field costs nothing.
+pub const FORWARDED_FOR: &str = "apogeeForwardedFor";
+
 /// A decoded request, its texts borrowed from its frame.
 #[derive(Debug)]
 pub struct Request<'a> {
     pub connection: ConnectionId,
+    /// The client's address: of the connection, or what the replica says that forwards for it.
     pub peer: SocketAddr,
     pub header: Header<'a>,
     pub body: &'a Bytes,
-    encoding: HeaderEncoding,
+    /// Another replica of the group asks for a client of its own.
+    pub is_forwarded: bool,
+    frame: &'a RawFrame,
 }
 
 impl<'a> Request<'a> {
@@ -29,7 +36,11 @@ impl<'a> Request<'a> {
         frame: &'a RawFrame,
     ) -> Result<Self, HeaderError> {
         let header = Header::decode(frame.encoding, &frame.header)?;
-        Ok(Request { connection, peer, header, body: &frame.body, encoding: frame.encoding })
+        let first = header.ext.iter().next();
+        let client = first.filter(|(name, _)| *name == FORWARDED_FOR).and_then(|(_, peer)| peer.parse().ok());
+        let is_forwarded = client.is_some();
+        let peer = client.unwrap_or(peer);
+        Ok(Request { connection, peer, header, body: &frame.body, is_forwarded, frame })
     }
 
     /// What is in a frame, a request or an answer; nothing if its header cannot be read, which ends its connection.
@@ -58,8 +69,13 @@ impl<'a> Request<'a> {
         (!self.header.is_oneway()).then_some(ReplyTo {
             connection: self.connection,
             opaque: self.header.opaque,
-            encoding: self.encoding,
+            encoding: self.frame.encoding,
         })
+    }
+
+    /// The frame it was decoded from.
+    pub fn frame(&self) -> &RawFrame {
+        self.frame
     }
 }
 

@@ -3,16 +3,19 @@ use std::fmt;
 use apogee_net::code::RequestCode;
 use apogee_net::header::WriteExt;
 use apogee_net::io::{Chunk, ConnectionId};
-use apogee_storage::{Buffer, FileRun, KeySearch, MemoryRun, Run};
+use apogee_storage::{Buffer, FileRun, KeySearch, Member, MemoryRun, NodeId, Run};
 use smallvec::SmallVec;
 
 use super::load::{LoadId, Need};
 use super::query::SearchId;
+use super::registration::Rank;
+use super::roles::{ForwardId, ForwardRequest};
+use crate::replication::PeerMessage;
 use crate::service::{Reply, ReplyTo};
 
 /// What a shard wants done. The order matters only among the replies and pushes of one connection.
 #[derive(Debug)]
-pub enum Action {
+pub enum Action<B> {
     Reply {
         to: ReplyTo,
         reply: Reply,
@@ -52,6 +55,24 @@ pub enum Action {
     Register {
         then: Option<(ReplyTo, Reply)>,
     },
+    /// Send to another node of the group, on the connection that [`PeerMessage::channel`] names, or drop it if there is none.
+    Peer {
+        to: NodeId,
+        message: PeerMessage<Run<B>>,
+    },
+    /// Ask the leader, at its port for clients; with an id to be answered by
+    /// [`Shard::on_forwarded`](super::Shard::on_forwarded), also when it fails, otherwise a oneway request.
+    Forward {
+        id: Option<ForwardId>,
+        to: NodeId,
+        request: ForwardRequest,
+    },
+    /// The shard became the master, or ceased to be it: every NameServer is to know at once.
+    RoleChanged(Rank),
+    /// The nodes of the group and how they are reached. Connections to others are to be closed.
+    MembersChanged(Vec<Member>),
+    /// For people: something is wrong that does not pass by itself.
+    Alarm(String),
 }
 
 /// A piece of a reply's body: already in memory, or to be read from a segment.

@@ -12,6 +12,7 @@ use std::fmt;
 use apogee_net::code::ResponseCode;
 use apogee_net::message::OffsetMessageId;
 use apogee_net::request::SendMessageReply;
+use apogee_storage::format::BatchKind;
 use apogee_storage::{
     Buffer, Durability, FailedAppends, FailureCause, Grown, Placed, QueueKey, Staged, Ticket,
 };
@@ -20,6 +21,7 @@ use super::action::Action;
 use super::control::ControlRecord;
 use super::record::REGION;
 use super::refusal::Refusal;
+use super::roles::HELD_MS_MAX;
 use super::state::Shard;
 use super::stats::Totals;
 use super::topics::TopicNumber;
@@ -93,6 +95,20 @@ pub(super) enum Changes {
     ToApply(Vec<ControlRecord>),
 }
 
+impl IntoIterator for Changes {
+    type Item = ControlRecord;
+    type IntoIter = std::vec::IntoIter<ControlRecord>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        match self {
+            Changes::None => Vec::new(),
+            Changes::Made(change) => vec![change],
+            Changes::ToApply(changes) => changes,
+        }
+        .into_iter()
+    }
+}
+
 impl Changes {
     fn len(&self) -> usize {
         match self {
@@ -135,6 +151,21 @@ impl<B> Waiters<B> {
         self.0.front().map(|waiter| waiter.staged_ms)
     }
 
+    /// Whether a change that its table has made is on its way.
+    pub(super) fn have_changes(&self) -> bool {
+        self.0.iter().any(|waiter| matches!(waiter.changes, Changes::Made(_)))
+    }
+
+    /// What would follow from the shard's own work; the changes themselves wait on.
+    pub(super) fn take_callbacks(&mut self) -> Vec<Then<B>> {
+        self.take_thens(|waiter| matches!(waiter.then, Then::Do(_)))
+    }
+
+    fn take_thens(&mut self, which: impl Fn(&Waiter<B>) -> bool) -> Vec<Then<B>> {
+        let taken = self.0.iter_mut().filter(|waiter| which(waiter));
+        taken.map(|waiter| std::mem::replace(&mut waiter.then, Then::Nothing)).collect()
+    }
+
     /// The newest, if its tickets lie at or above `first`.
     fn pop_from(&mut self, first: u64) -> Option<Waiter<B>> {
         let back = self.0.back()?;
@@ -152,14 +183,27 @@ impl<B: Buffer + 'static> Shard<B> {
     /// Acknowledges what became durable, wakes who waited for it, and refuses what failed.
     pub(super) fn settle_appends(&mut self, now_ms: i64) {
         while let Some(committed) = self.log.take_committed() {
+            let is_master = self.is_master();
+            if !committed.control.is_empty() && committed.kind != BatchKind::Configuration {
+                self.apply_control(&committed.control, now_ms);
+            }
             let first = committed.first_ticket.0;
             let is_durable = self.log.config().durability == Durability::Sync;
             let mut settled = self.stages.on_committed(&committed, is_durable, now_ms);
             while let Some(waiter) = self.waiters.pop_below(first + committed.places.len() as u64) {
                 let at = (waiter.first_ticket.0 - first) as usize;
                 let messages = waiter.count as usize - waiter.changes.len();
-                if let Changes::ToApply(changes) = waiter.changes {
-                    changes.iter().for_each(|change| self.apply_logged(change));
+                match waiter.changes {
+                    Changes::ToApply(changes) if is_master => {
+                        changes.iter().for_each(|change| self.apply_logged(change));
+                    }
+                    Changes::Made(_) if is_master => {}
+                    changes => {
+                        let places = &committed.places[at + messages..];
+                        for (change, place) in changes.into_iter().zip(places) {
+                            self.apply_own_change(place.log_offset, change, now_ms);
+                        }
+                    }
                 }
                 if let Then::Sent(sent) = &waiter.then {
                     settled.request(waiter.received_ns, sent, committed.places[at].log_offset);
@@ -169,13 +213,27 @@ impl<B: Buffer + 'static> Shard<B> {
             }
             self.stages.settled(settled);
             for grown in &committed.queues {
-                self.count_puts(grown);
+                if is_master {
+                    self.count_puts(grown);
+                }
                 self.wake_pulls(grown.queue, grown.from, now_ms);
-                self.wake_pops(grown.queue, now_ms);
+                if is_master {
+                    self.wake_pops(grown.queue, now_ms);
+                }
             }
         }
         while let Some(failed) = self.log.take_failed() {
             self.on_failed(&failed, now_ms);
+        }
+    }
+
+    /// Answers whoever has waited so long for what the group decides on: it may come or not.
+    pub(super) fn fail_late_waiters(&mut self, now_ms: i64) {
+        if self.is_master() {
+            return;
+        }
+        for then in self.waiters.take_thens(|waiter| now_ms - waiter.staged_ms >= HELD_MS_MAX) {
+            self.fail(then, "the group has not decided", now_ms);
         }
     }
 
@@ -224,6 +282,10 @@ impl<B: Buffer + 'static> Shard<B> {
             match (waiter.changes, &failed.cause) {
                 (Changes::Made(change), FailureCause::NoSpace(_)) => {
                     self.unlogged.push_front((change, waiter.then));
+                }
+                (Changes::Made(_), _) => {
+                    self.on_change_lost();
+                    refused.push(waiter.then);
                 }
                 _ => refused.push(waiter.then),
             }

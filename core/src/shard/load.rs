@@ -39,6 +39,8 @@ pub(super) enum LoadError {
     Missing,
     #[error("{LOADS_MAX} messages are being read from disk already")]
     Busy,
+    #[error("this node no longer leads")]
+    Deposed,
     #[error("index files do not stay in memory: the machine has too little of it")]
     TooLittleMemory,
     #[error("{0}")]
@@ -69,6 +71,8 @@ pub(super) type OnLoaded<B> = Box<dyn FnOnce(&mut Shard<B>, Result<Bytes, LoadEr
 pub(super) struct Loads<B> {
     waiting: FxHashMap<LoadId, Load<B>>,
     next_id: u64,
+    /// None may begin while those of a master end.
+    are_ending: bool,
 }
 
 struct Load<B> {
@@ -89,7 +93,7 @@ enum Step<B> {
 
 impl<B> Default for Loads<B> {
     fn default() -> Self {
-        Loads { waiting: FxHashMap::default(), next_id: 0 }
+        Loads { waiting: FxHashMap::default(), next_id: 0, are_ending: false }
     }
 }
 
@@ -132,8 +136,7 @@ impl<B: Buffer + 'static> Shard<B> {
         match fault {
             IndexFault::Cold { segment, range } => {
                 let index = self.log.sealed_index(segment).expect("the fault came from it just now");
-                let pages = ColdPages { index: Arc::clone(index), range };
-                self.wait(Need::Pages(pages), Load { step: Step::Pages, then }, now_ms);
+                self.load_cold(ColdPages { index: Arc::clone(index), range }, now_ms, then);
             }
             IndexFault::Damaged { segment, .. } => {
                 self.log.on_index_damaged(segment);
@@ -142,9 +145,24 @@ impl<B: Buffer + 'static> Shard<B> {
         }
     }
 
+    /// Brings pages of an index file into memory; `then` is given no bytes.
+    pub(super) fn load_cold(&mut self, pages: ColdPages, now_ms: i64, then: OnLoaded<B>) {
+        self.wait(Need::Pages(pages), Load { step: Step::Pages, then }, now_ms);
+    }
+
+    /// Ends all loads: what a master had begun for itself must not go on, and clients ask again.
+    pub(super) fn fail_loads(&mut self, now_ms: i64) {
+        self.loads.are_ending = true;
+        for load in std::mem::take(&mut self.loads.waiting).into_values() {
+            (load.then)(self, Err(LoadError::Deposed), now_ms);
+        }
+        self.loads.are_ending = false;
+    }
+
     /// The driver has brought what a load needed: for pages nothing, for runs the bytes of each.
     pub fn on_loaded(&mut self, id: LoadId, result: Result<Vec<Bytes>, DiskError>, now_ms: i64) {
-        let Load { step, then } = self.loads.waiting.remove(&id).expect("each load is answered once");
+        // Each load is answered once, but some have been ended before.
+        let Some(Load { step, then }) = self.loads.waiting.remove(&id) else { return };
         let pieces = match result {
             Ok(pieces) => pieces,
             Err(error) => return then(self, Err(error.into()), now_ms),
@@ -216,6 +234,9 @@ impl<B: Buffer + 'static> Shard<B> {
     }
 
     fn wait(&mut self, need: Need, load: Load<B>, now_ms: i64) {
+        if self.loads.are_ending {
+            return (load.then)(self, Err(LoadError::Deposed), now_ms);
+        }
         if self.loads.waiting.len() >= LOADS_MAX {
             return (load.then)(self, Err(LoadError::Busy), now_ms);
         }

@@ -31,6 +31,7 @@ mod record;
 mod refusal;
 mod registration;
 mod replay;
+mod roles;
 mod stages;
 mod state;
 #[cfg(test)]
@@ -44,6 +45,10 @@ pub use long_answer::{ANSWER_BYTES_MAX, LONG_ANSWERS_MAX};
 pub use query::{SearchError, SearchId};
 pub use registration::{Rank, Registration, Told};
 pub use replay::{Replay, ReplayError};
+pub use roles::{
+    ForwardAnswer, ForwardExt, ForwardFailed, ForwardId, ForwardRequest, GroupStart, HELD_BYTES_MAX,
+    HELD_MAX, HELD_MS_MAX, NOT_LEADER, NoChange, NoTransfer,
+};
 pub use stages::Moment;
 pub use state::{OpenError, Shard, ShardConfig};
 pub use stats::DriftGauge;

@@ -203,6 +203,11 @@ impl OffsetTable {
         self.leaving.is_empty()
     }
 
+    /// Whether any offset changed since they were taken last.
+    pub fn has_changes(&self) -> bool {
+        !self.changed.is_empty()
+    }
+
     /// Offsets that changed since they were taken last, about [`RECORD_BYTES_MAX`] of them, the group that waits
     /// longest first; `None` when all are taken. What is taken counts as logged: a record that the log has no
     /// room for must be kept and offered again, before later ones.

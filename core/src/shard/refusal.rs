@@ -27,6 +27,8 @@ pub struct Refusal {
     pub remark: Cow<'static, str>,
     /// What forbids a pull, for its answer.
     pub forbidden_by: Option<ForbiddenBy>,
+    /// Only the leader of the group can say more; a replica that is not it sends the request there.
+    pub is_for_leader: bool,
 }
 
 /// What forbids a pull (`ForbiddenType`).
@@ -43,7 +45,13 @@ pub enum ForbiddenBy {
 
 impl Refusal {
     pub fn new(code: ResponseCode, remark: impl Into<Cow<'static, str>>) -> Self {
-        Refusal { code, remark: remark.into(), forbidden_by: None }
+        Refusal { code, remark: remark.into(), forbidden_by: None, is_for_leader: false }
+    }
+
+    /// Of what this replica does not know, and the leader may. A broker without a group knows all there is.
+    #[must_use]
+    pub fn for_leader(self) -> Self {
+        Refusal { is_for_leader: true, ..self }
     }
 
     /// Of a pull that may not be.

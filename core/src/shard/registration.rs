@@ -63,7 +63,10 @@ pub struct Registration {
 impl<B: Buffer + 'static> Shard<B> {
     /// As what the shard is to be registered now.
     pub fn rank(&self) -> Rank {
-        Rank::ALONE
+        let Some(roles) = &self.roles else { return Rank::ALONE };
+        let state = roles.replica.group_state();
+        let broker_id = if self.is_master() { MASTER_ID } else { state.node.0 as i64 };
+        Rank { broker_id, term: state.term.0 as i64 }
     }
 
     /// The version of the topics: what a NameServer compares to know whether it is up to date.

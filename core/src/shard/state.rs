@@ -36,6 +36,7 @@ use super::record::ShardRecord;
 use super::refusal::Refusal;
 use super::replay::Replay;
 use super::resets::ResetTable;
+use super::roles::{GroupStart, Roles};
 use super::settings::{Settings, SettingsTable};
 use super::stages::{Moment, Stages};
 use super::stats::{DriftGauge, Stats};
@@ -122,7 +123,9 @@ pub struct Shard<B> {
     pub(super) next_queue: u32,
     /// Changes that are made and not yet staged, since the log was full. Nothing else is staged before them.
     pub(super) unlogged: VecDeque<(ControlRecord, Then<B>)>,
-    actions: VecDeque<Action>,
+    /// None: a broker without a group of nodes.
+    pub(super) roles: Option<Box<Roles<B>>>,
+    actions: VecDeque<Action<B>>,
     offsets_logged_at_ms: i64,
     housekeeping_at_ms: i64,
     /// Some clients or locks have yet to be looked at.
@@ -138,11 +141,38 @@ impl<B: Buffer + 'static> Shard<B> {
         replay: Replay,
         now_ms: i64,
     ) -> Result<Self, OpenError> {
+        let mut shard = Self::open_tables(config, log_config, recovered, replay, now_ms)?;
+        shard.begin_work(now_ms)?;
+        Ok(shard)
+    }
+
+    /// Opens the shard of a group: a slave, until the group makes it the master.
+    pub fn open_in_group(
+        config: ShardConfig,
+        log_config: LogConfig,
+        recovered: Recovered,
+        replay: Replay,
+        group: GroupStart,
+        now_ms: i64,
+    ) -> Result<Self, OpenError> {
+        let mut shard = Self::open_tables(config, log_config, recovered, replay, now_ms)?;
+        shard.enforce_settings();
+        shard.join_group(group, now_ms);
+        Ok(shard)
+    }
+
+    fn open_tables(
+        config: ShardConfig,
+        log_config: LogConfig,
+        recovered: Recovered,
+        replay: Replay,
+        now_ms: i64,
+    ) -> Result<Self, OpenError> {
         let term = recovered.next_term();
         let retention_of_file = log_config.retention;
         let log = CommitLog::open(log_config, recovered, term)?;
         let Replay {
-            mut topics,
+            topics,
             groups,
             offsets,
             timers,
@@ -153,11 +183,10 @@ impl<B: Buffer + 'static> Shard<B> {
             forbidden,
             settings: settings_changed,
         } = replay;
-        let system_topics = topics.ensure_system_topics(now_ms).map_err(OpenError::SystemTopics)?;
         // Two lives of one shard differ in their start, two shards of one process in their port.
         let salt = (now_ms as u32).rotate_left(16) ^ u32::from(config.address.port());
         let settings = settings_changed.in_force(&config.settings);
-        let mut shard = Shard {
+        Ok(Shard {
             transactions: Transactions::new(transactions, settings.transaction_check_interval_ms, now_ms),
             unique_keys: UniqueKeys::new(config.address.ip(), std::process::id(), salt),
             settings,
@@ -187,17 +216,25 @@ impl<B: Buffer + 'static> Shard<B> {
             searches: Searches::default(),
             next_queue: 0,
             unlogged: VecDeque::new(),
+            roles: None,
             actions: VecDeque::new(),
             offsets_logged_at_ms: now_ms,
             housekeeping_at_ms: now_ms,
             is_housekeeping: false,
-        };
-        shard.enforce_settings();
-        let groups = shard.groups.ensure_system_groups(now_ms).map_err(OpenError::SystemGroups)?;
-        for record in system_topics.into_iter().chain(groups) {
-            shard.journal(record, Then::Nothing, now_ms);
+        })
+    }
+
+    /// Begins to do what a master does: what its tables say of delayed messages, transactions and pops goes on from here.
+    pub(super) fn begin_work(&mut self, now_ms: i64) -> Result<(), OpenError> {
+        let topics = self.topics.ensure_system_topics(now_ms).map_err(OpenError::SystemTopics)?;
+        self.rest_tables(now_ms);
+        self.enforce_settings();
+        self.offsets_logged_at_ms = now_ms;
+        let groups = self.groups.ensure_system_groups(now_ms).map_err(OpenError::SystemGroups)?;
+        for record in topics.into_iter().chain(groups) {
+            self.journal(record, Then::Nothing, now_ms);
         }
-        Ok(shard)
+        Ok(())
     }
 
     /// The calls that follow are made at this moment.
@@ -223,10 +260,25 @@ impl<B: Buffer + 'static> Shard<B> {
     ///
     /// With cold pages nothing was answered yet: the same request is to be asked again once they were loaded. What it
     /// changed already, asking again does not change a second time.
+    ///
+    /// In a group a request that needs the leader is kept for a moment while there is none, and forwarded while it is
+    /// another node.
     pub fn on_request(&mut self, request: &Request<'_>, now_ms: i64) -> Result<(), ColdPages> {
+        if !self.answers(request, now_ms) {
+            self.hold(request, now_ms);
+            return Ok(());
+        }
+        self.answer_here(request, now_ms)
+    }
+
+    pub(super) fn answer_here(&mut self, request: &Request<'_>, now_ms: i64) -> Result<(), ColdPages> {
         let reply = match handlers::dispatch(self, request, now_ms) {
             Ok(Answer::Now(reply)) => reply,
             Ok(Answer::Later) => return Ok(()),
+            Err(Unanswered::Refused(refusal)) if refusal.is_for_leader && !self.leads(now_ms) => {
+                self.hold(request, now_ms);
+                return Ok(());
+            }
             Err(Unanswered::Refused(refusal)) => refusal.into(),
             Err(Unanswered::Fault(IndexFault::Cold { segment, range })) => {
                 let index = self.log.sealed_index(segment).expect("the fault came from it just now");
@@ -246,12 +298,14 @@ impl<B: Buffer + 'static> Shard<B> {
         self.long_answers.on_connection_closed(connection);
         drop(self.parked.on_connection_closed(connection));
         self.popping.on_connection_closed(connection);
+        self.drop_held_of(connection);
         let notify = self.clients.on_connection_closed(connection);
         self.notify(notify);
     }
 
     /// What falls due by time alone. To be called at [`wake_at_ms`](Shard::wake_at_ms), and every 100 ms or so.
     pub fn on_tick(&mut self, now_ms: i64) {
+        self.roles_tick(now_ms);
         self.log.on_tick();
         self.fail_late_calls(now_ms);
         self.continue_long_answers(now_ms);
@@ -261,10 +315,12 @@ impl<B: Buffer + 'static> Shard<B> {
         while let Some(pull) = self.parked.poll_deadline(now_ms) {
             self.resume_pull(pull, now_ms);
         }
-        self.pop_tick(now_ms);
-        if now_ms - self.offsets_logged_at_ms >= OFFSETS_LOGGED_EVERY_MS {
-            self.offsets_logged_at_ms = now_ms;
-            self.log_offsets(now_ms);
+        if self.is_working() {
+            self.pop_tick(now_ms);
+            if now_ms - self.offsets_logged_at_ms >= OFFSETS_LOGGED_EVERY_MS {
+                self.offsets_logged_at_ms = now_ms;
+                self.log_offsets(now_ms);
+            }
         }
         if now_ms - self.housekeeping_at_ms >= HOUSEKEEPING_EVERY_MS {
             self.housekeeping_at_ms = now_ms;
@@ -279,8 +335,10 @@ impl<B: Buffer + 'static> Shard<B> {
             }
             self.notify(expired.notify);
         }
-        self.advance_timers(now_ms);
-        self.transactions_tick(now_ms);
+        if self.is_working() {
+            self.advance_timers(now_ms);
+            self.transactions_tick(now_ms);
+        }
         self.stage_unlogged(now_ms);
     }
 
@@ -288,21 +346,19 @@ impl<B: Buffer + 'static> Shard<B> {
     pub fn wake_at_ms(&self) -> Option<i64> {
         let long_answers = self.long_answers.has_work().then_some(0);
         let search = self.searches.has_work().then_some(0);
-        let due = [
-            self.calls.next_deadline_ms(),
-            long_answers,
-            search,
-            self.timers.wake_at_ms(),
-            self.transactions_wake_at_ms(),
-            self.pop_wake_at_ms(),
-        ];
-        due.into_iter().flatten().min()
+        let due = [self.calls.next_deadline_ms(), long_answers, search, self.roles_wake_at_ms()];
+        let work = self
+            .is_working()
+            .then(|| [self.timers.wake_at_ms(), self.transactions_wake_at_ms(), self.pop_wake_at_ms()]);
+        due.into_iter().chain(work.into_iter().flatten()).flatten().min()
     }
 
     /// The disk has answered.
     pub fn on_completion(&mut self, completion: Completion, now_ms: i64) {
         self.stages.on_completion(&completion);
-        self.log.on_completion(completion);
+        if let Some(completion) = self.on_group_completion(completion, now_ms) {
+            self.log.on_completion(completion);
+        }
         self.settle_appends(now_ms);
         self.stage_unlogged(now_ms);
     }
@@ -318,8 +374,11 @@ impl<B: Buffer + 'static> Shard<B> {
     }
 
     /// What the disk shall do next, if anything; to be called until it gives nothing, when all actions are taken.
-    pub fn poll_op(&mut self, now_ms: i64, alloc: impl FnOnce(usize) -> B) -> Option<DiskOp<B>> {
+    pub fn poll_op(&mut self, now_ms: i64, mut alloc: impl FnMut(usize) -> B) -> Option<DiskOp<B>> {
         self.stages.on_answered();
+        if let Some(op) = self.poll_group_op(now_ms, &mut alloc) {
+            return Some(op);
+        }
         let op = self.log.poll_op(now_ms, alloc);
         op.iter().for_each(|op| self.stages.on_op(op));
         if op.is_none() {
@@ -329,22 +388,33 @@ impl<B: Buffer + 'static> Shard<B> {
         op
     }
 
-    pub fn take_action(&mut self) -> Option<Action> {
+    pub fn take_action(&mut self) -> Option<Action<B>> {
         self.actions.pop_front()
     }
 
-    /// Puts what is only in memory into the log; the shard has stopped well once [`is_idle`](Shard::is_idle).
+    /// Hands leadership over, if there is a group, then puts what is only in memory into the log; to be called until
+    /// the shard has stopped well, which it has once [`is_idle`](Shard::is_idle).
     pub fn prepare_stop(&mut self, now_ms: i64) {
+        if !self.leave(now_ms) {
+            return;
+        }
         self.timers.stop();
+        if self.is_master() {
+            self.log_all(now_ms);
+        }
+        self.log.ask_sync();
+    }
+
+    /// Puts what is only in memory into the log.
+    pub(super) fn log_all(&mut self, now_ms: i64) {
         self.log_offsets(now_ms);
         self.log_checks(now_ms);
         self.stage_unlogged(now_ms);
-        self.log.ask_sync();
     }
 
     /// Everything taken is durable, or never will be.
     pub fn is_idle(&self) -> bool {
-        self.log.poisoned().is_some() || self.unlogged.is_empty() && self.log.is_idle()
+        self.log.poisoned().is_some() || self.has_left() && self.unlogged.is_empty() && self.log.is_idle()
     }
 
     /// Hands the settings in force to those that go by them.
@@ -368,7 +438,7 @@ impl<B: Buffer + 'static> Shard<B> {
         }
     }
 
-    pub(super) fn act(&mut self, action: Action) {
+    pub(super) fn act(&mut self, action: Action<B>) {
         self.actions.push_back(action);
     }
 
@@ -392,6 +462,11 @@ impl<B: Buffer + 'static> Shard<B> {
     /// Tables change first and the log follows, so a change the log has no room for must wait, and everything else
     /// behind it: a message must never stand in the log before the topic it belongs to.
     pub(super) fn journal(&mut self, record: ControlRecord, then: Then<B>, now_ms: i64) {
+        if !self.is_master() {
+            // Somebody's work of before: its table is to be what the group says, and nothing else.
+            self.spoil_tables();
+            return self.fail(then, "this node does not lead", now_ms);
+        }
         self.unlogged.push_back((record, then));
         self.stage_unlogged(now_ms);
     }

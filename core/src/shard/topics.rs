@@ -258,6 +258,11 @@ impl TopicTable {
             || name == self.reply_topic
     }
 
+    /// Whether the topics of the system are there in which messages wait: they come with the first master of a group.
+    pub fn has_system_topics(&self) -> bool {
+        [SCHEDULE, TIMER, HALF].iter().all(|name| self.topics.contains_key(*name))
+    }
+
     /// Makes the topics every broker has, unless they exist (constructor of `TopicConfigManager`).
     pub fn ensure_system_topics(&mut self, now_ms: i64) -> Result<Vec<ControlRecord>, TopicError> {
         let TopicPolicy { cluster_name, broker_name, auto_create, has_trace_topic } = self.policy.clone();

@@ -246,7 +246,7 @@ impl ShardDriver {
         })
     }
 
-    fn take_action(&self) -> Option<Action> {
+    fn take_action(&self) -> Option<Action<DmaBuffer>> {
         self.shard.borrow_mut().take_action()
     }
 
@@ -280,7 +280,7 @@ impl ShardDriver {
         glommio::spawn_local_into(work, group).expect("the group was made on this executor").detach();
     }
 
-    fn carry_out(&self, action: Action) {
+    fn carry_out(&self, action: Action<DmaBuffer>) {
         match action {
             Action::Reply { to, reply } => self.send(to, reply),
             Action::Push { to, push } => self.push(to, push),
@@ -293,6 +293,11 @@ impl ShardDriver {
                 }
             }
             Action::FindRoute { topic } => self.find_route(topic),
+            Action::Peer { .. }
+            | Action::Forward { .. }
+            | Action::RoleChanged(_)
+            | Action::MembersChanged(_)
+            | Action::Alarm(_) => unreachable!("no shard is opened in a group yet"),
             Action::Register { then: None } => {
                 self.registrars.iter().for_each(|registrar| registrar.on_changed());
             }

@@ -126,7 +126,12 @@ impl<B: Buffer + 'static> Shard<B> {
     }
 
     /// Parked pulls of a group end, so that it asks again and hears of its reset.
-    fn wake_members(&mut self, group: &str, offsets: &[(QueueKey, QueueOffset)], now_ms: i64) {
+    pub(in crate::shard) fn wake_members(
+        &mut self,
+        group: &str,
+        offsets: &[(QueueKey, QueueOffset)],
+        now_ms: i64,
+    ) {
         let Some(members) = self.clients.consumer_group(group) else { return };
         let mut woken = Vec::new();
         for &(queue, _) in offsets {

@@ -205,6 +205,23 @@ impl PopTable {
         }
     }
 
+    /// Everything falls due by what is logged: nothing is on its way to where it comes again.
+    pub fn rearm(&mut self) {
+        self.by_due.clear();
+        for (group, queues) in &mut self.groups {
+            for (&queue, of_queue) in queues {
+                let due = |at_ms, check_point| Due { at_ms, group: group.clone(), queue, check_point };
+                for (id, point) in &mut of_queue.check_points {
+                    point.is_staged = false;
+                    self.by_due.insert(due(id.due_ms, Some(*id)));
+                }
+                if let Some(free_ms) = of_queue.order.as_ref().and_then(Order::free_ms) {
+                    self.by_due.insert(due(free_ms, None));
+                }
+            }
+        }
+    }
+
     /// What is pending is staged for the retry topic: the time to change it is over.
     pub fn mark_staged(&mut self, expired: &Expired) {
         if let Some(check_point) = self.check_point_mut(&expired.group, expired.queue, expired.id) {

@@ -157,6 +157,17 @@ impl<B: Buffer + 'static> Shard<B> {
         }
     }
 
+    /// Whoever waits asks again: this node no longer leads.
+    pub(in crate::shard) fn end_polls(&mut self, now_ms: i64) {
+        while let Some(ParkedPop { to, pop }) = self.popping.polls.poll_deadline(i64::MAX) {
+            let reply = pop.nothing(ResponseCode::POLLING_TIMEOUT, 0, now_ms);
+            self.reply(Some(to), reply);
+        }
+        while let Some(parked) = self.popping.notifications.poll_deadline(i64::MAX) {
+            self.notified(parked.to, false);
+        }
+    }
+
     /// Has a group's waiting requests looked after at the next tick.
     pub(in crate::shard) fn look_after_pops_of(&mut self, group: &str, topic: TopicNumber) {
         let group: Arc<str> = group.into();

@@ -227,7 +227,7 @@ impl World {
         self.settle();
     }
 
-    pub(in crate::shard) fn carry_out(&mut self, action: Action) {
+    pub(in crate::shard) fn carry_out(&mut self, action: Action<AlignedBuffer>) {
         match action {
             Action::Reply { to, reply } => self.answer(to, reply),
             Action::Read { to, mut reply, runs } => {
@@ -262,6 +262,11 @@ impl World {
             Action::Push { to, push } => self.pushed.push(Pushed::of(to, &push)),
             Action::FindRoute { topic } => self.route_asked.push(topic),
             Action::Close { .. } => {}
+            Action::Peer { .. }
+            | Action::Forward { .. }
+            | Action::RoleChanged(_)
+            | Action::MembersChanged(_)
+            | Action::Alarm(_) => unreachable!("this shard is in no group"),
             Action::Register { then } => {
                 self.registrations += 1;
                 if let Some((to, reply)) = then {

@@ -34,21 +34,30 @@ pub(in crate::shard) struct Timers {
 }
 
 impl Timers {
-    /// Over topics that have those of the system.
     pub(in crate::shard) fn new(table: TimerTable, topics: &TopicTable, now_ms: i64) -> Self {
-        let number = |name: &str| topics.get(name).expect("a topic of the system").number();
-        Timers {
+        let mut timers = Timers {
             table,
             window: Window::default(),
             levels: [LevelQueue::default(); DELAY_LEVELS_MAX],
             deliveries: 0,
             is_advancing: false,
             is_stopping: false,
-            wheel: number(TIMER).queue(0),
-            schedule: number(SCHEDULE),
+            wheel: QueueKey::CONTROL,
+            schedule: TopicNumber(0),
             changed_at_ms: FxHashMap::default(),
             version: DataVersion { timestamp: now_ms, ..DataVersion::default() },
             now_ms,
+        };
+        timers.locate(topics);
+        timers
+    }
+
+    /// Finds the topics of the system in which messages wait. A slave that has heard nothing of its group has none, and
+    /// answers nothing either.
+    pub(in crate::shard) fn locate(&mut self, topics: &TopicTable) {
+        if let (Some(timer), Some(schedule)) = (topics.get(TIMER), topics.get(SCHEDULE)) {
+            self.wheel = timer.number().queue(0);
+            self.schedule = schedule.number();
         }
     }
 
@@ -75,6 +84,10 @@ impl Timers {
     /// Lets the shard come to rest.
     pub(in crate::shard) fn stop(&mut self) {
         self.is_stopping = true;
+    }
+
+    pub(in crate::shard) fn resume(&mut self) {
+        self.is_stopping = false;
     }
 
     pub(super) fn is_stopping(&self) -> bool {

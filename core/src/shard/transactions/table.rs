@@ -83,6 +83,11 @@ impl TransactionTable {
         (!checked.is_empty()).then_some(TransactionRecord::Checked(checked))
     }
 
+    /// Whether checks were counted and not logged.
+    pub fn has_checks(&self) -> bool {
+        !self.uncounted.is_empty()
+    }
+
     /// Ends a transaction that leads to nothing, for its half message is gone.
     pub fn end(&mut self, half: QueueOffset) -> Option<TransactionRecord> {
         self.remove(half).then_some(TransactionRecord::Ended { half })

@@ -174,9 +174,9 @@ impl<B: Buffer + 'static> Shard<B> {
     /// The log begins anew behind a checkpoint, and so do the tables.
     pub(super) fn begin_anew(&mut self, done: ResetDone, now_ms: i64) {
         let at = done.snapshot.unwrap_or(done.state.log_start.base_offset);
-        let ResetDone { derived, .. } = done;
+        self.log.reset(&done);
         self.group_roles().rebuild = None;
-        self.install(at, derived, now_ms);
+        self.install(at, done.derived, now_ms);
     }
 
     fn install(&mut self, at: LogOffset, state: Box<dyn DerivedState + Send>, now_ms: i64) {

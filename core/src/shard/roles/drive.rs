@@ -33,11 +33,9 @@ impl<B: Buffer + 'static> Shard<B> {
         })
     }
 
-    /// Both connections to a peer are there; nothing of earlier ones is delivered any more. After a fault they are to be
-    /// closed.
-    pub fn on_peer_up(&mut self, hello: PeerHello, now_ms: i64) -> Result<(), PeerFault> {
-        let heard = self.with_replica(now_ms, |replica, log| replica.on_peer_up(hello, log, now_ms));
-        heard.unwrap_or(Ok(()))
+    /// Both connections to a peer are there; nothing of earlier ones is delivered any more.
+    pub fn on_peer_up(&mut self, hello: PeerHello, now_ms: i64) {
+        self.with_replica(now_ms, |replica, log| replica.on_peer_up(hello, log, now_ms));
     }
 
     pub fn on_peer_down(&mut self, node: NodeId, now_ms: i64) {
@@ -100,7 +98,7 @@ impl<B: Buffer + 'static> Shard<B> {
                 });
             }
             Completion::CheckpointTaken { id, result } => {
-                self.with_replica(now_ms, |replica, _| replica.on_checkpoint(id, result, now_ms));
+                self.with_replica(now_ms, |replica, log| replica.on_checkpoint(id, result, log, now_ms));
             }
             Completion::ResetDone { id, result } => self.on_reset_done(id, result, now_ms),
             Completion::Rebuilt { id, result } => self.on_rebuilt(id, result, now_ms),
@@ -148,7 +146,7 @@ impl<B: Buffer + 'static> Shard<B> {
                 self.ask_disk(DiskOp::SaveGroupState { id, state });
             }
             ReplicaAction::TakeCheckpoint { id, start } => {
-                let boundary = (start.base_offset.0 > 0).then_some(start.base_offset);
+                let boundary = self.log.boundary();
                 let group = self.log.config().group;
                 self.ask_disk(DiskOp::TakeCheckpoint(CheckpointJob { id, group, start, boundary }));
             }

@@ -198,7 +198,7 @@ impl Broker {
         self.shard.borrow_mut().at(moment);
     }
 
-    fn take_action(&self) -> Option<Action> {
+    fn take_action(&self) -> Option<Action<AlignedBuffer>> {
         self.shard.borrow_mut().take_action()
     }
 
@@ -208,7 +208,7 @@ impl Broker {
         self.sim.between(min, max)
     }
 
-    fn carry_out(&self, action: Action) {
+    fn carry_out(&self, action: Action<AlignedBuffer>) {
         match action {
             Action::Reply { to, reply } => self.send(to, &reply),
             Action::Push { to, push } => self.push(to, &push),
@@ -239,6 +239,11 @@ impl Broker {
                     self.spawn(|this| async move { this.on_closed(connection) });
                 }
             }
+            Action::Peer { .. }
+            | Action::Forward { .. }
+            | Action::RoleChanged(_)
+            | Action::MembersChanged(_)
+            | Action::Alarm(_) => unreachable!("no shard is opened in a group yet"),
             Action::FindRoute { topic } => {
                 self.spawn(|this| async move {
                     let mut found = FoundRoute::Unreachable;

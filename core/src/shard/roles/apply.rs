@@ -8,8 +8,7 @@
 use std::any::Any;
 
 use apogee_storage::{
-    BatchIndex, Buffer, ControlRun, DerivedState, DiskError, DiskOp, LogOffset, OpId, RebuildJob, Rebuilt,
-    ResetDone,
+    BatchIndex, Buffer, ControlRun, DerivedState, DiskError, DiskOp, LogOffset, OpId, Rebuilt, ResetDone,
 };
 
 use super::Standing;
@@ -27,8 +26,7 @@ const RETRY_MS: i64 = 1_000;
 /// The tables are being made anew.
 #[derive(Debug)]
 pub(super) struct Rebuild {
-    /// As of here, where a batch ends that was committed then.
-    at: LogOffset,
+    /// As of this batch, the last that was committed then, or one behind it.
     index: BatchIndex,
     /// Asked of the disk. Before, the batch has to be durable here.
     id: Option<OpId>,
@@ -114,11 +112,11 @@ impl<B: Buffer + 'static> Shard<B> {
 
     /// The tables hold what may never be committed: they are to be made anew, as of what is committed now.
     pub(in crate::shard) fn spoil_tables(&mut self) {
-        let (at, index) = (self.log.marks().committed, self.log.committed_index());
+        let index = self.log.committed_index();
         let roles = self.group_roles();
         assert_eq!(roles.standing, Standing::Slave, "a master's tables are what counts");
         if roles.rebuild.is_none() {
-            roles.rebuild = Some(Rebuild::new(at, index));
+            roles.rebuild = Some(Rebuild::new(index));
         }
     }
 
@@ -131,7 +129,7 @@ impl<B: Buffer + 'static> Shard<B> {
 
     /// Asks the disk for the tables, once all of what is to be in them is on it.
     pub(super) fn start_rebuild(&mut self, now_ms: i64) {
-        let (durable, start, group) = (self.log.durable_index(), self.log.start(), self.log.config().group);
+        let durable = self.log.durable_index();
         let Some(roles) = &mut self.roles else { return };
         let Some(rebuild) = &mut roles.rebuild else { return };
         if rebuild.id.is_some() || durable < rebuild.index || now_ms < rebuild.not_before_ms {
@@ -140,20 +138,19 @@ impl<B: Buffer + 'static> Shard<B> {
         roles.next_rebuild += 1;
         let id = OpId(roles.next_rebuild);
         rebuild.id = Some(id);
-        let (at, index) = (rebuild.at, rebuild.index);
-        roles.ops.push_back(DiskOp::Rebuild(RebuildJob { id, group, start, at, index }));
+        roles.ops.push_back(DiskOp::Rebuild(self.log.rebuild_job(id)));
     }
 
     pub(super) fn on_rebuilt(&mut self, id: OpId, result: Result<Rebuilt, DiskError>, now_ms: i64) {
         let roles = self.group_roles();
         // Of tables that a reset of the log has replaced meanwhile.
         let Some(rebuild) = roles.rebuild.take_if(|rebuild| rebuild.id == Some(id)) else { return };
-        let (at, index) = (self.log.marks().committed, self.log.committed_index());
+        let index = self.log.committed_index();
         let roles = self.group_roles();
         let rebuilt = match result {
             Ok(rebuilt) if !rebuild.is_too_late => rebuilt,
             Ok(_) => {
-                roles.rebuild = Some(Rebuild::new(at, index));
+                roles.rebuild = Some(Rebuild::new(index));
                 return;
             }
             Err(error) => {
@@ -211,9 +208,8 @@ impl<B: Buffer + 'static> Shard<B> {
 }
 
 impl Rebuild {
-    fn new(at: LogOffset, index: BatchIndex) -> Self {
+    fn new(index: BatchIndex) -> Self {
         Rebuild {
-            at,
             index,
             id: None,
             not_before_ms: i64::MIN,

@@ -146,9 +146,8 @@ impl<B: Buffer + 'static> Shard<B> {
                 self.ask_disk(DiskOp::SaveGroupState { id, state });
             }
             ReplicaAction::TakeCheckpoint { id, start } => {
-                let boundary = self.log.boundary();
-                let group = self.log.config().group;
-                self.ask_disk(DiskOp::TakeCheckpoint(CheckpointJob { id, group, start, boundary }));
+                let job = CheckpointJob { start, ..self.log.checkpoint_job(id) };
+                self.ask_disk(DiskOp::TakeCheckpoint(job));
             }
             ReplicaAction::Reset { id, state, checkpoint } => {
                 let job = ResetJob { id, state: *state, checkpoint: *checkpoint };

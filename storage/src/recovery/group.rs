@@ -5,13 +5,17 @@
 //! have yet.
 //!
 //! ```text
-//! i is at or below the       a header of ours, of a greater index,   decision
-//! state's durable commit     further behind than writes go at once
+//! i is at or below the       a header that may follow, further       decision
+//! state's durable commit     behind than writes go at once
 //! -------------------------  --------------------------------------  ---------------------------------------
 //! no                         no                                      the log ends here: i was never acknowledged
 //! no                         yes                                     damage: cut here, recovering
 //! yes                        -                                       damage: cut here, recovering
 //! ```
+//!
+//! *May follow*: of this log, in its place, of a greater index than `i` and of no earlier term than the batch before `i`. What an
+//! earlier life or a cut left behind is of a smaller index or an earlier term, or lies within what a leader lets come
+//! together uncommitted; were it taken for a proof, the node would be recovering for nothing.
 //!
 //! Cutting off what was acknowledged is bearable only because the node says so: it neither votes nor leads until it holds all
 //! again that the leader has, so that no majority is counted with it.

@@ -179,6 +179,11 @@ impl SimDisk {
         self.state.borrow_mut().faults.arm(failing, count);
     }
 
+    /// Likewise the one behind the next `working`, and all behind it.
+    pub fn fail_after(&self, failing: Failing, working: u32) {
+        self.state.borrow_mut().faults.arm_after(failing, working);
+    }
+
     pub fn fail_writes(&self, count: u32) {
         self.fail(Failing::Writes, count);
     }

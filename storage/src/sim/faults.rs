@@ -47,6 +47,8 @@ pub enum Lie {
 #[derive(Debug, Default)]
 pub(super) struct Faults {
     failing: [u32; Failing::ALL.len()],
+    /// How many work before those fail.
+    working: [u32; Failing::ALL.len()],
     /// About the next write.
     pub(super) lie: Option<Lie>,
     /// The next index or snapshot is written with one bit turned over.
@@ -62,10 +64,21 @@ pub(super) struct Faults {
 impl Faults {
     pub(super) fn arm(&mut self, failing: Failing, count: u32) {
         self.failing[failing as usize] = count;
+        self.working[failing as usize] = 0;
+    }
+
+    pub(super) fn arm_after(&mut self, failing: Failing, working: u32) {
+        self.arm(failing, u32::MAX);
+        self.working[failing as usize] = working;
     }
 
     /// Whether the operation that happens now fails.
     pub(super) fn happens(&mut self, failing: Failing) -> bool {
+        let working = &mut self.working[failing as usize];
+        if *working > 0 {
+            *working -= 1;
+            return false;
+        }
         let left = &mut self.failing[failing as usize];
         let happens = *left > 0;
         *left = left.saturating_sub(1);

@@ -5,6 +5,8 @@
 
 pub(crate) mod file;
 mod rebuild;
+#[cfg(test)]
+mod rebuild_tests;
 mod state;
 mod take;
 

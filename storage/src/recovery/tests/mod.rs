@@ -13,6 +13,7 @@ use crate::disk::SegmentInfo;
 use crate::format::{
     BATCH_HEADER_LEN, BLOCK_LEN, BatchFields, BatchKind, BatchLayout, BatchWriter, NewEntry, RawHeader,
 };
+use crate::record::{Place, Record};
 use crate::sealed::{SealJob, SealedIndex, open_index, seal_segment};
 use crate::sim::SimDisk;
 use crate::snapshot::{DerivedState, SnapshotJob, take_snapshot};
@@ -114,13 +115,27 @@ impl Batch {
     }
 }
 
+/// What nobody appends here.
+#[derive(Clone, Debug)]
+pub(crate) struct NoRecord;
+
+impl Record for NoRecord {
+    fn encoded_len(&self) -> u32 {
+        unreachable!("nothing is appended")
+    }
+
+    fn encode(&self, _place: Place, _out: &mut [u8]) {
+        unreachable!("nothing is appended")
+    }
+}
+
 /// All control records there were, in order: which batches they were in.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Journal(Vec<u8>);
 
 impl Journal {
     /// Of a log of so many batches, each [`of_queues`].
-    fn of(batches: u64) -> Journal {
+    pub(crate) fn of(batches: u64) -> Journal {
         Journal((1..=batches).filter(|index| index % 4 == 0).map(|index| index as u8).collect())
     }
 }
@@ -210,6 +225,16 @@ impl World {
     }
 
     pub(crate) fn seal_as(&self, nth: u64, group: GroupId) {
+        let previous = nth.checked_sub(1).map(|before| LogOffset(before * SEGMENT));
+        seal_segment(&self.0, &SealJob { group, ..self.seal_job(nth, previous) }).unwrap();
+    }
+
+    /// Writes the index of the `nth` segment, behind that of the segment at `previous`.
+    pub(crate) fn seal_behind(&self, nth: u64, previous: LogOffset) {
+        seal_segment(&self.0, &self.seal_job(nth, Some(previous))).unwrap();
+    }
+
+    fn seal_job(&self, nth: u64, previous: Option<LogOffset>) -> SealJob {
         let base = LogOffset(nth * SEGMENT);
         let headers = (0..BLOCKS).filter_map(|block| {
             let mut bytes = vec![0; BLOCK_LEN];
@@ -219,16 +244,15 @@ impl World {
         });
         let headers: Vec<_> = headers.collect();
         let (first, last) = (headers.first().unwrap(), headers.last().unwrap());
-        let job = SealJob {
-            group,
+        SealJob {
+            group: GROUP,
             segment: SegmentInfo { base, bytes: SEGMENT },
             end: last.base_offset().plus(last.batch_len() as u64),
             first_index: first.index(),
             prev_term: first.prev_term(),
             last_term: last.term(),
-            previous: nth.checked_sub(1).map(|before| LogOffset(before * SEGMENT)),
-        };
-        seal_segment(&self.0, &job).unwrap();
+            previous,
+        }
     }
 
     /// Takes a snapshot at the end of the `nth` segment, from the one `from` if there is one.

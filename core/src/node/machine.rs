@@ -150,3 +150,84 @@ impl Machine {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use apogee_tuning::{MemoryPerShard, WriteDepth};
+
+    use super::*;
+
+    fn machine(config: &mut BrokerConfig, dir: &Path) -> Machine {
+        let facts = || Facts::collect(Settings::machine().roots(), dir).expect("facts");
+        let derived = Machine::new(facts(), &BrokerConfig::default()).expect("a profile is derived");
+        let profile = Profile {
+            spin_us: 77,
+            memory: MemoryPerShard { tail_cache_bytes: 99 << 20, index_entries_max: 1234 },
+            disk: WriteDepth {
+                batches_in_flight_max: 3,
+                batch_bytes_target: 65_536,
+                catch_up_bytes_max: Some(1 << 20),
+            },
+            ..derived.profile
+        };
+        let path = dir.join("profile.toml");
+        std::fs::write(&path, profile.to_toml()).expect("write it");
+        config.profile = Some(path);
+        Machine::new(facts(), config).expect("it is read back")
+    }
+
+    #[test]
+    fn a_profile_fills_in_what_the_configuration_leaves_open() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut config = BrokerConfig::default();
+        let machine = machine(&mut config, dir.path());
+        let (complete, taken) = machine.complete(&config);
+        complete.validate().expect("it is a configuration");
+        assert_eq!((complete.spin_us, complete.tail_cache_bytes), (77, 99 << 20));
+        assert_eq!((complete.index_entries_max, complete.batches_in_flight_max), (Some(1234), Some(3)));
+        assert_eq!((complete.batch_bytes_target, complete.catch_up_bytes_max), (Some(65_536), Some(1 << 20)));
+        assert!(!complete.cpus.is_empty());
+        assert_eq!(taken.len(), 7, "{taken:?}");
+        assert!(taken.iter().all(|value| value.contains("profile.toml")), "{taken:?}");
+    }
+
+    #[test]
+    fn what_the_configuration_says_wins_over_the_profile() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut config =
+            BrokerConfig { batches_in_flight_max: Some(9), spin_us: 5, ..BrokerConfig::default() };
+        let machine = machine(&mut config, dir.path());
+        let (complete, taken) = machine.complete(&config);
+        assert_eq!((complete.batches_in_flight_max, complete.spin_us), (Some(9), 5));
+        assert_eq!(taken.len(), 5, "{taken:?}");
+    }
+
+    #[test]
+    fn without_a_profile_memory_and_depth_stay_as_they_are() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let config = BrokerConfig::default();
+        let facts = Facts::collect(Settings::machine().roots(), dir.path()).expect("facts");
+        let (complete, taken) = Machine::new(facts, &config).expect("derived").complete(&config);
+        assert_eq!(complete.tail_cache_bytes, config.tail_cache_bytes);
+        assert_eq!(complete.batches_in_flight_max, None);
+        assert!(taken.iter().all(|value| value.contains("derived from the machine")), "{taken:?}");
+    }
+
+    #[test]
+    fn drift_is_counted_and_told() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut config = BrokerConfig::default();
+        let mut machine = machine(&mut config, dir.path());
+        machine.profile.made_for.memory_bytes = 1 << 50;
+        let gauge = DriftGauge::default();
+        machine.watch(&gauge);
+        assert!(gauge.get() >= 1, "memory differs at least");
+        assert!(
+            machine.drift.iter().any(|difference| difference.starts_with("memory")),
+            "{:?}",
+            machine.drift
+        );
+    }
+}

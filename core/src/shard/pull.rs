@@ -16,6 +16,7 @@ use super::filter::pick::{PickLimits, Picking};
 use super::filter::sql::SqlExpression;
 use super::load::LoadError;
 use super::parked::{ParkRefused, Wait};
+use super::roles::Readers;
 use super::state::Shard;
 use super::stats::{MeterId, Totals};
 use crate::service::{Reply, ReplyTo};
@@ -45,6 +46,8 @@ pub(super) struct Pull {
     pub filter: Filter,
     pub topic_sys_flag: i32,
     pub group_sys_flag: i32,
+    /// From whom the group reads, where there is a choice.
+    pub readers: Readers,
     /// Where what is given is counted.
     pub meter: Option<MeterId>,
 }
@@ -77,6 +80,8 @@ pub(super) enum Pulled<B> {
         next: QueueOffset,
         remark: &'static str,
     },
+    /// This replica cannot say whether the offset is one of the queue's.
+    ForLeader,
     /// The offset is none of this queue's: the client corrects itself to `next`.
     OffsetMoved {
         next: QueueOffset,
@@ -87,10 +92,16 @@ pub(super) enum Pulled<B> {
 impl<B: Buffer + 'static> Shard<B> {
     /// A fault is met only in front of all that could be given; one behind it just ends the reply.
     ///
-    /// Source of the table: `DefaultMessageStore#getMessage`, `PullMessageProcessor#composeResponseHeader`.
-    pub(super) fn pull(&self, pull: &Pull) -> Result<Pulled<B>, IndexFault> {
+    /// Source of the table: `DefaultMessageStore#getMessage`, `PullMessageProcessor#composeResponseHeader`. That an offset is
+    /// none of the queue's is said by the leader only: push consumers go where they are told to, and commit it. What is
+    /// behind all that a replica has may have been read elsewhere, and what is in front of it may still be there.
+    pub(super) fn pull(&self, pull: &Pull, now_ms: i64) -> Result<Pulled<B>, IndexFault> {
         let (min, max) = (self.log.min_offset(pull.queue), self.log.max_offset(pull.queue));
         let from = pull.from;
+        if (from < min || from > max) && !self.leads(now_ms) {
+            let (next, remark) = (from, "OFFSET_OVERFLOW_ONE");
+            return Ok(if from < min { Pulled::ForLeader } else { Pulled::NothingNew { next, remark } });
+        }
         if max == QueueOffset(0) {
             let (next, remark) = (QueueOffset(0), "NO_MESSAGE_IN_QUEUE");
             return Ok(match from {
@@ -171,9 +182,10 @@ impl<B: Buffer + 'static> Shard<B> {
                 bytes: messages.iter().map(|message| message.len() as u64).sum(),
             },
             Pulled::ToPick(_) => return,
-            Pulled::NothingMatched { .. } | Pulled::NothingNew { .. } | Pulled::OffsetMoved { .. } => {
-                return self.stats.on_missed();
-            }
+            Pulled::NothingMatched { .. }
+            | Pulled::NothingNew { .. }
+            | Pulled::OffsetMoved { .. }
+            | Pulled::ForLeader => return self.stats.on_missed(),
         };
         self.stats.on_found(meter, got);
     }
@@ -195,6 +207,9 @@ impl<B: Buffer + 'static> Shard<B> {
             Pulled::NothingMatched { next } => {
                 (ResponseCode::PULL_RETRY_IMMEDIATELY, "NO_MATCHED_MESSAGE", next, SmallVec::new())
             }
+            Pulled::ForLeader => {
+                (ResponseCode::PULL_RETRY_IMMEDIATELY, "ASK_AGAIN", pull.from, SmallVec::new())
+            }
             Pulled::NothingNew { next, remark } => {
                 (ResponseCode::PULL_NOT_FOUND, remark, next, SmallVec::new())
             }
@@ -202,8 +217,9 @@ impl<B: Buffer + 'static> Shard<B> {
                 (ResponseCode::PULL_OFFSET_MOVED, remark, next, SmallVec::new())
             }
         };
+        let is_slow = messages.iter().any(|fetch| matches!(fetch, Fetch::File(_)));
         let mut reply = Reply::new(code).with_remark(remark).with_ext(PullMessageReply {
-            suggest_which_broker_id: 0,
+            suggest_which_broker_id: self.suggested_broker(pull.readers, is_slow),
             next_begin_offset: next.0 as i64,
             min_offset: self.log.min_offset(pull.queue).0 as i64,
             max_offset: self.log.max_offset(pull.queue).0 as i64,
@@ -211,7 +227,7 @@ impl<B: Buffer + 'static> Shard<B> {
             group_sys_flag: Some(pull.group_sys_flag),
             forbidden_type: None,
         });
-        if messages.iter().any(|fetch| matches!(fetch, Fetch::File(_))) {
+        if is_slow {
             self.act(Action::Read { to, reply, runs: messages });
             return;
         }
@@ -227,6 +243,7 @@ impl<B: Buffer + 'static> Shard<B> {
         let then = move |shard: &mut Self, loaded: Result<Bytes, LoadError>, now_ms: i64| {
             let filter = pull.filter.sql().expect("only expressions decide on messages");
             let picked = match &loaded {
+                Err(LoadError::Deposed) => Ok(Pulled::NothingMatched { next: pull.from }),
                 Ok(bytes) => Self::pick_loaded(&pull, filter, bytes).map_err(|error| error.to_string()),
                 Err(error) => Err(error.to_string()),
             };
@@ -245,7 +262,7 @@ impl<B: Buffer + 'static> Shard<B> {
     /// in an index file already, the client is told to ask again, for nobody can wait here.
     pub(super) fn resume_pull(&mut self, parked: ParkedPull, now_ms: i64) {
         let ask_again = Pulled::NothingMatched { next: parked.pull.from };
-        let pulled = self.pull(&parked.pull).unwrap_or(ask_again);
+        let pulled = self.pull(&parked.pull, now_ms).unwrap_or(ask_again);
         self.answer_pull(Some(parked.to), &parked.pull, pulled, now_ms);
     }
 
@@ -270,7 +287,7 @@ impl<B: Buffer + 'static> Shard<B> {
         let ask_again = || Pulled::NothingMatched { next: from };
         let pulled = match *work_left {
             0 => ask_again(),
-            _ => self.pull(&parked.pull).unwrap_or_else(|_| ask_again()),
+            _ => self.pull(&parked.pull, now_ms).unwrap_or_else(|_| ask_again()),
         };
         if let Pulled::NothingMatched { next } = pulled {
             *work_left = work_left.saturating_sub((next.0 - from.0) * u64::from(1 + nodes));

@@ -9,8 +9,8 @@ use apogee_net::io::ConnectionId;
 use apogee_net::message::UniqueKeys;
 use apogee_net::request::NotifyConsumerIdsChangedRequest;
 use apogee_storage::{
-    Append, AppendRefused, Buffer, CommitLog, Completion, ConfigError, DiskOp, IndexFault, LogConfig,
-    LogEvent, Recovered, Retention, Space,
+    Append, AppendRefused, Buffer, CommitLog, Completion, ConfigError, DiskOp, GroupRecovered, IndexFault,
+    LogConfig, LogEvent, Recovered, Retention, Space,
 };
 use smallvec::SmallVec;
 
@@ -141,36 +141,34 @@ impl<B: Buffer + 'static> Shard<B> {
         replay: Replay,
         now_ms: i64,
     ) -> Result<Self, OpenError> {
-        let mut shard = Self::open_tables(config, log_config, recovered, replay, now_ms)?;
+        let term = recovered.next_term();
+        let log = CommitLog::open(log_config, recovered, term)?;
+        let mut shard = Self::open_tables(config, log, replay, now_ms);
         shard.begin_work(now_ms)?;
         Ok(shard)
     }
 
-    /// Opens the shard of a group: a slave, until the group makes it the master.
+    /// Opens the shard of a group: a slave, until the group makes it the master. `alloc` as in
+    /// [`poll_op`](Shard::poll_op).
     pub fn open_in_group(
         config: ShardConfig,
         log_config: LogConfig,
-        recovered: Recovered,
-        replay: Replay,
         group: GroupStart,
+        replay: Replay,
         now_ms: i64,
+        alloc: impl FnMut(usize) -> B,
     ) -> Result<Self, OpenError> {
-        let mut shard = Self::open_tables(config, log_config, recovered, replay, now_ms)?;
+        let GroupStart { config: of_group, recovered } = group;
+        let GroupRecovered { state, state_at, recovered, .. } = recovered;
+        let log = CommitLog::open_group(log_config, recovered, alloc)?;
+        let mut shard = Self::open_tables(config, log, replay, now_ms);
         shard.enforce_settings();
-        shard.join_group(group, now_ms);
+        shard.join_group(of_group, state, state_at, now_ms);
         Ok(shard)
     }
 
-    fn open_tables(
-        config: ShardConfig,
-        log_config: LogConfig,
-        recovered: Recovered,
-        replay: Replay,
-        now_ms: i64,
-    ) -> Result<Self, OpenError> {
-        let term = recovered.next_term();
-        let retention_of_file = log_config.retention;
-        let log = CommitLog::open(log_config, recovered, term)?;
+    fn open_tables(config: ShardConfig, log: CommitLog<B, ShardRecord>, replay: Replay, now_ms: i64) -> Self {
+        let retention_of_file = log.config().retention;
         let Replay {
             topics,
             groups,
@@ -186,7 +184,7 @@ impl<B: Buffer + 'static> Shard<B> {
         // Two lives of one shard differ in their start, two shards of one process in their port.
         let salt = (now_ms as u32).rotate_left(16) ^ u32::from(config.address.port());
         let settings = settings_changed.in_force(&config.settings);
-        Ok(Shard {
+        Shard {
             transactions: Transactions::new(transactions, settings.transaction_check_interval_ms, now_ms),
             unique_keys: UniqueKeys::new(config.address.ip(), std::process::id(), salt),
             settings,
@@ -221,7 +219,7 @@ impl<B: Buffer + 'static> Shard<B> {
             offsets_logged_at_ms: now_ms,
             housekeeping_at_ms: now_ms,
             is_housekeeping: false,
-        })
+        }
     }
 
     /// Begins to do what a master does: what its tables say of delayed messages, transactions and pops goes on from here.
@@ -483,8 +481,17 @@ impl<B: Buffer + 'static> Shard<B> {
                 self.journal(record, then, now_ms);
                 Answer::Later
             }
+            // In a group the change that made it so may yet be lost: that one is waited for.
+            None if self.roles.is_some() && self.has_changes_under_way() => {
+                self.journal(ControlRecord::Offsets(Vec::new()), then, now_ms);
+                Answer::Later
+            }
             None => Reply::success().into(),
         }
+    }
+
+    fn has_changes_under_way(&self) -> bool {
+        !self.unlogged.is_empty() || self.waiters.have_changes()
     }
 
     /// Refuses a request that may change a table while too many earlier changes wait for the log.

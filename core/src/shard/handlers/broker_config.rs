@@ -76,8 +76,8 @@ impl<B: Buffer + 'static> Shard<B> {
         for (name, value) in [
             ("brokerClusterName", self.config.cluster.to_string()),
             ("brokerName", self.config.broker_name.clone()),
-            ("brokerId", "0".into()),
-            ("brokerRole", "ASYNC_MASTER".into()),
+            ("brokerId", self.rank().broker_id.to_string()),
+            ("brokerRole", self.role_name().into()),
             ("brokerIP1", ip.to_string()),
             ("listenPort", port.to_string()),
             ("maxMessageSize", self.config.message_bytes_max.to_string()),

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use apogee_net::body::{HaRuntimeInfo, KvTable, to_fastjson};
+use apogee_net::body::{KvTable, to_fastjson};
 use apogee_net::request::{ResetMasterFlushOffsetRequest, TypedHeader};
 use apogee_storage::Buffer;
 
@@ -29,6 +29,7 @@ pub(super) fn runtime_info<B: Buffer + 'static>(
     shard.tell_log(&mut info);
     shard.tell_waiting(&mut info, now_ms);
     shard.tell_timers(&mut info);
+    shard.tell_group(&mut info, now_ms);
     shard.tell_stages(&mut info, asks_for_histograms(request));
     Ok(Reply::success().with_body(to_fastjson(&KvTable { table: info.0 })).into())
 }
@@ -39,14 +40,8 @@ fn asks_for_histograms(request: &Request<'_>) -> bool {
     request.header.ext.get("apogeeHistograms").is_some_and(|asked| asked == "true")
 }
 
-/// A master without slaves.
-pub(super) fn ha_status<B: Buffer + 'static>(shard: &mut Shard<B>, _: &Request<'_>, _: i64) -> Handled {
-    let status = HaRuntimeInfo {
-        master: true,
-        master_commit_log_max_offset: shard.log.marks().committed.0 as i64,
-        ..HaRuntimeInfo::default()
-    };
-    Ok(Reply::success().with_body(to_fastjson(&status)).into())
+pub(super) fn ha_status<B: Buffer + 'static>(shard: &mut Shard<B>, _: &Request<'_>, now_ms: i64) -> Handled {
+    Ok(Reply::success().with_body(to_fastjson(&shard.ha_runtime_info(now_ms))).into())
 }
 
 /// Means something on slaves only.
@@ -134,6 +129,25 @@ impl<B: Buffer + 'static> Shard<B> {
             ("timerDequeueTps", "0.0"),
         ] {
             info.put(name, none);
+        }
+    }
+
+    /// Ours alone: as what the node is in its group, and why.
+    fn tell_group(&self, info: &mut RuntimeInfo, now_ms: i64) {
+        let Some(status) = self.group_status(now_ms) else { return };
+        info.put("apogeeGroup.brokerRole", self.role_name());
+        info.put("apogeeGroup.node", status.node);
+        info.put("apogeeGroup.leader", status.leader.map_or("none".to_owned(), |leader| leader.to_string()));
+        info.put("apogeeGroup.term", status.term);
+        info.put("apogeeGroup.why", status.why);
+        info.put("apogeeGroup.committedIndex", status.committed_index);
+        info.put("apogeeGroup.lastIndex", status.last_index);
+        info.put("apogeeGroup.requestsHeld", self.requests_held());
+        for peer in status.peers {
+            let lag = peer.lag_batches.map_or("unknown".to_owned(), |lag| format!("{lag} batches behind"));
+            let is_connected = if peer.connected { "connected" } else { "not connected" };
+            let text = format!("{}, {is_connected}, {lag}; {}", peer.member, peer.why);
+            info.put(&format!("apogeeGroup.peer.{}", peer.node), text);
         }
     }
 

@@ -20,7 +20,7 @@ pub(super) fn handle<B: Buffer + 'static>(
     let Some(members) = shard.clients.consumer_group(group) else {
         // Not an empty list: clients then skip this round instead of taking nothing.
         let remark = format!("no consumer for this group, {group}");
-        return Err(Refusal::new(ResponseCode::SYSTEM_ERROR, remark).into());
+        return Err(Refusal::new(ResponseCode::SYSTEM_ERROR, remark).for_leader().into());
     };
     let consumer_id_list = members.client_ids().map(str::to_owned).collect();
     let body = to_fastjson(&GetConsumerListByGroupResponseBody { consumer_id_list });

@@ -36,6 +36,9 @@ impl<B: Buffer + 'static> Shard<B> {
         now_ms: i64,
     ) -> Result<&SubscriptionGroupConfig, Refusal> {
         if self.groups.get(group).is_none() {
+            if !self.is_working() {
+                return Err(Refusal::group_unknown(group).for_leader());
+            }
             self.check_changes_flow()?;
             if let Some(record) = self.groups.ensure(group, now_ms)? {
                 self.journal(record, Then::Nothing, now_ms);
@@ -116,9 +119,10 @@ pub(super) fn delete<B: Buffer + 'static>(
 /// Makes the group if it may be made by consuming as it.
 pub(super) fn get<B: Buffer + 'static>(shard: &mut Shard<B>, request: &Request<'_>, now_ms: i64) -> Handled {
     let wanted = GetSubscriptionGroupConfigRequest::decode(&request.header.ext)?;
-    let config = shard
-        .ensure_group(wanted.group, now_ms)
-        .map_err(|_| Refusal::new(ResponseCode::SUBSCRIPTION_GROUP_NOT_EXIST, "No group in this broker"))?;
+    let config = shard.ensure_group(wanted.group, now_ms).map_err(|refusal| Refusal {
+        is_for_leader: refusal.is_for_leader,
+        ..Refusal::new(ResponseCode::SUBSCRIPTION_GROUP_NOT_EXIST, "No group in this broker")
+    })?;
     Ok(Reply::success().with_body(to_fastjson(config)).into())
 }
 

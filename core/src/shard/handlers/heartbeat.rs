@@ -61,14 +61,21 @@ impl<B: Buffer + 'static> Shard<B> {
         now_ms: i64,
     ) -> Result<bool, Refusal> {
         let group = consumer.group_name.as_str();
-        let config = self.ensure_group(group, now_ms)?;
-        let (retry_queues, notifies) = (config.retry_queue_nums, config.notify_consumer_ids_changed_enable);
-        // Consumers subscribe to their retry topic and expect its route at once.
-        if let Some(record) =
-            self.topics.ensure_retry_topic(group, retry_queues, consumer.unit_mode, now_ms)?
-        {
-            self.journal(record, Then::Register(None), now_ms);
-        }
+        let notifies = if self.is_working() {
+            let config = self.ensure_group(group, now_ms)?;
+            let (retry_queues, notifies) =
+                (config.retry_queue_nums, config.notify_consumer_ids_changed_enable);
+            // Consumers subscribe to their retry topic and expect its route at once.
+            if let Some(record) =
+                self.topics.ensure_retry_topic(group, retry_queues, consumer.unit_mode, now_ms)?
+            {
+                self.journal(record, Then::Register(None), now_ms);
+            }
+            notifies
+        } else {
+            // The leader hears of the client by itself, and makes what is missing.
+            self.groups.get(group).is_none_or(|config| config.notify_consumer_ids_changed_enable)
+        };
         let registered = self.clients.register_consumer(client, consumer, subscriptions, notifies, now_ms)?;
         self.notify(registered.notify);
         Ok(registered.knows_subscriptions)

@@ -8,12 +8,13 @@ use apogee_net::flags::PullSysFlag;
 use apogee_net::request::{PullMessageRequest, TypedHeader};
 use apogee_storage::{Buffer, QueueOffset};
 
-use super::{Answer, Handled};
+use super::{Answer, Handled, Unanswered};
 use crate::service::Request;
 use crate::shard::filter::{Filter, parse_expression};
 use crate::shard::parked::{HOLD_MS_MAX, Wait};
 use crate::shard::pull::{PULL_BYTES_DEFAULT, PULL_BYTES_MAX, PULL_MESSAGES_MAX, ParkedPull, Pull, Pulled};
 use crate::shard::refusal::{ForbiddenBy, Refusal};
+use crate::shard::roles::Readers;
 use crate::shard::state::Shard;
 use crate::shard::stats::GroupMeasure;
 
@@ -24,13 +25,22 @@ pub(super) fn handle<B: Buffer + 'static>(
 ) -> Handled {
     let wanted = PullMessageRequest::decode(&request.header.ext)?;
     let pull = shard.check_pull(&wanted, now_ms)?;
-    if let Some(reply) = shard.hear_of_reset(wanted.consumer_group, &pull, now_ms) {
-        return Ok(reply.into());
+    let is_master = shard.is_working();
+    if is_master {
+        if let Some(reply) = shard.hear_of_reset(wanted.consumer_group, &pull, now_ms) {
+            return Ok(reply.into());
+        }
+    } else if shard.resets.pending(wanted.consumer_group, pull.queue).is_some() {
+        return Err(unknown_here("the group was reset"));
     }
-    let pulled = shard.pull(&pull)?;
+    let pulled = shard.pull(&pull, now_ms)?;
+    if let Pulled::ForLeader = pulled {
+        return Err(unknown_here("the offset is not among those that are here"));
+    }
     let next = if let Pulled::Found(plan) = &pulled { plan.next_offset } else { pull.from };
     shard.offsets.note_pulled(wanted.consumer_group, pull.queue, next);
-    if wanted.sys_flag.contains(PullSysFlag::COMMIT_OFFSET) && wanted.commit_offset >= 0 {
+    // A slave keeps no offsets of its own; clients that know it for one do not even say theirs.
+    if is_master && wanted.sys_flag.contains(PullSysFlag::COMMIT_OFFSET) && wanted.commit_offset >= 0 {
         let offset = QueueOffset(wanted.commit_offset as u64);
         // A full table must not stop the consumption; the client commits by requests of its own as well.
         let _ = shard.offsets.commit(wanted.consumer_group, pull.queue, offset);
@@ -53,6 +63,11 @@ pub(super) fn handle<B: Buffer + 'static>(
     Ok(Answer::Later)
 }
 
+/// The leader is asked; a client that hears of it all the same asks again.
+fn unknown_here(remark: &'static str) -> Unanswered {
+    Refusal::new(ResponseCode::PULL_RETRY_IMMEDIATELY, remark).for_leader().into()
+}
+
 impl<B: Buffer + 'static> Shard<B> {
     fn check_pull(&mut self, wanted: &PullMessageRequest<'_>, now_ms: i64) -> Result<Pull, Refusal> {
         if self.settings.broker_perm & perm::READ == 0 {
@@ -65,7 +80,9 @@ impl<B: Buffer + 'static> Shard<B> {
             return Err(Refusal::forbidden(ForbiddenBy::Group, remark));
         }
         let group_sys_flag = group.group_sys_flag;
-        let topic = self.topics.get(wanted.topic).ok_or_else(|| Refusal::topic_unknown(wanted.topic))?;
+        let readers = Readers { usual: group.broker_id, slow: group.which_broker_when_consume_slowly };
+        let topic =
+            self.topics.get(wanted.topic).ok_or_else(|| Refusal::topic_unknown(wanted.topic).for_leader())?;
         if !topic.may_be_read() {
             let remark = format!("the topic[{}] pulling message is forbidden", wanted.topic);
             return Err(Refusal::forbidden(ForbiddenBy::Topic, remark));
@@ -76,7 +93,7 @@ impl<B: Buffer + 'static> Shard<B> {
                 "queueId[{}] is illegal, topic:[{}] topicConfig.readQueueNums:[{queues}]",
                 wanted.queue_id, wanted.topic
             );
-            Refusal::new(ResponseCode::INVALID_PARAMETER, remark)
+            Refusal::new(ResponseCode::INVALID_PARAMETER, remark).for_leader()
         })?;
         let topic_sys_flag = topic.config().topic_sys_flag;
         let topics = &self.topics;
@@ -94,6 +111,7 @@ impl<B: Buffer + 'static> Shard<B> {
             filter: self.filter_of_pull(wanted)?,
             topic_sys_flag,
             group_sys_flag,
+            readers,
             meter,
         })
     }
@@ -112,7 +130,8 @@ impl<B: Buffer + 'static> Shard<B> {
     fn subscribed_filter(&self, wanted: &PullMessageRequest<'_>) -> Result<Filter, Refusal> {
         let (group, topic) = (wanted.consumer_group, wanted.topic);
         let unknown = |what: &str| {
-            Refusal::new(ResponseCode::SUBSCRIPTION_NOT_EXIST, format!("the consumer's {what} not exist"))
+            let remark = format!("the consumer's {what} not exist");
+            Refusal::new(ResponseCode::SUBSCRIPTION_NOT_EXIST, remark).for_leader()
         };
         let members = self.clients.consumer_group(group).ok_or_else(|| unknown("group info"))?;
         let may_broadcast = self.groups.get(group).is_some_and(|group| group.consume_broadcast_enable);

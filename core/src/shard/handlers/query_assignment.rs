@@ -13,6 +13,7 @@ use super::{Answer, Handled};
 use crate::service::{Reply, Request};
 use crate::shard::action::Action;
 use crate::shard::assignment::{FoundRoute, Known, Members, QueueCount, Strategy};
+use crate::shard::refusal::Refusal;
 use crate::shard::state::Shard;
 
 /// `defaultPopShareQueueNum`
@@ -24,6 +25,9 @@ pub(super) fn handle<B: Buffer + 'static>(
     now_ms: i64,
 ) -> Handled {
     let wanted: QueryAssignmentRequestBody = parse(request.body)?;
+    if !shard.is_master() && shard.clients.consumer_group(&wanted.consumer_group).is_none() {
+        return Err(Refusal::group_unknown(&wanted.consumer_group).for_leader().into());
+    }
     if let Known::Queues(queues) = shard.routes.known(&wanted.topic, now_ms) {
         return Ok(shard.assignment(&wanted, queues).into());
     }

@@ -2,10 +2,12 @@
 
 use std::mem;
 
-use apogee_storage::{Buffer, NodeId};
+use apogee_storage::{Buffer, GroupState, LogOffset, NodeId};
 
-use super::{GroupStart, Roles, Standing};
-use crate::replication::{ChangeRefused, GroupStatus, MemberChange, Replica, Role, TransferRefused};
+use super::{Roles, Standing};
+use crate::replication::{
+    ChangeRefused, GroupStatus, MemberChange, Replica, ReplicaConfig, Role, TransferRefused,
+};
 use crate::shard::action::Action;
 use crate::shard::locks::LockTable;
 use crate::shard::pop::Popping;
@@ -36,8 +38,13 @@ pub enum NoChange {
 
 impl<B: Buffer + 'static> Shard<B> {
     /// Takes its place in a group, as a slave until the group says otherwise.
-    pub(in crate::shard) fn join_group(&mut self, start: GroupStart, now_ms: i64) {
-        let GroupStart { config, state, state_at } = start;
+    pub(in crate::shard) fn join_group(
+        &mut self,
+        config: ReplicaConfig,
+        state: GroupState,
+        state_at: LogOffset,
+        now_ms: i64,
+    ) {
         let (shard, lease_ms_max) = (config.shard, config.election_timeout_ms.into());
         let replica = Replica::open(config, state, &mut self.log, now_ms);
         self.roles = Some(Box::new(Roles::new(replica, shard, lease_ms_max, state_at)));

@@ -82,7 +82,9 @@ impl<B: Buffer + 'static> Shard<B> {
         let forward =
             Some(roles.forward_from_ms).filter(|from_ms| !roles.held.is_empty() && *from_ms > i64::MIN);
         let due = [Some(roles.replica.wake_at_ms()), roles.held.next_deadline_ms(), forward];
-        due.into_iter().flatten().min()
+        // What one turn did not get to.
+        let more = roles.has_more_to_move.then_some(0);
+        due.into_iter().chain([more]).flatten().min()
     }
 
     /// Takes the answers that are not the log's.

@@ -79,9 +79,10 @@ impl<B: Buffer + 'static> Shard<B> {
 
     /// Answers what was held, or forwards it, as far as that is possible now.
     pub(super) fn move_held(&mut self, now_ms: i64) {
+        let Some(roles) = &mut self.roles else { return };
+        roles.has_more_to_move = false;
         for _ in 0..MOVED_PER_TURN {
-            let Some(roles) = &self.roles else { return };
-            if roles.held.is_empty() {
+            if self.group_roles().held.is_empty() {
                 return;
             }
             let way = self.way(now_ms);
@@ -99,12 +100,7 @@ impl<B: Buffer + 'static> Shard<B> {
                 Way::Here | Way::Nowhere => self.answer_held(request, now_ms),
             }
         }
-    }
-
-    /// More can be moved than one turn has.
-    pub(super) fn has_held_to_move(&self, now_ms: i64) -> bool {
-        let Some(roles) = &self.roles else { return false };
-        !roles.held.is_empty() && self.way(now_ms) != Way::Nowhere
+        self.group_roles().has_more_to_move = true;
     }
 
     fn forward_held(&mut self, at: u64, request: HeldRequest, to: NodeId) {

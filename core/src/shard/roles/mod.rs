@@ -23,13 +23,14 @@ mod reads;
 use std::collections::VecDeque;
 use std::fmt;
 
-use apogee_storage::{DiskOp, GroupState, LogOffset, NodeId};
+use apogee_storage::{DiskOp, GroupRecovered, LogOffset, NodeId};
 
 use self::apply::Rebuild;
 pub use self::change::{NoChange, NoTransfer};
 pub use self::forward::{ForwardAnswer, ForwardExt, ForwardFailed, ForwardId, ForwardRequest, NOT_LEADER};
 use self::held::HeldRequests;
 pub use self::held::{HELD_BYTES_MAX, HELD_MAX, HELD_MS_MAX};
+pub(super) use self::reads::Readers;
 use crate::replication::{Replica, ReplicaConfig};
 use crate::shard::registration::Rank;
 
@@ -40,6 +41,7 @@ pub(super) struct Roles<B> {
     shard: u32,
     standing: Standing,
     held: HeldRequests,
+    has_more_to_move: bool,
     /// Nothing is forwarded before: the last try failed.
     forward_from_ms: i64,
     /// How long a master's lease lasts at most.
@@ -87,6 +89,7 @@ impl<B> Roles<B> {
             lease_ms_max,
             standing: Standing::Slave,
             held: HeldRequests::default(),
+            has_more_to_move: false,
             forward_from_ms: i64::MIN,
             locks_from_ms: i64::MIN,
             state_at,
@@ -107,7 +110,5 @@ impl<B> Roles<B> {
 #[derive(Debug)]
 pub struct GroupStart {
     pub config: ReplicaConfig,
-    pub state: GroupState,
-    /// [`GroupRecovered::state_at`](apogee_storage::GroupRecovered).
-    pub state_at: LogOffset,
+    pub recovered: GroupRecovered,
 }

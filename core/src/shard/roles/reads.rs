@@ -57,6 +57,20 @@ impl<B: Buffer + 'static> Shard<B> {
         (roles.in_sync, roles.looked_at_slaves_ms) = (slaves, now_ms);
     }
 
+    /// `BrokerRole`: a master in a group acknowledges what a majority has.
+    pub(in crate::shard) fn role_name(&self) -> &'static str {
+        match (&self.roles, self.is_master()) {
+            (None, _) => "ASYNC_MASTER",
+            (Some(_), true) => "SYNC_MASTER",
+            (Some(_), false) => "SLAVE",
+        }
+    }
+
+    /// Requests that wait for a leader, or for its answer.
+    pub(in crate::shard) fn requests_held(&self) -> usize {
+        self.roles.as_ref().map_or(0, |roles| roles.held.len())
+    }
+
     /// GET_BROKER_HA_STATUS.
     pub(in crate::shard) fn ha_runtime_info(&self, now_ms: i64) -> HaRuntimeInfo {
         let committed = self.log.marks().committed.0 as i64;

@@ -8,14 +8,17 @@ use crate::disk::Disk;
 use crate::fabric::Fabric;
 use crate::hosts::{CLIENTS, Host, Hosts};
 use crate::probe::{self, Asker, Routes};
-use crate::process::Process;
+use crate::process::{APOGEE, Process};
 
+/// Of a group, each with a NameServer.
 pub(crate) const NODES: usize = 3;
+/// One more machine, for a node that takes another's place.
+pub(crate) const SPARE: usize = 4;
 
 const NAMESRV_PORT: u16 = 9876;
 const BROKER_PORT: u16 = 10911;
-/// Small, for there are several shards on each of three nodes of one machine, and two segments each from the start.
-pub(crate) const SEGMENT_BYTES: u64 = 32 << 20;
+/// The smallest, for there are several shards on each of three nodes of one machine, and two segments each from the start.
+pub(crate) const SEGMENT_BYTES: u64 = 16 << 20;
 /// For a leader of every shard, and all of them known to the NameServers.
 const SETTLED_TIME_MAX: Duration = Duration::from_secs(60);
 /// For leaders to be led back to the nodes that are to have them.
@@ -55,9 +58,9 @@ struct Node {
 impl Cluster {
     /// All of it, settled.
     pub(crate) fn start(work: &Path, shape: Shape, settings: &str) -> Cluster {
-        let hosts = if shape.namespaces { Hosts::new(NODES) } else { Hosts::on_loopback(NODES + 1) };
+        let hosts = if shape.namespaces { Hosts::new(SPARE) } else { Hosts::on_loopback(SPARE + 1) };
         let mut cluster = Cluster { shape, work: work.to_owned(), nodes: Vec::new(), hosts };
-        for number in 1..=NODES {
+        for number in 1..=SPARE {
             let folder = work.join(format!("node-{number}"));
             std::fs::create_dir_all(&folder).expect("make a node's folder");
             let host = cluster.host(number);
@@ -65,10 +68,7 @@ impl Cluster {
                 shape.disk_bytes.filter(|_| host.has_mounts()).map(|bytes| Disk::new(host, &folder, bytes));
             let data = disk.as_ref().map_or(folder.as_path(), Disk::folder).join("data");
             let config = folder.join("broker.toml");
-            if number <= shape.replicas {
-                std::fs::write(&config, cluster.config(number, &data, settings))
-                    .expect("write a configuration");
-            }
+            std::fs::write(&config, cluster.config(number, &data, settings)).expect("write a configuration");
             cluster.nodes.push(Node { config, data, disk, namesrv: None, broker: None });
         }
         for number in 1..=NODES {
@@ -95,8 +95,9 @@ impl Cluster {
             if self.shape.disk_bytes.is_some() { 16 << 20 } else { 0 },
         );
         if self.shape.replicas > 1 {
-            text += &format!("[replication]\nnode = {number}\nnodes = [\n");
-            for other in 1..=self.shape.replicas {
+            let joins = number > self.shape.replicas;
+            text += &format!("[replication]\nnode = {number}\njoin = {joins}\nnodes = [\n");
+            for other in (1..=self.shape.replicas).chain(joins.then_some(number)) {
                 text += &format!("  {{ id = {other}, address = \"{}\" }},\n", self.host(other).ip);
             }
             text += "]\npreferred_leaders_wait_ms = 1000\n";
@@ -140,7 +141,7 @@ impl Cluster {
 
     /// The node whose broker listens there.
     pub(crate) fn node_at(&self, address: SocketAddr) -> usize {
-        (1..=NODES).find(|number| self.host(*number).ip == address.ip()).expect("an address of a node")
+        (1..=SPARE).find(|number| self.host(*number).ip == address.ip()).expect("an address of a node")
     }
 
     pub(crate) fn start_namesrv(&mut self, number: usize) {
@@ -186,6 +187,42 @@ impl Cluster {
         self.nodes[number - 1].broker.is_some()
     }
 
+    fn running(&self) -> Vec<usize> {
+        (1..=SPARE).filter(|number| self.runs(*number)).collect()
+    }
+
+    /// What `apogee admin group` says to these words, and whether it was content.
+    pub(crate) fn admin(&self, words: &[&str]) -> (bool, String) {
+        let namesrvs = self.namesrv_list();
+        let mut command = self.clients().command(APOGEE);
+        command.args(["admin", "group"]).args(words).args(["--namesrv", &namesrvs]);
+        let output = command.output().expect("run apogee admin");
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.success(), String::from_utf8_lossy(&said).into_owned())
+    }
+
+    /// The same, of which something is wanted that must be possible.
+    pub(crate) fn administer(&self, words: &[&str]) {
+        let begun = Instant::now();
+        let (well, said) = self.admin(words);
+        println!("  apogee admin group {}: {:.1} s", words.join(" "), begun.elapsed().as_secs_f64());
+        assert!(well, "{said}");
+    }
+
+    pub(crate) fn ip(&self, number: usize) -> String {
+        self.host(number).ip.to_string()
+    }
+
+    /// A stopped node's disk is another one.
+    pub(crate) fn wipe(&mut self, number: usize) {
+        assert!(!self.runs(number), "node {number} runs");
+        std::fs::remove_dir_all(self.data_as_seen(number)).expect("remove a node's data");
+        // It has to be added again, as the group has it no more.
+        let config = &self.nodes[number - 1].config;
+        let text = std::fs::read_to_string(config).expect("read a configuration");
+        std::fs::write(config, text.replace("join = false", "join = true")).expect("write a configuration");
+    }
+
     pub(crate) fn kill(&mut self, number: usize) {
         self.node_mut(number).broker.take().expect("a broker that runs").kill();
     }
@@ -224,7 +261,7 @@ impl Cluster {
         loop {
             let leaders = self.leaders();
             let led = |number| leaders.iter().filter(|leader| **leader == Some(number)).count();
-            let led = (1..=self.shape.replicas).map(led).collect::<Vec<_>>();
+            let led = self.running().into_iter().map(led).collect::<Vec<_>>();
             let is_even =
                 led.iter().max().zip(led.iter().min()).is_some_and(|(most, least)| most - least <= 1);
             if is_even && leaders.windows(2).all(|pair| pair[0].is_some() && pair[0] != pair[1]) {
@@ -238,7 +275,7 @@ impl Cluster {
     /// Until every NameServer that runs knows a leader of every shard, and every node that runs as its leader or follower.
     pub(crate) fn await_settled(&mut self) {
         let begun = Instant::now();
-        let running = (1..=self.shape.replicas).filter(|number| self.runs(*number)).collect::<Vec<_>>();
+        let running = self.running();
         let asked = (1..=NODES).filter(|number| self.nodes[number - 1].namesrv.is_some());
         let asked = asked.map(|number| self.namesrvs()[number - 1]).collect::<Vec<_>>();
         loop {
@@ -270,17 +307,23 @@ impl Cluster {
 
     /// Everything in good order, which is part of the test.
     pub(crate) fn stop_all(mut self) {
-        for number in 1..=NODES {
-            if self.runs(number) {
-                self.stop(number);
-            }
+        for number in self.running() {
+            self.stop(number);
         }
-        for number in 1..=NODES {
+        for number in 1..=SPARE {
             if let Some(namesrv) = self.node_mut(number).namesrv.take() {
                 namesrv.stop();
             }
             let log = std::fs::read_to_string(self.log(number)).unwrap_or_default();
             assert!(!log.contains("panicked at"), "something panicked, see {}", self.log(number).display());
+        }
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if std::thread::panicking() && self.shape.replicas > 1 {
+            println!("{}", self.admin(&["status"]).1);
         }
     }
 }

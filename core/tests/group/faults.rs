@@ -12,6 +12,8 @@ use crate::hosts::CLIENTS;
 /// Long enough for an election and all that follows.
 const LASTS_LEAST: Duration = Duration::from_secs(2);
 const LASTS_MOST: Duration = Duration::from_secs(6);
+/// Until a log needs a segment that there is no room for.
+const FULL_LASTS: Duration = Duration::from_secs(15);
 /// Some hundred times slower than a disk of these machines.
 pub(crate) const SLOW_WRITES_PER_SECOND: u32 = 20;
 
@@ -131,7 +133,7 @@ impl Fault {
             Fault::FullDisk => {
                 let disk = cluster.disk(node).expect("a disk of its own");
                 disk.fill();
-                std::thread::sleep(lasts);
+                std::thread::sleep(FULL_LASTS);
                 disk.relieve();
             }
             Fault::SlowDisk => {

@@ -34,7 +34,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use Senders::{All, Sync, SyncAndAsync};
-use cluster::{Cluster, NODES, Shape};
+use cluster::{Cluster, NODES, SPARE, Shape};
 use dice::Dice;
 use disk::SlowDisk;
 use faults::Fault;
@@ -44,26 +44,15 @@ use watch::Watch;
 /// More than one for each node to lead.
 const SHARDS: u16 = 6;
 
-/// On a file system of a node's own, beside the segments.
-const DISK_SPARE_BYTES: u64 = 192 << 20;
+/// On a file system of a node's own, beside the segments of the beginning. It takes what is written to it.
+const DISK_BYTES: u64 = 4 << 30;
 
 /// A full disk refuses messages
 /// rather than dropping old ones early, which the books would call a loss.
 const SETTINGS: &str = "reclaim_early = false\n";
 
-/// As long as the longest test, which ends it.
-const LOADGEN: &[&str] = &[
-    "--scenario",
-    "failover",
-    "--rate",
-    "300",
-    "--size",
-    "1024",
-    "--duration",
-    "10h",
-    "--drain-timeout",
-    "60s",
-];
+/// Longer than the longest test, which ends it.
+const LOADGEN: &[&str] = &["--scenario", "failover", "--duration", "10h", "--drain-timeout", "60s"];
 
 /// What an operator may expect of a planned transfer.
 const TRANSFER_TIME_MAX: Duration = Duration::from_millis(200);
@@ -140,16 +129,43 @@ fn pauses() {
     });
 }
 
-/// Disks are full, and slow.
+/// Disks are full, and slow. There is more to write than in the other tests, for a full disk is noticed when a log needs
+/// its next segment.
 #[test]
 #[ignore = "needs namespaces, a JDK and Maven"]
 fn disks() {
-    let bytes = u64::from(SHARDS) * 2 * cluster::SEGMENT_BYTES + DISK_SPARE_BYTES;
-    trial("disks", Shape { disk_bytes: Some(bytes), ..SHAPE }, |trial| {
+    let bytes = u64::from(SHARDS) * 2 * cluster::SEGMENT_BYTES + DISK_BYTES;
+    let shape = Shape { disk_bytes: Some(bytes), ..SHAPE };
+    trial_under("disks", shape, &["--rate", "500", "--size", "16384"], |trial| {
         for node in 1..=NODES {
             trial.happens(Fault::FullDisk, node);
             trial.happens(Fault::SlowDisk, node);
         }
+    });
+}
+
+/// A new node takes the place of one that leaves, and of one that is dead, while everything goes on.
+#[test]
+#[ignore = "needs namespaces, a JDK and Maven"]
+fn replaced_nodes() {
+    trial("replaced_nodes", SHAPE, |trial| {
+        let Trial { cluster, .. } = trial;
+        cluster.restart(SPARE);
+        cluster.administer(&["add", "4", "--address", &cluster.ip(SPARE)]);
+        cluster.administer(&["promote", "4"]);
+        cluster.administer(&["transfer", "--from", "1"]);
+        cluster.administer(&["remove", "1"]);
+        cluster.stop(1);
+        cluster.await_settled();
+        trial.nothing_failed(SyncAndAsync);
+
+        let Trial { cluster, .. } = trial;
+        cluster.kill(2);
+        cluster.wipe(1);
+        cluster.restart(1);
+        cluster.administer(&["replace", "2", "--by", "1", "--address", &cluster.ip(1)]);
+        cluster.await_settled();
+        trial.nothing_failed(Sync);
     });
 }
 
@@ -176,7 +192,7 @@ fn short() {
 #[ignore = "takes as long as it is told to"]
 fn chaos() {
     let minutes = number_from("APOGEE_GROUP_MINUTES", 10);
-    let bytes = u64::from(SHARDS) * 6 * cluster::SEGMENT_BYTES + DISK_SPARE_BYTES;
+    let bytes = u64::from(SHARDS) * 2 * cluster::SEGMENT_BYTES + DISK_BYTES;
     trial("chaos", Shape { disk_bytes: Some(bytes), ..SHAPE }, |trial| {
         let end = Instant::now() + Duration::from_secs(60 * minutes);
         let mut happened = 0;
@@ -352,17 +368,23 @@ enum Senders {
 
 /// A cluster, stock Java clients at work, faults, and the clients' books at the end.
 fn trial(name: &'static str, shape: Shape, faults: impl FnOnce(&mut Trial)) {
+    trial_under(name, shape, &["--rate", "300", "--size", "1024"], faults);
+}
+
+/// With another load from the load generator.
+fn trial_under(name: &'static str, shape: Shape, rate: &[&str], faults: impl FnOnce(&mut Trial)) {
     suite(name, |work| {
         let Some(client) = load::java_client() else { return };
         let cluster = Cluster::start(work, shape, SETTINGS);
         let load = JavaLoad::start(&cluster, name, work, client);
-        let generator = Loadgen::start(&cluster, work, "loadgen", LOADGEN);
+        let generator = Loadgen::start(&cluster, work, "loadgen", &[LOADGEN, rate].concat());
         let mut trial = Trial { cluster, load, generator, dice: Dice::from_environment() };
         faults(&mut trial);
-        trial.cluster.await_settled();
-        trial.generator.stop().assert_books_balance();
-        println!("  {:?}", trial.load.finish());
-        trial.cluster.stop_all();
+        let Trial { mut cluster, generator, load, .. } = trial;
+        cluster.await_settled();
+        generator.stop().assert_books_balance();
+        println!("  {:?}", load.finish());
+        cluster.stop_all();
     });
 }
 

@@ -9,8 +9,7 @@ use std::time::Duration;
 use crate::hosts::Host;
 use crate::sys;
 
-/// Left by a full disk: what a file system's own bookkeeping may still take.
-const FULL_LEAVES: u64 = 64 * 1024;
+const FILL_STEPS: [u64; 4] = [256 << 20, 16 << 20, 1 << 20, 64 << 10];
 const THROTTLES_V1: &str = "/sys/fs/cgroup/blkio";
 const THROTTLES_V2: &str = "/sys/fs/cgroup";
 
@@ -44,8 +43,23 @@ impl Disk {
 
     /// Takes all that is free.
     pub(crate) fn fill(&self) {
-        let free = sys::free_bytes(&self.seen).expect("ask for free space").saturating_sub(FULL_LEAVES);
-        run(Command::new("fallocate").args(["--length", &free.to_string()]).arg(self.ballast()));
+        // Others take space meanwhile, so it is taken in ever smaller steps, each until there is no room for another.
+        let mut taken = 0;
+        for step in FILL_STEPS {
+            let mut take = || {
+                let mut command = Command::new("fallocate");
+                command.args(["--offset", &taken.to_string(), "--length", &step.to_string()]);
+                let took = command.arg(self.ballast()).output().expect("run fallocate").status.success();
+                taken += if took { step } else { 0 };
+                took
+            };
+            while take() {}
+        }
+        println!(
+            "    {} MiB of ballast, {} KiB left",
+            taken >> 20,
+            sys::free_bytes(&self.seen).unwrap_or(0) >> 10
+        );
     }
 
     /// Gives it back.

@@ -181,7 +181,8 @@ mod tests {
     #[test]
     fn a_profile_fills_in_what_the_configuration_leaves_open() {
         let dir = tempfile::tempdir().expect("a directory");
-        let mut config = BrokerConfig::default();
+        let mut config =
+            BrokerConfig { listen: std::net::Ipv4Addr::LOCALHOST.into(), ..BrokerConfig::default() };
         let machine = machine(&mut config, dir.path());
         let (complete, taken) = machine.complete(&config);
         complete.validate().expect("it is a configuration");

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
 use apogee_storage::driver::DiskConfig;
-use apogee_storage::{Durability as LogDurability, GroupId, LogConfig, NodeId, Retention};
+use apogee_storage::{CommitRule, Durability as LogDurability, GroupId, LogConfig, NodeId, Retention};
 use apogee_tuning::CpuList;
 use serde::{Deserialize, Serialize};
 
@@ -329,6 +329,10 @@ impl BrokerConfig {
             durability: match self.durability {
                 Durability::Sync => LogDurability::Sync,
                 Durability::Async => LogDurability::Async { sync_interval_ms: ASYNC_SYNC_INTERVAL_MS },
+            },
+            commit_rule: match self.replication {
+                Some(_) => CommitRule::Group,
+                None => CommitRule::Local,
             },
             segment_bytes: self.segment_bytes,
             tail_cache_bytes: self.tail_cache_bytes,

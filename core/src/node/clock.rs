@@ -1,5 +1,5 @@
 use std::sync::OnceLock;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// One reading of the clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,14 +15,26 @@ pub(super) struct Now {
 /// The wall clock is read once; from there on a clock counts that follows its rate (NTP) but none of its steps: a
 /// step back would hold parked pulls past their clients' patience and expire nothing. A process that saw a step
 /// agrees with the wall clock again after its next start.
+///
+/// It counts while the machine sleeps or is paused, which `Instant` does not: a leader that was away for a minute must
+/// not believe that its lease of half a second still holds.
 pub(super) fn now() -> Now {
-    static START: OnceLock<(Instant, i64)> = OnceLock::new();
+    static START: OnceLock<(Duration, i64)> = OnceLock::new();
     let (started, started_ms) = START.get_or_init(|| {
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        (Instant::now(), i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX))
+        (since_boot(), i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX))
     });
-    let elapsed = started.elapsed();
+    let elapsed = since_boot().saturating_sub(*started);
     Now { ms: started_ms.saturating_add(elapsed.as_millis() as i64), ns: elapsed.as_nanos() as u64 }
+}
+
+/// CLOCK_BOOTTIME. Read without a system call, as the other clocks are.
+fn since_boot() -> Duration {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `time` is valid for the call. A kernel without this clock (before 2.6.39) has no io_uring either.
+    let read = unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &mut time) };
+    assert_eq!(read, 0, "CLOCK_BOOTTIME cannot be read");
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
 pub(super) fn now_ms() -> i64 {

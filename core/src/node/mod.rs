@@ -16,7 +16,6 @@ mod log_events;
 mod machine;
 mod namesrv;
 mod open;
-#[allow(dead_code)]
 mod peers;
 mod registrar;
 mod segment_source;

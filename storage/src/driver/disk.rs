@@ -258,6 +258,12 @@ impl Disk {
         self.catch_up.holders()
     }
 
+    /// What [`segment_file`](Disk::segment_file) gives, if that is open already.
+    #[must_use]
+    pub fn open_segment_file(&self, segment: LogOffset) -> Option<Rc<SegmentFile>> {
+        self.for_readers.find(segment)
+    }
+
     /// The file of a segment, for reading through the page cache and for `sendfile`. It is not written anew while the
     /// answer is held.
     pub async fn segment_file(&self, segment: LogOffset) -> Result<Rc<SegmentFile>, DiskError> {

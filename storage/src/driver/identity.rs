@@ -13,6 +13,9 @@ const FILE_NAME: &str = "identity";
 /// An identity file is a handful of short lines; a longer one is none.
 const FILE_BYTES_MAX: u64 = 4096;
 
+/// The node of a shard without a group.
+const ALONE: NodeId = NodeId(0);
+
 /// Whom the data of a directory belongs to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
@@ -59,20 +62,26 @@ impl Identity {
         ]
     }
 
-    /// Compares with what the directory says, or writes it if the directory is new.
+    /// Compares with what the directory says, or writes it if the directory is new. The directory of a shard without a group
+    /// becomes that of a group's node, and no other node's ever after.
     pub(super) fn claim(&self, directory: &Path) -> Result<(), IdentityError> {
         for (field, value) in self.fields() {
             if value.is_empty() || value.len() > 255 || value.chars().any(char::is_control) {
                 return Err(IdentityError::Name { field, value });
             }
         }
-        match Identity::read(directory)? {
-            Some(found) => self.compare(&found, &directory.join(FILE_NAME)),
-            None => self.write(directory).map_err(|error| IdentityError::Io {
-                path: directory.join(FILE_NAME).display().to_string(),
-                error,
-            }),
+        if let Some(found) = Identity::read(directory)? {
+            let is_alone = found.node == ALONE && self.node != ALONE;
+            let found = if is_alone { Identity { node: self.node, ..found } } else { found };
+            self.compare(&found, &directory.join(FILE_NAME))?;
+            if !is_alone {
+                return Ok(());
+            }
         }
+        self.write(directory).map_err(|error| IdentityError::Io {
+            path: directory.join(FILE_NAME).display().to_string(),
+            error,
+        })
     }
 
     fn compare(&self, found: &Identity, path: &Path) -> Result<(), IdentityError> {

@@ -198,9 +198,18 @@ impl Peers {
     }
 
     /// Nodes with which there is a session.
+    #[cfg(test)]
     pub(super) fn connected(&self) -> Vec<NodeId> {
         let peers = self.peers.borrow();
         peers.values().filter(|peer| peer.session.borrow().is_some()).map(|peer| peer.node).collect()
+    }
+
+    /// Ends the session with a node; another one begins as soon as it can be called.
+    pub(super) fn end(&self, node: NodeId, reason: &str) {
+        let peer = self.peers.borrow().get(&node).cloned();
+        if let Some(peer) = peer {
+            self.end_session(&peer, None, reason);
+        }
     }
 
     /// Answers calls for ever.

@@ -1,5 +1,7 @@
 //! Drives the shards of one executor: sockets and disk to [`Shard`], its actions to sockets and disk.
 
+mod forward;
+mod group;
 mod index_pages;
 mod nameservers;
 mod reads;
@@ -7,6 +9,7 @@ mod stop;
 mod ticks;
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::{Rc, Weak};
 use std::sync::mpsc::Sender;
@@ -19,8 +22,8 @@ use apogee_net::frame::{HeaderEncoding, RawFrame};
 use apogee_net::io::{
     Chunk, Connection, ConnectionId, Driver, DriverConfig, Listener, Server, ServerLimits, Service, Signal,
 };
-use apogee_storage::DiskOp;
 use apogee_storage::driver::{Disk, DmaBuffer, ShardDirectory};
+use apogee_storage::{DiskOp, NodeId};
 use glommio::sync::Semaphore;
 use glommio::{Latency, Shares, TaskQueueHandle};
 
@@ -28,16 +31,21 @@ use super::NodeEvent;
 use super::clock::{Now, now, now_ms};
 use super::log_events::EventWriter;
 use super::open::OpenShard;
+use super::peers::Peers;
 use super::registrar::{BrokerIdentity, Registrar};
 use super::stop::StopSignal;
 use crate::config::BrokerConfig;
 use crate::service::{Reply, ReplyTo, Request};
 use crate::shard::{Action, DriftGauge, Moment, Push, Shard, ShardConfig};
 
-/// Scheduling groups of a shard's executor. Client I/O, appends and timers run in glommio's default queue; what can
-/// wait a little runs here, with a tenth of its shares.
+/// Scheduling groups of a shard's executor. Client I/O, appends and timers run in glommio's default queue, which has a
+/// thousand shares; what can wait a little runs here.
 #[derive(Debug, Clone, Copy)]
 struct Groups {
+    /// What peers send and are sent. As many shares as clients have: a half of a busy core is always left for it, for a node
+    /// that is only slow must not look dead, or be held for a leader that is. Never more than clients' when both are busy:
+    /// a follower that catches up must not stall those that read from it.
+    replication: TaskQueueHandle,
     /// Reads from disk for consumers that lag: they must not delay producers.
     catch_up: TaskQueueHandle,
     /// Preparing and sealing segments, snapshots, retention.
@@ -54,6 +62,11 @@ pub(super) async fn run_all(
 ) {
     Driver::start(DriverConfig { spin: Duration::from_micros(config.spin_us) });
     let groups = Groups {
+        replication: glommio::executor().create_task_queue(
+            Shares::Static(1000),
+            Latency::NotImportant,
+            "replication",
+        ),
         catch_up: glommio::executor().create_task_queue(
             Shares::Static(100),
             Latency::NotImportant,
@@ -112,6 +125,12 @@ struct ShardDriver {
     server: Rc<Server>,
     disk: Rc<Disk>,
     registrars: Vec<Rc<Registrar>>,
+    /// Connections to the other nodes; none without a group.
+    peers: Option<Rc<Peers>>,
+    /// Where the other nodes are as the configuration says.
+    configured_peers: BTreeMap<NodeId, SocketAddr>,
+    waiting_for_files: group::Waiting,
+    forwarder: forward::Forwarder,
     reads: Semaphore,
     reads_waiting: Cell<usize>,
     index_waiters: Cell<usize>,
@@ -159,7 +178,15 @@ impl ShardDriver {
                 ))
             })
             .collect();
-        let driver = Rc::new_cyclic(|this| ShardDriver {
+        let peer_listener =
+            config.replication.is_some().then(|| bind(config.listen, config.peer_port(number)?));
+        let peer_listener = peer_listener.transpose()?;
+        let configured_peers = group::configured_peers(config, number)?;
+        let driver = Rc::new_cyclic(|this: &Weak<ShardDriver>| ShardDriver {
+            peers: group::peers(config, number, this, groups),
+            configured_peers,
+            waiting_for_files: group::Waiting::default(),
+            forwarder: forward::Forwarder::default(),
             number,
             shard: RefCell::new(shard),
             server,
@@ -183,6 +210,7 @@ impl ShardDriver {
             driver.own(driver.server.clone().accept(vip, driver.clone()));
         }
         driver.own(driver.server.clone().close_idle());
+        driver.meet_peers(peer_listener);
         driver.own(driver.clone().tick());
         driver.own(driver.clone().watch_space());
         for registrar in &driver.registrars {
@@ -272,7 +300,8 @@ impl ShardDriver {
         if is_background {
             self.spawn_into(work, self.groups.background);
         } else {
-            glommio::spawn_local(work).detach();
+            // Not where this was called from, which may be a queue that others go before.
+            self.spawn_into(work, TaskQueueHandle::default());
         }
     }
 
@@ -293,11 +322,11 @@ impl ShardDriver {
                 }
             }
             Action::FindRoute { topic } => self.find_route(topic),
-            Action::Peer { .. }
-            | Action::Forward { .. }
-            | Action::RoleChanged(_)
-            | Action::MembersChanged(_)
-            | Action::Alarm(_) => unreachable!("no shard is opened in a group yet"),
+            Action::Peer { to, message } => self.send_to_peer(to, message),
+            Action::Forward { id, to, request } => self.forward(id, to, request),
+            Action::RoleChanged(role) => self.on_role_changed(role),
+            Action::MembersChanged(members) => self.on_members_changed(&members),
+            Action::Alarm(text) => tracing::error!(shard = self.number, "{text}"),
             Action::Register { then: None } => {
                 self.registrars.iter().for_each(|registrar| registrar.on_changed());
             }

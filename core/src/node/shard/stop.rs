@@ -12,9 +12,14 @@ const IDLE_WAIT: Duration = Duration::from_secs(5);
 /// How long the last replies have to leave.
 const LAST_REPLIES_WAIT: Duration = Duration::from_millis(20);
 
+/// How long a leader has to hand over before it stops all the same. Longer than requests wait for a leader: those that
+/// came meanwhile have gone to the new one by then, or never will.
+const LEAVE_WAIT: Duration = Duration::from_secs(3);
+
 impl ShardDriver {
-    /// Says good-bye to the NameServers, then waits until everything taken is durable.
+    /// Hands leadership over and says good-bye to the NameServers, then waits until everything taken is durable.
     pub(super) async fn stop(self: Rc<Self>) {
+        self.leave_group().await;
         for registrar in &self.registrars {
             registrar.unregister(&self.shard).await;
         }
@@ -23,6 +28,10 @@ impl ShardDriver {
             task.cancel().await;
         }
         self.stopping.set(true);
+        if let Some(peers) = &self.peers {
+            // What they send would be written, and there would be no end.
+            peers.stop();
+        }
         let started = Instant::now();
         loop {
             self.shard.borrow_mut().prepare_stop(now_ms());
@@ -37,5 +46,21 @@ impl ShardDriver {
         glommio::timer::sleep(LAST_REPLIES_WAIT).await;
         self.disk.stop().await;
         tracing::info!(shard = self.number, "stopped");
+    }
+
+    /// While all goes on as before: clients are served until another node leads, and held requests forwarded to it.
+    async fn leave_group(&self) {
+        if self.peers.is_none() {
+            return;
+        }
+        let started = Instant::now();
+        loop {
+            self.shard.borrow_mut().prepare_stop(now_ms());
+            self.pump();
+            if self.shard.borrow().has_left() || started.elapsed() > LEAVE_WAIT {
+                return;
+            }
+            glommio::timer::sleep(Duration::from_millis(2)).await;
+        }
     }
 }

@@ -201,7 +201,7 @@ impl<B: Buffer + 'static> Shard<B> {
     }
 
     /// Leadership is elsewhere, or cannot be handed over, and nobody waits for a leader's answer here.
-    pub(in crate::shard) fn has_left(&self) -> bool {
+    pub fn has_left(&self) -> bool {
         let Some(roles) = &self.roles else { return true };
         roles.is_leaving && !roles.replica.is_handing_over() && roles.held.is_idle()
     }

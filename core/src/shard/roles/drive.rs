@@ -2,8 +2,8 @@
 
 use apogee_storage::format::FORMAT_VERSION;
 use apogee_storage::{
-    Buffer, CheckpointJob, CommitLog, Completion, DiskError, DiskOp, IndexFault, NodeId, OpId, ResetDone,
-    ResetJob,
+    Buffer, CheckpointJob, CommitLog, Completion, DiskError, DiskOp, IndexFault, Member, NodeId, OpId,
+    ResetDone, ResetJob,
 };
 
 use super::Roles;
@@ -172,6 +172,11 @@ impl<B: Buffer + 'static> Shard<B> {
     /// For what happens in a group only.
     pub(super) fn group_roles(&mut self) -> &mut Roles<B> {
         self.roles.as_mut().expect("a shard of a group")
+    }
+
+    /// The nodes of the group and how they are reached; none outside of a group, or before this node was told.
+    pub fn members(&self) -> &[Member] {
+        self.roles.as_ref().map_or(&[], |roles| &roles.replica.group_state().members)
     }
 
     /// The node that leads, as far as it is known here.

@@ -10,7 +10,7 @@
 //! A stage is the time since the one before; `total` is all of them. It is counted in requests, so a stage's share of a
 //! percentile can be read off. `received` is when the turn began that took the request up, `answered` when the last reply
 //! of its batch was on its connection: what lies in the kernel's buffers is not seen. With `durability = async` requests
-//! are answered once written, and nothing is counted as `durable`.
+//! are answered once written, and nothing is counted as `durable`. In a group `durable` is on a majority of the nodes.
 //!
 //! The driver's clock is read once for many messages: per turn, not per request.
 //!
@@ -27,7 +27,7 @@ mod tests;
 use std::collections::VecDeque;
 
 use apogee_net::io::ConnectionId;
-use apogee_storage::{Buffer, Committed, Completion, DiskOp, LogOffset, OpId};
+use apogee_storage::{BatchIndex, Buffer, Committed, Completion, DiskOp, LogOffset, OpId};
 use smallvec::SmallVec;
 
 pub(super) use self::gauges::Gauge;
@@ -60,6 +60,7 @@ pub(super) struct Stages {
 /// A batch on its way.
 #[derive(Clone, Copy, Debug)]
 struct Batch {
+    index: BatchIndex,
     write: OpId,
     sealed_ns: u64,
     written_ns: u64,
@@ -69,6 +70,21 @@ struct Batch {
     ahead: u32,
     /// The most of them at any of its stages.
     catch_up_reads: u32,
+}
+
+impl Batch {
+    fn sealed(now: Moment, index: BatchIndex, bytes: u32) -> Self {
+        Batch {
+            index,
+            write: OpId(0),
+            sealed_ns: now.ns,
+            written_ns: now.ns,
+            records: 0,
+            bytes,
+            ahead: 0,
+            catch_up_reads: now.catch_up_reads,
+        }
+    }
 }
 
 /// A batch whose requests are being answered.
@@ -124,15 +140,15 @@ impl Stages {
     /// The disk is about to be asked for this.
     pub(super) fn on_op<B: Buffer>(&mut self, op: &DiskOp<B>) {
         match op {
-            DiskOp::Write { id, len, .. } => self.batches.push_back(Batch {
-                write: *id,
-                sealed_ns: self.now.ns,
-                written_ns: self.now.ns,
-                records: 0,
-                bytes: *len,
-                ahead: self.batches.len() as u32,
-                catch_up_reads: self.now.catch_up_reads,
-            }),
+            DiskOp::Write { id, index, len, .. } => {
+                // What a group has replaced.
+                while self.batches.pop_back_if(|batch| batch.index >= *index).is_some() {}
+                self.batches.push_back(Batch {
+                    write: *id,
+                    ahead: self.batches.len() as u32,
+                    ..Batch::sealed(self.now, *index, *len)
+                });
+            }
             DiskOp::Sync { id, .. } => self.sync = Some((*id, self.now.ns)),
             DiskOp::Prepare { .. }
             | DiskOp::Seal(_)
@@ -151,8 +167,9 @@ impl Stages {
         let now = self.now;
         match completion {
             Completion::Written { id, result: Ok(()) } => {
+                // In a group a batch may be visible before it is written here, or never be.
                 let batch = self.batches.iter_mut().find(|batch| batch.write == *id);
-                let batch = batch.unwrap_or_else(|| panic!("write {id:?} was answered and never asked for"));
+                let Some(batch) = batch else { return };
                 batch.written_ns = now.ns;
                 batch.catch_up_reads = batch.catch_up_reads.max(now.catch_up_reads);
                 self.gauges.count(Gauge::DiskWrite, now.ns.saturating_sub(batch.sealed_ns), 1);
@@ -174,7 +191,13 @@ impl Stages {
         is_durable: bool,
         now_ms: i64,
     ) -> Settled {
-        let mut batch = self.batches.pop_front().expect("every batch was sealed by an operation");
+        let Committed { index, batch_bytes, .. } = *committed;
+        while self.batches.pop_front_if(|batch| batch.index < index).is_some() {}
+        let mut batch = self
+            .batches
+            .pop_front_if(|batch| batch.index == index)
+            // From before this shard was opened.
+            .unwrap_or_else(|| Batch::sealed(self.now, index, batch_bytes));
         batch.records = committed.places.len() as u32;
         batch.catch_up_reads = batch.catch_up_reads.max(self.now.catch_up_reads);
         self.gauges.count(Gauge::BatchMessages, batch.records.into(), 1);

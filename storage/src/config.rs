@@ -54,7 +54,7 @@ pub struct LogConfig {
     /// disk, and each costs a write: 8 take a quarter more processor time at 50,000 appends a second.
     pub batches_in_flight_max: u32,
     /// Sealed bytes that are not yet durable, at most, except that one batch is always let through. Default 32 MiB, at most
-    /// 64 MiB.
+    /// 64 MiB. In a group at least twice `batch_bytes_max`: half of it is what may wait there to be committed.
     pub write_window_bytes: u64,
     /// Bytes staged and not yet sealed, at most; beyond it appends are refused as busy. Default 32 MiB.
     pub staged_bytes_max: u64,
@@ -145,6 +145,11 @@ impl LogConfig {
                 return Err(ConfigError::OutOfBounds { name, value, min, max });
             }
         }
+        let (value, min) = (self.write_window_bytes, 2 * batch_max);
+        if self.commit_rule == CommitRule::Group && value < min {
+            let (name, max) = ("write_window_bytes", WRITE_WINDOW_BYTES_LIMIT);
+            return Err(ConfigError::OutOfBounds { name, value, min, max });
+        }
         if !self.segment_bytes.is_multiple_of(block) {
             return Err(ConfigError::NotAligned { name: "segment_bytes", value: self.segment_bytes });
         }
@@ -172,7 +177,7 @@ mod tests {
     #[test]
     fn wrong_values_are_refused_by_name() {
         type Change = fn(&mut LogConfig);
-        let table: [(&str, Change); 9] = [
+        let table: [(&str, Change); 10] = [
             ("segment_bytes", |config| config.segment_bytes = 1 << 20),
             ("segment_bytes", |config| config.segment_bytes += 1),
             ("segments_ahead", |config| config.segments_ahead = 0),
@@ -180,6 +185,9 @@ mod tests {
             ("batch_bytes_max", |config| config.batch_bytes_max = 17 << 20),
             ("batches_in_flight_max", |config| config.batches_in_flight_max = 0),
             ("write_window_bytes", |config| config.write_window_bytes = 65 << 20),
+            ("write_window_bytes", |config| {
+                (config.commit_rule, config.write_window_bytes) = (CommitRule::Group, 15 << 20);
+            }),
             ("staged_bytes_max", |config| config.staged_bytes_max = 1 << 20),
             ("index_entries_max", |config| config.index_entries_max = 0),
         ];

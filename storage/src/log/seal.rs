@@ -46,7 +46,7 @@ impl<B: Buffer, R: Record> CommitLog<B, R> {
         }
         let (layout, groups) = self.staging.next_batch(self.config.batch_bytes_target as usize)?;
         let batch_len = layout.batch_len();
-        if !self.window_takes(batch_len as u64) {
+        if !self.window_takes(batch_len as u64) || !self.group_keeps_up(batch_len as u64) {
             return None;
         }
         let store_time_ms = self.last_store_time_ms.max(now_ms);
@@ -66,6 +66,16 @@ impl<B: Buffer, R: Record> CommitLog<B, R> {
         let takes = on_the_way == 0 || on_the_way + bytes <= self.config.write_window_bytes;
         self.window_is_full |= !takes;
         takes
+    }
+
+    /// Whether so many bytes more may wait for the group. A cut leaves whole batches behind, as many as were not committed;
+    /// recovery takes what lies further behind a torn batch than the write window for a proof of damage. Half of it leaves
+    /// room for what other leaders left and for their no-ops.
+    fn group_keeps_up(&self, bytes: u64) -> bool {
+        let uncommitted = self.pipeline.uncommitted_bytes();
+        self.config.commit_rule == CommitRule::Local
+            || uncommitted == 0
+            || uncommitted + bytes <= self.config.write_window_bytes / 2
     }
 
     /// Asks for the write of the next batch that waits for it: the one sealed just now, or in a group one that could not be

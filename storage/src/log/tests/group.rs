@@ -262,6 +262,20 @@ fn held_records_wait_and_no_ops_do_not() {
 }
 
 #[test]
+fn records_wait_while_half_the_window_is_not_committed() {
+    let mut world = World::new(LogConfig { write_window_bytes: 64 << 10, ..grouped() });
+    world.lead(1);
+    for _ in 0..4 {
+        world.log.stage([append_long(1, LEN)]).unwrap();
+        world.settle();
+    }
+    assert_eq!((world.log.last_index(), world.log.uncommitted_bytes()), (BatchIndex(3), 28 << 10));
+    world.log.commit_to(BatchIndex(2));
+    world.settle();
+    assert_eq!(world.log.last_index(), BatchIndex(4));
+}
+
+#[test]
 fn commit_hint_is_what_the_group_had_committed() {
     let mut world = World::leader(1);
     world.settle();
@@ -529,7 +543,13 @@ fn bytes_that_are_no_batch_of_the_group_are_refused() {
 
 #[test]
 fn foreign_batches_wait_within_the_window_and_are_refused_beyond_their_bound() {
-    let config = LogConfig { write_window_bytes: 32 << 10, staged_bytes_max: 64 << 10, ..grouped() };
+    let config = LogConfig {
+        write_window_bytes: 32 << 10,
+        batch_bytes_target: 16 << 10,
+        batch_bytes_max: 16 << 10,
+        staged_bytes_max: 64 << 10,
+        ..grouped()
+    };
     let (mut leader, mut follower) = (World::leader(1), World::new(config));
     leader.settle();
     let mut taken = 0;

@@ -22,11 +22,12 @@
 //! damage is repaired. Records of a sealed segment are not read by the opening: whoever reads them compares their checksum,
 //! and `inspect::verify` finds them.
 //!
-//! `world.rs` drives, `owed.rs` is the model; `events.rs`, `reads.rs` and `reopen.rs` compare.
+//! `group/` is a model of its own, of three logs that belong together. Here `world.rs` drives, `owed.rs` is the model; `events.rs`, `reads.rs` and `reopen.rs` compare.
 //!
 //! `APOGEE_SEED=n` runs that case, `APOGEE_CASES=n` as many from there on; a failure prints its seed.
 
 mod events;
+mod group;
 mod owed;
 mod reads;
 mod record;

@@ -62,30 +62,44 @@ const ENOUGH: u64 = 3;
 /// Steps of a run that is long enough for anything.
 const LONG_STEPS: u64 = 1_000_000;
 
-#[derive(Clone, Debug, Default)]
-pub(super) struct Tally(BTreeMap<&'static str, u64>);
+#[derive(Clone, Debug)]
+pub(super) struct Tally {
+    situations: &'static [&'static str],
+    rare: &'static [&'static str],
+    times: BTreeMap<&'static str, u64>,
+}
+
+impl Default for Tally {
+    fn default() -> Tally {
+        Tally::new(&SITUATIONS, &RARE_SITUATIONS)
+    }
+}
 
 impl Tally {
+    pub(super) fn new(situations: &'static [&'static str], rare: &'static [&'static str]) -> Tally {
+        Tally { situations, rare, times: BTreeMap::new() }
+    }
+
     pub(super) fn count(&mut self, situation: &'static str) {
         self.count_many(situation, 1);
     }
 
     pub(super) fn count_many(&mut self, situation: &'static str, times: u64) {
-        let mut known = SITUATIONS.iter().chain(&RARE_SITUATIONS);
+        let mut known = self.situations.iter().chain(self.rare);
         assert!(known.any(|known| *known == situation), "{situation} is not on the list");
-        *self.0.entry(situation).or_default() += times;
+        *self.times.entry(situation).or_default() += times;
     }
 
     pub(super) fn add(&mut self, other: &Tally) {
-        other.0.iter().for_each(|(situation, times)| self.count_many(situation, *times));
+        other.times.iter().for_each(|(situation, times)| self.count_many(situation, *times));
     }
 
     #[track_caller]
     pub(super) fn assert_enough_happened(&self) {
-        let is_long = self.0.get("steps").is_some_and(|steps| *steps >= LONG_STEPS);
-        let rare = RARE_SITUATIONS.iter().filter(|_| is_long);
-        for situation in SITUATIONS.iter().chain(rare) {
-            let times = self.0.get(situation).copied().unwrap_or(0);
+        let is_long = self.times.get("steps").is_some_and(|steps| *steps >= LONG_STEPS);
+        let rare = self.rare.iter().filter(|_| is_long);
+        for situation in self.situations.iter().chain(rare) {
+            let times = self.times.get(situation).copied().unwrap_or(0);
             assert!(times >= ENOUGH, "{situation}: {times} times");
         }
     }
@@ -93,6 +107,6 @@ impl Tally {
 
 impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|(situation, times)| writeln!(f, "{times:>10} {situation}"))
+        self.times.iter().try_for_each(|(situation, times)| writeln!(f, "{times:>10} {situation}"))
     }
 }

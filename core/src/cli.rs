@@ -11,6 +11,7 @@ use crate::admin::{self, AdminArgs};
 use crate::config::{self, BROKER_PORT, BrokerConfig, Durability, NAMESRV_PORT, NamesrvConfig};
 use crate::log_tool::{self, LogArgs};
 use crate::node::{self, Plan};
+use crate::trial::{self, ClusterArgs};
 
 const MIB: u64 = 1024 * 1024;
 
@@ -29,6 +30,8 @@ pub struct Cli {
 enum Command {
     /// A NameServer and a broker in one process, with sane defaults.
     Standalone(Standalone),
+    /// Three NameServers and three nodes on this machine, to see what happens when one dies.
+    Cluster(ClusterArgs),
     /// A NameServer.
     Namesrv(Namesrv),
     /// A node of brokers, one per shard.
@@ -127,6 +130,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             let broker = BrokerConfig { profile: args.profile.or(file.profile.clone()), ..file };
             Plan { namesrv: None, broker: Some(broker), welcome: false }
         }
+        Command::Cluster(args) => return trial::run(&args),
         Command::Admin(args) => return admin::run(args),
         Command::Log(args) => return Ok(log_tool::run(args)),
     };

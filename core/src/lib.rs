@@ -17,3 +17,4 @@ pub mod service;
 pub mod shard;
 #[cfg(test)]
 mod sim;
+mod trial;

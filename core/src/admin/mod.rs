@@ -7,12 +7,14 @@ mod link;
 #[cfg(test)]
 mod tests;
 
+use std::io::Write;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 
-use clap::{Args, Subcommand};
+use clap::{Args, FromArgMatches, Subcommand};
 
 use crate::config::{self, NAMESRV_PORT};
+pub(crate) use group::Health;
 
 #[derive(Debug, Args)]
 pub(crate) struct AdminArgs {
@@ -66,4 +68,16 @@ pub(crate) fn run(args: AdminArgs) -> anyhow::Result<ExitCode> {
     match args.command {
         Command::Group(args) => group::run(args),
     }
+}
+
+/// How the nodes of a group are, and how many there are.
+pub(crate) fn group_health(namesrvs: &[SocketAddr], group: &str) -> anyhow::Result<(Health, usize)> {
+    group::health(namesrvs, group)
+}
+
+/// Runs the words of an `admin group` command, printing to `out`.
+pub(crate) fn group_command(words: &[String], out: &mut dyn Write) -> anyhow::Result<u8> {
+    let command = group::GroupArgs::augment_args(clap::Command::new("group"));
+    let matches = command.no_binary_name(true).try_get_matches_from(words)?;
+    group::run_on(group::GroupArgs::from_arg_matches(&matches)?, out)
 }

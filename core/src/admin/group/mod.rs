@@ -9,16 +9,16 @@ mod print;
 mod view;
 
 use std::io::{self, Write};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
-use super::Entry;
+use super::{Ask, Entry};
 use crate::config::BROKER_PORT;
-use view::Wanted;
-pub(super) use view::{GroupView, Health};
+pub(crate) use view::Health;
+use view::{GroupView, Wanted};
 
 /// `status` tells by its exit code how the groups are; a command that fails ends with 1, and 2 is clap's own for arguments
 /// that it does not understand.
@@ -211,6 +211,13 @@ pub(super) fn run_on(args: GroupArgs, out: &mut dyn Write) -> anyhow::Result<u8>
         }
     }
     Ok(WELL)
+}
+
+/// How the nodes of a group are, and how many there are.
+pub(super) fn health(namesrvs: &[SocketAddr], group: &str) -> anyhow::Result<(Health, usize)> {
+    let ask = Ask::NameServers(namesrvs.to_vec());
+    let group = GroupView::one(&Wanted { ask, cluster: None, group: Some(group.to_owned()), shard: None })?;
+    Ok((group.health(), group.nodes().len()))
 }
 
 fn show(status: &Status, out: &mut dyn Write) -> anyhow::Result<u8> {

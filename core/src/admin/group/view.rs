@@ -20,16 +20,16 @@ const BEHIND_WELL: i64 = 256;
 
 /// What a command is about, and whom to ask.
 #[derive(Debug, Clone)]
-pub(in crate::admin) struct Wanted {
-    pub(in crate::admin) ask: Ask,
-    pub(in crate::admin) cluster: Option<String>,
-    pub(in crate::admin) group: Option<String>,
-    pub(in crate::admin) shard: Option<i64>,
+pub(super) struct Wanted {
+    pub(super) ask: Ask,
+    pub(super) cluster: Option<String>,
+    pub(super) group: Option<String>,
+    pub(super) shard: Option<i64>,
 }
 
 /// The nodes of a group with all that they say.
 #[derive(Debug)]
-pub(in crate::admin) struct GroupView {
+pub(super) struct GroupView {
     pub(super) cluster: String,
     pub(super) group: String,
     pub(super) shards: BTreeMap<i64, ShardView>,
@@ -51,7 +51,7 @@ pub(super) struct ReplicaView {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(in crate::admin) enum Health {
+pub(crate) enum Health {
     Well,
     /// Everything works, and less than usual may fail.
     Degraded,
@@ -68,7 +68,7 @@ enum Said {
 
 impl GroupView {
     /// All groups that are wanted, by cluster and name. Fails if nobody can be asked.
-    pub(in crate::admin) fn all(wanted: &Wanted) -> anyhow::Result<Vec<GroupView>> {
+    pub(super) fn all(wanted: &Wanted) -> anyhow::Result<Vec<GroupView>> {
         let mut said = BTreeMap::new();
         let mut found = match &wanted.ask {
             Ask::NameServers(addresses) => brokers_of(addresses, wanted)?,
@@ -106,7 +106,7 @@ impl GroupView {
         Ok(groups.remove(0))
     }
 
-    pub(in crate::admin) fn health(&self) -> Health {
+    pub(super) fn health(&self) -> Health {
         self.shards.values().map(ShardView::health).max().unwrap_or(Health::Well)
     }
 

@@ -25,4 +25,4 @@ pub use message::{
     AppendAnswer, AppendHead, Channel, Heartbeat, HeartbeatAnswer, Members, PeerHello, PeerMessage,
     ResetAnswer, ResetHead, ResetPart, VoteAnswer, VoteRequest,
 };
-pub use replica::{GroupStatus, PeerFault, PeerStatus, Replica, TransferRefused};
+pub use replica::{GroupStatus, NO_MEMBER, PeerFault, PeerStatus, Replica, TransferRefused};

@@ -22,16 +22,19 @@ body! {
     #[derive(Eq)]
     pub struct GroupStatus {
         "brokerName" => broker_name: String,
+        /// A change of the group's nodes that is not done, in words.
+        "changing" => changing: Option<String>,
         "clusterName" => cluster_name: String,
         "committedIndex" => committed_index: i64,
-        /// "well", or what is wrong with it.
-        "disk" => disk: String,
+        /// What is wrong with the node's disk, if anything is.
+        "diskTrouble" => disk_trouble: Option<String>,
         "firstIndex" => first_index: i64,
         "lastIndex" => last_index: i64,
         "leader" => leader: Option<i64>,
         /// What is left of the time in which nobody else can lead, in milliseconds.
         "leaseMs" => lease_ms: i64,
         "node" => node: i64,
+        /// All nodes of the group, this one among them if it belongs to it.
         "nodes" => nodes: Vec<GroupNode>,
         "persistedIndex" => persisted_index: i64,
         /// The node that is to lead this shard.
@@ -51,7 +54,7 @@ body! {
     /// A node of the group; what only the leader knows is missing in the answers of others.
     #[derive(Eq)]
     pub struct GroupNode {
-        /// Where it is for the other nodes.
+        /// Where its replica of the shard listens for other nodes, `ip:port`; the port below is for clients.
         "address" => address: String,
         "committedIndex" => committed_index: Option<i64>,
         "connected" => connected: bool,

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 
 use apogee_net::body::GroupRole;
 
-use super::view::{GroupView, Health, ReplicaView, ShardView, WELL_DISK};
+use super::view::{GroupView, Health, ReplicaView, ShardView};
 
 const COLUMNS: [Column; 9] = [
     Column { head: "SHARD", right: false },
@@ -104,7 +104,7 @@ fn role(shard: &ShardView, node: i64, replica: &ReplicaView) -> String {
     if status.recovering {
         role.push_str(", recovering");
     }
-    if status.disk != WELL_DISK {
+    if status.disk_trouble.is_some() {
         role.push_str(", sick disk");
     }
     role
@@ -114,9 +114,9 @@ fn why(shard: &ShardView, node: i64, replica: &ReplicaView) -> String {
     match &replica.said {
         Ok(status) => {
             let mut why = status.why.clone();
-            if status.disk != WELL_DISK {
+            if let Some(trouble) = status.disk_trouble.as_ref().filter(|trouble| !why.contains(*trouble)) {
                 why.push_str("; its disk: ");
-                why.push_str(&status.disk);
+                why.push_str(trouble);
             }
             why
         }
@@ -153,6 +153,11 @@ fn verdict(group: &GroupView) -> Vec<String> {
         let whole = shards.len() == group.shards.len();
         let place = if whole { String::new() } else { format!(" for {}", shards.join(", ")) };
         sentences.push(format!("Node {node} does not answer{place}."));
+    }
+    for shard in group.shards.values() {
+        if let Some(changing) = shard.leader().and_then(|(_, leader)| leader.changing.as_ref()) {
+            sentences.push(format!("{}: {changing}.", shard.broker_name));
+        }
     }
     let misplaced: Vec<_> = group.shards.values().filter(|shard| is_misplaced(shard)).collect();
     if !misplaced.is_empty() {

@@ -152,7 +152,7 @@ impl ShardView {
         let is_well = |member: &GroupNode| {
             let replica = self.replicas.get(&member.node);
             let says_well = replica.is_some_and(|replica| {
-                matches!(&replica.said, Ok(status) if !status.recovering && status.disk == WELL_DISK
+                matches!(&replica.said, Ok(status) if !status.recovering && status.disk_trouble.is_none()
                     && status.role != GroupRole::Stopped)
             });
             let is_there = member.node == leader.node
@@ -162,9 +162,6 @@ impl ShardView {
         if leader.nodes.iter().all(is_well) { Health::Well } else { Health::Degraded }
     }
 }
-
-/// What a node says of a disk that it has no complaint about.
-pub(super) const WELL_DISK: &str = "well";
 
 /// Not on the way to something else.
 fn is_settled(member: &GroupNode) -> bool {

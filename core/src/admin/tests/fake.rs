@@ -252,9 +252,10 @@ impl Table {
         });
         GroupStatus {
             broker_name: format!("set-{number}"),
+            changing: None,
             cluster_name: "C".into(),
             committed_index: 1204,
-            disk: "well".into(),
+            disk_trouble: None,
             first_index: 1,
             last_index: 1204,
             leader: shard.leader,

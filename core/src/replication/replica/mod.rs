@@ -19,7 +19,7 @@ use apogee_storage::{
     BatchIndex, Buffer, Checkpoint, DiskError, ForeignBatch, ForeignRefused, GroupState, LogOffset, NodeId,
     OpId, Term,
 };
-pub use status::{GroupStatus, PeerStatus};
+pub use status::{GroupStatus, NO_MEMBER, PeerStatus};
 
 use raft::eraftpb::{Entry, EntryType, Message, MessageType};
 use raft::{Config, RawNode, SnapshotStatus, StateRole};

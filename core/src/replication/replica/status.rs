@@ -10,9 +10,14 @@ use super::super::group_log::GroupLog;
 use super::super::membership::nodes_of;
 use super::Replica;
 
+/// What a node is in a group that it does not belong to.
+pub const NO_MEMBER: &str = "none";
+
 #[derive(Clone, Debug)]
 pub struct GroupStatus {
     pub node: NodeId,
+    /// "voter", "learner", what it is on the way to, or [`NO_MEMBER`].
+    pub member: &'static str,
     pub role: Role,
     pub leader: Option<NodeId>,
     pub term: Term,
@@ -87,6 +92,7 @@ impl<B: Buffer + 'static> Replica<B> {
         let peers = peers.collect();
         GroupStatus {
             node: self.config.node,
+            member: self.membership_of(self.config.node),
             role: self.role(),
             leader: self.leader(),
             term: self.term(),
@@ -114,7 +120,7 @@ impl<B: Buffer + 'static> Replica<B> {
             (true, false, _) => "voter from now on",
             (false, true, _) => "voter, leaving",
             (false, false, true) => "learner",
-            (false, false, false) => "none",
+            (false, false, false) => NO_MEMBER,
         }
     }
 

@@ -20,6 +20,7 @@ mod end_transaction;
 mod forbidden;
 mod group_admin;
 mod heartbeat;
+mod node_group;
 mod notification;
 mod peek_message;
 mod pop_checks;
@@ -215,4 +216,7 @@ handlers! {
     GET_CONSUMER_RUNNING_INFO => ask_client::running_info, Any;
     CONSUME_MESSAGE_DIRECTLY => ask_client::consume_directly, Any;
     INVOKE_BROKER_TO_GET_CONSUMER_STATUS => ask_client::consumer_status, Any;
+    APOGEE_GROUP_STATUS => node_group::status, Any;
+    APOGEE_TRANSFER_LEADER => node_group::transfer, Any;
+    APOGEE_CHANGE_MEMBERS => node_group::change, Any;
 }

@@ -163,6 +163,14 @@ impl<B: Buffer + 'static> Shard<B> {
         })
     }
 
+    /// Hands leadership to whichever other node has the most, and says to which.
+    pub fn transfer_away(&mut self, now_ms: i64) -> Result<NodeId, NoTransfer> {
+        self.hand_over(now_ms, |shard| {
+            let roles = shard.roles.as_mut().ok_or(NoTransfer::NoGroup)?;
+            Ok(roles.replica.transfer_away(&mut shard.log, now_ms)?)
+        })
+    }
+
     fn hand_over<T>(
         &mut self,
         now_ms: i64,
@@ -188,11 +196,7 @@ impl<B: Buffer + 'static> Shard<B> {
         let leads = matches!(roles.replica.role(), Role::Leader { .. });
         self.group_roles().is_leaving = true;
         if leads {
-            let to = self.hand_over(now_ms, |shard| {
-                let roles = shard.roles.as_mut().ok_or(NoTransfer::NoGroup)?;
-                Ok(roles.replica.transfer_away(&mut shard.log, now_ms)?)
-            });
-            match to {
+            match self.transfer_away(now_ms) {
                 Ok(to) => tracing::info!(broker = self.config.broker_name, %to, "leadership is handed over"),
                 Err(why) => tracing::info!(broker = self.config.broker_name, %why, "leadership stays here"),
             }
@@ -215,5 +219,17 @@ impl<B: Buffer + 'static> Shard<B> {
     /// What this node knows of its group. None outside of one.
     pub fn group_status(&self, now_ms: i64) -> Option<GroupStatus> {
         Some(self.roles.as_ref()?.replica.status(&self.log, now_ms))
+    }
+
+    /// Number of this shard, the same on every node of its group.
+    pub(in crate::shard) fn number_in_group(&self) -> Option<u32> {
+        Some(self.roles.as_ref()?.shard)
+    }
+
+    /// How the other nodes reach this one, if it is a member.
+    pub(in crate::shard) fn own_member_address(&self) -> Option<&[u8]> {
+        let state = self.roles.as_ref()?.replica.group_state();
+        let own = state.members.iter().find(|member| member.node == state.node)?;
+        Some(&own.address)
     }
 }

@@ -2,6 +2,8 @@
 //!
 //! Skipped, with a word, where the machine has no io_uring or the file system no direct I/O; never under `CI=true`.
 
+#[path = "on_disk/group.rs"]
+mod group;
 mod harness;
 #[path = "on_disk/kill.rs"]
 mod kill;

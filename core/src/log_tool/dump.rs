@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use apogee_net::message::StoredMessage;
 use apogee_storage::driver::LogFiles;
+use apogee_storage::format::BatchKind;
 use apogee_storage::inspect::{self, BatchInfo, Problem, RecordInfo};
 use apogee_storage::{LogOffset, QueueKey};
 use rustc_hash::FxHashMap;
@@ -107,6 +108,11 @@ fn batch_line(batch: &BatchInfo) -> String {
         header.prev_term(),
         header.commit_hint(),
     );
+    line.push_str(match header.batch_kind() {
+        BatchKind::Records => "",
+        BatchKind::NoOp => "  begins a term",
+        BatchKind::Configuration => "  changes the members",
+    });
     if let Some(damage) = damage {
         line.push_str(&format!("  DAMAGED: {damage}"));
     }

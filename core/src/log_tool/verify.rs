@@ -4,6 +4,7 @@ use std::io::Write;
 
 use apogee_storage::driver::LogFiles;
 use apogee_storage::inspect::{self, Problem, VerifyReport};
+use apogee_storage::{GroupState, NodeId};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
@@ -82,9 +83,78 @@ struct Finding {
     queues: usize,
     /// What stands behind the end, if a batch was begun there.
     cut: Option<String>,
+    /// What the node must not forget, if it belongs to a group of nodes.
+    node: Option<NodeState>,
     problems: u64,
     /// The first [`PROBLEMS_LISTED`] of them.
     listed: Vec<FoundProblem>,
+}
+
+/// The state of a node in its group, as it was saved last.
+#[derive(Debug, Serialize)]
+struct NodeState {
+    node: u64,
+    incarnation: u64,
+    term: u64,
+    voted_for: Option<u64>,
+    committed: u64,
+    voters: Vec<u64>,
+    /// The voters before, while a change of members is under way.
+    voters_before: Vec<u64>,
+    learners: Vec<u64>,
+    log_begins_behind_batch: u64,
+    recovering: bool,
+    /// The log is being begun anew; the next start ends that.
+    begins_anew: bool,
+}
+
+impl NodeState {
+    fn new(state: &GroupState, begins_anew: bool) -> NodeState {
+        let numbers = |nodes: &[NodeId]| nodes.iter().map(|node| node.0).collect();
+        NodeState {
+            node: state.node.0,
+            incarnation: state.incarnation,
+            term: state.term.0,
+            voted_for: state.vote.map(|node| node.0),
+            committed: state.commit.0,
+            voters: numbers(&state.conf.voters),
+            voters_before: numbers(&state.conf.outgoing),
+            learners: numbers(&state.conf.learners),
+            log_begins_behind_batch: state.log_start.index.0,
+            recovering: state.recovering,
+            begins_anew,
+        }
+    }
+
+    fn print(&self, out: &mut dyn Write) -> std::io::Result<()> {
+        let list = |nodes: &[u64]| {
+            let nodes: Vec<_> = nodes.iter().map(u64::to_string).collect();
+            if nodes.is_empty() { "none".to_owned() } else { nodes.join(" ") }
+        };
+        let vote = self.voted_for.map_or("voted for nobody".to_owned(), |node| format!("voted for {node}"));
+        write!(
+            out,
+            "  node {} of a group, term {}, {vote}, committed up to batch {}; voters {}",
+            self.node,
+            self.term,
+            self.committed,
+            list(&self.voters)
+        )?;
+        if !self.voters_before.is_empty() {
+            write!(out, ", before {}", list(&self.voters_before))?;
+        }
+        if !self.learners.is_empty() {
+            write!(out, ", learners {}", list(&self.learners))?;
+        }
+        writeln!(out)?;
+        if self.recovering {
+            writeln!(out, "  recovering: it lost data and does not vote until its leader has sent it again")?;
+        }
+        if self.begins_anew {
+            writeln!(out, "  the log was being begun anew behind its leader's; the next start ends that")?;
+        }
+        Ok(())
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -114,6 +184,7 @@ impl Finding {
             bytes: report.bytes,
             queues: report.queues,
             cut: report.cut.as_ref().map(cut),
+            node: report.state.as_ref().map(|state| NodeState::new(state, report.begins_anew)),
             problems: report.problems,
             listed: problems
                 .iter()
@@ -138,6 +209,9 @@ impl Finding {
             "  {} segments; {} indexes, {} of them compared with their segments; {} snapshots",
             self.segments, self.indexes, self.indexes_compared, self.snapshots
         )?;
+        if let Some(node) = &self.node {
+            node.print(out)?;
+        }
         if self.segments_left > 0 {
             writeln!(out, "  {} segments expired meanwhile and were passed over", self.segments_left)?;
         }

@@ -26,7 +26,7 @@ pub(crate) struct CheckpointHeader {
     /// Zero.
     pub(crate) reserved: U32,
     pub(crate) group: U64,
-    /// Number of the node's state that says that the log is begun anew; 0 between nodes.
+    /// Number of the node's state that says that the log is begun anew.
     pub(crate) state_seq: U64,
     /// Of the batch in front of the log's first.
     pub(crate) start_index: U64,
@@ -84,18 +84,8 @@ pub enum CheckpointError {
 }
 
 impl Checkpoint {
-    /// For another node of the group.
-    #[must_use]
-    pub fn encode(&self, group: GroupId) -> Vec<u8> {
-        self.encode_for(group, 0)
-    }
-
-    /// What another node of the group sent. Checks all of it.
-    pub fn decode(group: GroupId, bytes: &[u8]) -> Result<Checkpoint, CheckpointError> {
-        Checkpoint::decode_with_seq(group, bytes).map(|(_, checkpoint)| checkpoint)
-    }
-
-    pub(super) fn encode_for(&self, group: GroupId, state_seq: u64) -> Vec<u8> {
+    /// The bytes of the file that goes with the node's state of this number.
+    pub(super) fn encode(&self, group: GroupId, state_seq: u64) -> Vec<u8> {
         let snapshot = self.snapshot.as_ref();
         let file = snapshot.map_or(&[][..], |snapshot| &snapshot.file);
         let header = CheckpointHeader {
@@ -127,10 +117,7 @@ impl Checkpoint {
     }
 
     /// Believes bytes of which everything holds; gives the number of the node's state with them.
-    pub(super) fn decode_with_seq(
-        group: GroupId,
-        bytes: &[u8],
-    ) -> Result<(u64, Checkpoint), CheckpointError> {
+    pub(super) fn decode(group: GroupId, bytes: &[u8]) -> Result<(u64, Checkpoint), CheckpointError> {
         let found = bytes.len() as u64;
         let Ok((header, behind)) = CheckpointHeader::ref_from_prefix(bytes) else {
             return Err(CheckpointError::Short { found });

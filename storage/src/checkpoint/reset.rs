@@ -57,7 +57,7 @@ pub fn reset_log<S: LogSource + ?Sized>(
     state.commit = checkpoint.start.index;
 
     let (seq, slot) = next_seq(source)?;
-    let written = source.write_checkpoint(&checkpoint.encode_for(state.group, seq));
+    let written = source.write_checkpoint(&checkpoint.encode(state.group, seq));
     written.map_err(|error| JobError::io(source, LogFile::Checkpoint, "write", 0, &error))?;
     save_as(source, &state, seq, slot)?;
     let boundary = begin_anew(source, state.group, &checkpoint)?;
@@ -80,26 +80,53 @@ pub enum Interrupted {
     Undone,
 }
 
-/// Ends or undoes a reset that a crash interrupted, if there is one. `state` is the node's newest, saved as number `seq`.
+/// What an opening will make of a reset that a crash interrupted, if there is one. `saved` is the node's newest state and its
+/// number.
+pub(crate) fn interrupted_reset<S: LogSource + ?Sized>(
+    source: &S,
+    group: GroupId,
+    saved: Option<(&GroupState, u64)>,
+) -> Result<Option<Interrupted>, JobError> {
+    let found = find_interrupted(source, group, saved)?;
+    Ok(found.map(|checkpoint| if checkpoint.is_some() { Interrupted::Ended } else { Interrupted::Undone }))
+}
+
+/// Ends or undoes it.
 pub(crate) fn end_interrupted_reset<S: LogSource + ?Sized>(
     source: &S,
     group: GroupId,
     saved: Option<(&GroupState, u64)>,
 ) -> Result<Option<Interrupted>, JobError> {
+    match find_interrupted(source, group, saved)? {
+        None => Ok(None),
+        Some(Some(checkpoint)) => {
+            begin_anew(source, group, &checkpoint)?;
+            Ok(Some(Interrupted::Ended))
+        }
+        Some(None) => {
+            remove_checkpoint(source)?;
+            Ok(Some(Interrupted::Undone))
+        }
+    }
+}
+
+/// A checkpoint that the log is to begin behind, if there is one; without it where one was never begun behind.
+fn find_interrupted<S: LogSource + ?Sized>(
+    source: &S,
+    group: GroupId,
+    saved: Option<(&GroupState, u64)>,
+) -> Result<Option<Option<Checkpoint>>, JobError> {
     let bytes = source.read_checkpoint();
     let bytes = bytes.map_err(|error| JobError::io(source, LogFile::Checkpoint, "read", 0, &error))?;
     let Some(bytes) = bytes else { return Ok(None) };
-    let decoded = Checkpoint::decode_with_seq(group, &bytes);
+    let decoded = Checkpoint::decode(group, &bytes);
     let (seq, checkpoint) = decoded.map_err(|error| failed(source, error))?;
-    let is_ours = |state: &GroupState| {
-        state.log_start == checkpoint.start && state.checkpoint_at == place_of_snapshot(&checkpoint)
-    };
-    if saved.is_some_and(|(state, saved_as)| saved_as >= seq && is_ours(state)) {
-        begin_anew(source, group, &checkpoint)?;
-        return Ok(Some(Interrupted::Ended));
-    }
-    remove_checkpoint(source)?;
-    Ok(Some(Interrupted::Undone))
+    let is_begun = saved.is_some_and(|(state, saved_as)| {
+        saved_as >= seq
+            && state.log_start == checkpoint.start
+            && state.checkpoint_at == place_of_snapshot(&checkpoint)
+    });
+    Ok(Some(is_begun.then_some(checkpoint)))
 }
 
 fn place_of_snapshot(checkpoint: &Checkpoint) -> LogOffset {

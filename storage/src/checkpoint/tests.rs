@@ -203,10 +203,8 @@ proptest! {
             queue_ends: queues.into_iter().map(|(queue, end)| (QueueKey(queue), QueueOffset(end))).collect(),
             snapshot: Some(CheckpointSnapshot { at: LogOffset(at), file }),
         };
-        let bytes = checkpoint.encode_for(GROUP, seq);
-        prop_assert_eq!(Checkpoint::decode_with_seq(GROUP, &bytes).unwrap(), (seq, checkpoint.clone()));
-        let bytes = checkpoint.encode(GROUP);
-        prop_assert_eq!(Checkpoint::decode(GROUP, &bytes).unwrap(), checkpoint);
+        let bytes = checkpoint.encode(GROUP, seq);
+        prop_assert_eq!(Checkpoint::decode(GROUP, &bytes).unwrap(), (seq, checkpoint.clone()));
     }
 
     #[test]
@@ -219,13 +217,13 @@ proptest! {
     fn damaged_fields_are_refused_or_say_all_they_mean(
         changes in vec((0..88usize, any::<u8>()), 1..6),
     ) {
-        let mut bytes = checkpoint().encode(GROUP);
+        let mut bytes = checkpoint().encode(GROUP, 3);
         for (at, byte) in changes {
             bytes[at] = byte;
         }
         reseal(&mut bytes);
-        if let Ok((seq, decoded)) = Checkpoint::decode_with_seq(GROUP, &bytes) {
-            prop_assert_eq!(decoded.encode_for(GROUP, seq), bytes);
+        if let Ok((seq, decoded)) = Checkpoint::decode(GROUP, &bytes) {
+            prop_assert_eq!(decoded.encode(GROUP, seq), bytes);
         }
     }
 }
@@ -238,7 +236,7 @@ fn reseal(bytes: &mut [u8]) {
 
 #[test]
 fn every_bit_and_every_cut_is_noticed() {
-    let bytes = checkpoint().encode(GROUP);
+    let bytes = checkpoint().encode(GROUP, 3);
     for bit in 0..bytes.len() * 8 {
         let mut bad = bytes.clone();
         bad[bit / 8] ^= 1 << (bit % 8);
@@ -263,13 +261,13 @@ fn impossible_checkpoints_are_refused_by_field() {
         ("queue is 0", |bytes| bytes[88 + 16] = 0),
     ];
     for (expected, change) in table {
-        let mut bytes = checkpoint().encode(GROUP);
+        let mut bytes = checkpoint().encode(GROUP, 3);
         change(&mut bytes);
         reseal(&mut bytes);
         let error = Checkpoint::decode(GROUP, &bytes).unwrap_err().to_string();
         assert!(error.contains(expected), "{error}");
     }
-    let foreign = Checkpoint::decode(GroupId(8), &checkpoint().encode(GROUP)).unwrap_err();
+    let foreign = Checkpoint::decode(GroupId(8), &checkpoint().encode(GROUP, 3)).unwrap_err();
     assert!(matches!(foreign, CheckpointError::Field { field: "group", .. }));
 }
 
@@ -286,12 +284,12 @@ fn checkpoint_that_no_log_can_begin_behind_is_refused() {
     for (expected, change) in table {
         let mut bad = checkpoint();
         change(&mut bad);
-        let error = Checkpoint::decode(GROUP, &bad.encode(GROUP)).unwrap_err().to_string();
+        let error = Checkpoint::decode(GROUP, &bad.encode(GROUP, 3)).unwrap_err().to_string();
         assert!(error.contains(expected), "{error}");
     }
     let mut bad = checkpoint();
     bad.snapshot.as_mut().unwrap().file[60] ^= 1;
-    let error = Checkpoint::decode(GROUP, &bad.encode(GROUP)).unwrap_err();
+    let error = Checkpoint::decode(GROUP, &bad.encode(GROUP, 3)).unwrap_err();
     assert!(matches!(error, CheckpointError::Snapshot(SnapshotError::Crc { .. })));
 }
 
@@ -464,7 +462,7 @@ fn failure_at_any_point_leaves_the_old_log_or_the_new_one() {
 fn checkpoint_that_was_never_begun_behind_is_removed() {
     let world = follower();
     let seq = read_saved_group_state(&world.0).unwrap().unwrap().seq;
-    let bytes = checkpoint().encode_for(GROUP, seq + 1);
+    let bytes = checkpoint().encode(GROUP, seq + 1);
     world.0.write_checkpoint(&bytes).unwrap();
     let (found, _) = reopen(&world);
     assert_eq!(found.interrupted, Some(Interrupted::Undone));
@@ -482,7 +480,7 @@ fn checkpoint_that_was_never_begun_behind_is_removed() {
 #[test]
 fn damaged_checkpoint_is_told() {
     let world = follower();
-    world.0.write_checkpoint(&checkpoint().encode_for(GROUP, 2)).unwrap();
+    world.0.write_checkpoint(&checkpoint().encode(GROUP, 2)).unwrap();
     world.0.flip_bit_of_small_file(LogFile::Checkpoint, 500);
     let saved = read_saved_group_state(&world.0).unwrap().unwrap().state;
     let error = recover_group(&world.0, &group_config(), saved, &mut ()).unwrap_err();

@@ -123,10 +123,10 @@ impl<'a, S: LogSource + ?Sized> Indexes<'a, S> {
     pub(super) fn check_others(
         &mut self,
         group: Option<GroupId>,
+        begin: LogOffset,
         segments: &[SegmentInfo],
         telling: &mut Telling<'_>,
     ) {
-        let begin = segments.first().map_or(LogOffset(0), |segment| segment.base);
         for base in self.listed.iter().copied().filter(|base| !self.checked.contains(base)) {
             let segment = segments.iter().find(|segment| segment.base == base).copied();
             if segment.is_none() && base >= begin {

@@ -3,7 +3,9 @@
 use std::fmt;
 use std::io;
 
+use crate::checkpoint::CheckpointError;
 use crate::format::{BatchError, FORMAT_VERSION, age};
+use crate::group_state::GroupStateError;
 use crate::recovery::{IndexFlaw, Mismatch, SnapshotFlaw};
 use crate::sealed::Difference;
 use crate::source::{LogFile, LogSource};
@@ -70,6 +72,12 @@ pub enum Wrong {
     Snapshot(#[from] SnapshotFlaw),
     #[error("stands behind the log's end, {end}")]
     SnapshotAhead { end: LogOffset },
+    /// What a node of a group must not forget cannot be told.
+    #[error("{0}")]
+    GroupState(#[from] GroupStateError),
+    /// It cannot be told whether, or behind what, the log is being begun anew.
+    #[error("{0}")]
+    Checkpoint(#[from] CheckpointError),
 }
 
 fn batch(index: Option<BatchIndex>) -> String {

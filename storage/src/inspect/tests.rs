@@ -5,13 +5,15 @@ use std::io;
 use std::sync::Arc;
 
 use super::*;
-use crate::disk::SegmentInfo;
-use crate::format::{BATCH_HEADER_LEN, BatchError};
+use crate::checkpoint::{CheckpointJob, ResetJob, reset_log, take_checkpoint};
+use crate::disk::{OpId, SegmentInfo};
+use crate::format::{BATCH_HEADER_LEN, BatchError, BatchKind};
+use crate::group_state::{GroupState, GroupStateError, save_group_state};
 use crate::recovery::tests::{BLOCK, BLOCKS, Batch, GROUP, SEGMENT, World, batch, of_queues};
 use crate::recovery::{CutCause, IndexFlaw, Mismatch};
 use crate::sim::SimDisk;
 use crate::source::{IndexBytes, LogFile, LogSource};
-use crate::types::{BatchIndex, GroupId, LogOffset, QueueKey, QueueOffset};
+use crate::types::{BatchIndex, GroupId, LogOffset, LogStart, NodeId, QueueKey, QueueOffset, Term};
 
 fn verify_all(world: &World) -> (VerifyReport, Vec<Problem>) {
     let (mut problems, mut before) = (Vec::new(), 0);
@@ -387,6 +389,132 @@ fn snapshot_that_does_not_fit_is_told() {
     let told = problems(&world);
     let [(_, 0, Wrong::Snapshot(flaw))] = &told[..] else { panic!("{told:?}") };
     assert_eq!(flaw.to_string(), "it does not fit the log: term is 2, expected 1");
+}
+
+// The log of a group
+
+/// A node's state, saved, with two blocks on the way at once.
+fn node(world: &World, change: impl FnOnce(&mut GroupState)) -> GroupState {
+    let mut state = GroupState { write_window_bytes: 2 * BLOCK, ..GroupState::new(GROUP, NodeId(1)) };
+    change(&mut state);
+    save_group_state(&world.0, &state).unwrap();
+    state
+}
+
+#[test]
+fn state_of_a_node_is_shown() {
+    let world = world();
+    assert_eq!(whole(&world).state, None);
+    let state = node(&world, |state| (state.term, state.commit) = (Term(3), BatchIndex(40)));
+    let report = whole(&world);
+    assert_eq!((report.state, report.begins_anew), (Some(state), false));
+}
+
+#[test]
+fn state_that_cannot_be_told_is_a_problem() {
+    let world = world();
+    node(&world, |_| ());
+    node(&world, |state| state.term = Term(2));
+    let file = || LogFile::GroupState.file_name();
+    world.0.flip_bit_of_small_file(LogFile::GroupState, 99);
+    assert_eq!(whole(&world).state.unwrap().term, Term(2), "one slot may be torn");
+    world.0.flip_bit_of_small_file(LogFile::GroupState, 4096 * 8 + 99);
+    let found = problems(&world);
+    assert!(
+        matches!(&found[..], [(at, 0, Wrong::GroupState(GroupStateError::Both { .. }))] if *at == file())
+    );
+
+    let world = World::sealed(5);
+    save_group_state(&world.0, &GroupState::new(GroupId(8), NodeId(1))).unwrap();
+    let mut found = Vec::new();
+    verify(&world.0, Some(GROUP), &mut |problem| found.push(problem.wrong), &mut |_| {});
+    assert_eq!(found, [Wrong::ForeignGroup { expected: GROUP, found: GroupId(8) }]);
+}
+
+#[test]
+fn uncommitted_tail_and_batches_without_records_are_no_problem() {
+    let world = World::with(&[
+        Batch { kind: BatchKind::NoOp, hint: 0, ..batch(1) },
+        Batch {
+            kind: BatchKind::Configuration,
+            hint: 0,
+            queue: QueueKey::MEMBERS,
+            queue_offset: 0,
+            ..batch(2)
+        },
+        Batch { hint: 0, queue_offset: 0, ..batch(3) },
+    ]);
+    node(&world, |_| ());
+    let report = whole(&world);
+    assert_eq!((report.batches, report.records, report.queues), (3, 2, 2));
+    let kinds: Vec<_> =
+        batches(&world.0, None, LogOffset(0)).map(|batch| batch.unwrap().header.batch_kind()).collect();
+    assert_eq!(kinds, [BatchKind::NoOp, BatchKind::Configuration, BatchKind::Records]);
+}
+
+#[test]
+fn torn_batch_that_only_others_have_is_no_problem() {
+    let world = World::with(&(1..=7).map(batch).collect::<Vec<_>>());
+    world.tear(4);
+    node(&world, |state| state.commit = BatchIndex(3));
+    // The hints behind it say that it was committed.
+    let report = whole(&world);
+    assert_eq!((report.batches, report.cut.unwrap().batches_behind), (4, 2));
+}
+
+#[test]
+fn damage_of_what_was_durable_is_a_problem() {
+    let damaged = |world: &World| {
+        let found = problems(world);
+        assert!(
+            matches!(&found[..], [(_, at, Wrong::Damaged { index: BatchIndex(5), .. })] if *at == 4 * BLOCK)
+        );
+    };
+    let world = World::with(&(1..=7).map(batch).collect::<Vec<_>>());
+    world.tear(4);
+    node(&world, |state| state.commit = BatchIndex(5));
+    damaged(&world);
+    let world = World::with(&(1..=8).map(batch).collect::<Vec<_>>());
+    world.tear(4);
+    node(&world, |_| ());
+    damaged(&world);
+    // Left by a leader of an earlier term.
+    let mut batches: Vec<_> = (1..=8).map(batch).collect();
+    batches[3].term = 2;
+    let world = World::with(&batches);
+    world.tear(4);
+    node(&world, |_| ());
+    assert_eq!(whole(&world).batches, 4);
+}
+
+#[test]
+fn log_that_is_begun_anew_is_whole() {
+    let leader = world();
+    [0, 1].into_iter().for_each(|nth| leader.remove_segment(nth));
+    let start = LogStart { index: BatchIndex(16), term: Term(1), base_offset: LogOffset(2 * SEGMENT) };
+    let job = CheckpointJob { id: OpId(1), group: GROUP, start, boundary: Some(LogOffset(SEGMENT)) };
+    let checkpoint = take_checkpoint(&leader.0, &job).unwrap();
+    let world = World::sealed(1);
+    let state = node(&world, |_| ());
+    // The process ends behind the new state, before anything is removed.
+    world.0.die_after(4);
+    let job = ResetJob { id: OpId(1), state: state.clone(), checkpoint };
+    reset_log(&world.0, job.clone(), Box::new(())).unwrap_err();
+    world.0.kill();
+    let report = verify_all(&world).0;
+    assert!(report.begins_anew || report.state == Some(state), "{report:?}");
+    reset_log(&world.0, job, Box::new(())).unwrap();
+    let report = whole(&world);
+    assert_eq!((report.begin, report.end, report.segments), (start.base_offset, start.base_offset, 0));
+    assert_eq!((report.indexes, report.snapshots, report.begins_anew), (1, 1, false));
+    world.0.add_segment(SegmentInfo { base: start.base_offset, bytes: SEGMENT });
+    whole(&world);
+    (17..=24).for_each(|index| {
+        world.put(index - 1, &of_queues(index).encode());
+        assert_eq!(whole(&world).batches, index - 16);
+    });
+    world.0.write_checkpoint(b"nonsense").unwrap();
+    assert!(matches!(&problems(&world)[..], [(_, 0, Wrong::Checkpoint(_))]));
 }
 
 // A log that is in use

@@ -5,8 +5,11 @@ use rustc_hash::FxHashMap;
 use super::indexes::{Indexes, Run};
 use super::problem::{Problem, Telling, Wrong};
 use super::walk::{Seen, Step, Walk};
+use crate::checkpoint::{Interrupted, interrupted_reset};
 use crate::disk::SegmentInfo;
 use crate::format::{BLOCK_LEN, Directory, RawDirectory};
+use crate::group_state::{GroupState, read_saved_group_state};
+use crate::job_error::JobError;
 use crate::recovery::{Cut, Mismatch, SnapshotFlaw};
 use crate::snapshot::{Snapshot, SnapshotError, read_snapshot};
 use crate::source::{LogFile, LogSource};
@@ -41,6 +44,10 @@ pub struct VerifyReport {
     pub snapshots: usize,
     /// What stands behind the end, if a batch was begun there: one that was interrupted, or is being written.
     pub cut: Option<Cut>,
+    /// What the node must not forget, if it belongs to a group of nodes.
+    pub state: Option<GroupState>,
+    /// The log was being begun anew, and the next opening ends that.
+    pub begins_anew: bool,
     pub problems: u64,
 }
 
@@ -65,12 +72,34 @@ pub fn verify<S: LogSource + ?Sized>(
 ) -> VerifyReport {
     let mut telling = Telling::new(on_problem);
     let mut report = VerifyReport::empty(group);
+    check_node(source, &mut report, &mut telling);
     match Check::start(source, group, &mut telling) {
         Ok((mut check, walk)) => check.run(walk, &mut report, on_progress),
         Err(problem) => telling.tell(problem),
     }
     report.problems = telling.count();
     report
+}
+
+/// The files of a group's node. That the slot written last is torn is no problem.
+fn check_node<S: LogSource + ?Sized>(source: &S, report: &mut VerifyReport, telling: &mut Telling<'_>) {
+    let mut tell = |file: LogFile, wrong: Wrong| telling.tell(Problem::new(source, file, 0, wrong));
+    let saved = match read_saved_group_state(source) {
+        Ok(saved) => saved,
+        Err(JobError::GroupState { error, .. }) => return tell(LogFile::GroupState, error.into()),
+        Err(error) => return tell(LogFile::GroupState, Wrong::Io(error.to_string())),
+    };
+    let Some(saved) = saved else { return };
+    let state = report.state.insert(saved.state);
+    if let Some(expected) = report.group.filter(|group| *group != state.group) {
+        let found = state.group;
+        tell(LogFile::GroupState, Wrong::ForeignGroup { expected, found });
+    }
+    match interrupted_reset(source, state.group, Some((&*state, saved.seq))) {
+        Ok(interrupted) => report.begins_anew = interrupted == Some(Interrupted::Ended),
+        Err(JobError::Checkpoint { error, .. }) => tell(LogFile::Checkpoint, error.into()),
+        Err(error) => tell(LogFile::Checkpoint, Wrong::Io(error.to_string())),
+    }
 }
 
 impl VerifyReport {
@@ -91,6 +120,8 @@ impl VerifyReport {
             indexes_compared: 0,
             snapshots: 0,
             cut: None,
+            state: None,
+            begins_anew: false,
             problems: 0,
         }
     }
@@ -157,10 +188,14 @@ impl<'a, 't, S: LogSource + ?Sized> Check<'a, 't, S> {
         if let Some(last) = self.runs.last() {
             (report.last_index, report.last_term) = (last.last.index, last.last.term);
         }
-        self.indexes.check_others(walk.group, walk.segments(), self.telling);
+        self.indexes.check_others(walk.group, report.begin, walk.segments(), self.telling);
         for at in std::mem::take(&mut self.snapshots) {
             report.snapshots += 1;
-            self.check_snapshot(at, walk.group, report.begin, walk.end);
+            // A log that was begun anew has not come so far yet.
+            let checkpoint_at = report.state.as_ref().map(|state| state.checkpoint_at);
+            let group = walk.group.or(report.state.as_ref().map(|state| state.group));
+            let end = walk.end.max(checkpoint_at.unwrap_or(walk.end));
+            self.check_snapshot(at, group, report.begin, end);
         }
         (report.group, report.end) = (walk.group, walk.end);
         (report.cut, report.segments_left) = (walk.cut.take(), walk.segments_left);

@@ -16,7 +16,8 @@
 //!                                                        as if nothing was here
 //! ```
 //!
-//! *Proof* is a later header that saw batch `i` committed, or an index that reaches beyond. The log may be written to
+//! *Proof* is a later header that saw batch `i` committed, or an index that reaches beyond. In a group, where a minority does not
+//! need to have what is committed, it is what `recovery/group.rs` takes for one, in place of such a header. The log may be written to
 //! meanwhile: behind a place that was looked at too early there may be proof when the walk gets there. So with a
 //! proof in hand the place is looked at once more; what was committed before the proof was written is there by now.
 
@@ -28,11 +29,12 @@ use super::problem::{Problem, Wrong};
 use crate::config::WRITE_WINDOW_BYTES_LIMIT;
 use crate::disk::SegmentInfo;
 use crate::format::{BATCH_BYTES_LIMIT, BLOCK_LEN, BatchError, BatchHeader, RawBatch, RawHeader};
+use crate::group_state::read_saved_group_state;
 use crate::recovery::look::{Found, Last, fault_of_writer, look};
 use crate::recovery::{Cut, CutCause};
 use crate::sealed::{IndexSummary, open_index};
 use crate::source::{LogFile, LogSource};
-use crate::types::{BatchIndex, GroupId, LogOffset, Term};
+use crate::types::{BatchIndex, GroupId, LogOffset, LogStart, Term};
 use crate::window::Window;
 
 /// How far behind a place is searched in segments that nothing says were written to; see `recovery/scan.rs`.
@@ -72,6 +74,10 @@ pub(super) struct Walk<'a, S: ?Sized> {
     /// The place that was looked at once more.
     looked_again: Option<(usize, u64)>,
     pub(super) group: Option<GroupId>,
+    /// Where the log began at first, or anew.
+    start: LogStart,
+    /// What the node's state proves, if it belongs to a group of nodes.
+    durable: Option<Durable>,
     /// What the next batch has to follow; nothing where that is not known.
     last: Option<Last>,
     /// One past the last batch.
@@ -81,6 +87,14 @@ pub(super) struct Walk<'a, S: ?Sized> {
     /// Segments that left the log before they were read.
     pub(super) segments_left: usize,
     is_done: bool,
+}
+
+/// What was durable on the node of a group.
+#[derive(Clone, Copy)]
+struct Durable {
+    index: BatchIndex,
+    /// Bytes on the way at once, at most.
+    window_bytes: u64,
 }
 
 /// What a search behind a place found.
@@ -107,6 +121,8 @@ impl<'a, S: LogSource + ?Sized> Walk<'a, S> {
         group: Option<GroupId>,
         from: LogOffset,
     ) -> Result<Walk<'a, S>, Problem> {
+        // What is wrong with it is for others to tell of.
+        let state = read_saved_group_state(source).ok().flatten().map(|saved| saved.state);
         // In this order: else there could be indexes of segments that were not there yet.
         let indexed = usable_indexes(source, group)?;
         let segments = source.segments();
@@ -114,6 +130,9 @@ impl<'a, S: LogSource + ?Sized> Walk<'a, S> {
         segments.sort_by_key(|segment| segment.base);
         let begun = segments.partition_point(|segment| segment.base <= from).max(1).min(segments.len());
         let nothing = SegmentInfo { base: LogOffset(0), bytes: 0 };
+        // No segment is there yet where a log begins anew.
+        let start = state.as_ref().map_or(LogStart::default(), |state| state.log_start);
+        let begin = segments.first().map_or(start.base_offset, |segment| segment.base);
         let mut walk = Walk {
             source,
             nth: 0,
@@ -122,8 +141,12 @@ impl<'a, S: LogSource + ?Sized> Walk<'a, S> {
             is_careful: false,
             looked_again: None,
             group,
+            start,
+            durable: state
+                .as_ref()
+                .map(|state| Durable { index: state.commit, window_bytes: state.write_window_bytes }),
             last: None,
-            end: segments.first().map_or(LogOffset(0), |segment| segment.base),
+            end: begin,
             cut: None,
             segments_left: 0,
             is_done: false,
@@ -148,8 +171,8 @@ impl<'a, S: LogSource + ?Sized> Walk<'a, S> {
     /// The last batch in front of a segment, if that is known and the segment goes on from it.
     fn last_before(&mut self, nth: usize) -> Option<Last> {
         let segment = self.segments[nth];
-        if segment.base == LogOffset(0) {
-            return Some(Last::default());
+        if segment.base == self.start.base_offset {
+            return Some(Last { index: self.start.index, term: self.start.term });
         }
         let own = self
             .indexed
@@ -341,12 +364,14 @@ impl<'a, S: LogSource + ?Sized> Walk<'a, S> {
     fn search(&self, from: u64, index: BatchIndex, term: Term) -> Behind {
         let here = self.segments[self.nth].base.plus(self.position);
         let mut indexed = self.indexed.values();
-        let is_proof = indexed.any(|summary| summary.segment.base > here || (summary.end > here));
+        let is_indexed = indexed.any(|summary| summary.segment.base > here || (summary.end > here));
+        let is_proof = is_indexed || self.durable.is_some_and(|durable| durable.index >= index);
         let mut behind = Behind { is_proof, ..Behind::default() };
         let written = self.last_written(index);
         for (nth, segment) in self.segments.iter().enumerate().skip(self.nth) {
             let mut window = Window::new(self.source, *segment);
             let mut at = if nth == self.nth { from } else { 0 };
+            let counted_from = if nth == self.nth { self.position } else { 0 };
             let reach = here.plus(SEARCH_BEHIND_BYTES).0.saturating_sub(segment.base.0);
             let upto =
                 if nth <= written { segment.bytes } else { reach.max(BLOCK_LEN as u64).min(segment.bytes) };
@@ -356,7 +381,13 @@ impl<'a, S: LogSource + ?Sized> Walk<'a, S> {
                     continue;
                 };
                 behind.batches += 1;
-                behind.is_proof |= header.commit_hint() >= index;
+                behind.is_proof |= match self.durable {
+                    None => header.commit_hint() >= index,
+                    Some(Durable { window_bytes, .. }) => {
+                        let may_follow = header.index() > index && header.term() >= term;
+                        may_follow && at - counted_from > window_bytes
+                    }
+                };
                 if behind.next.is_none() && header.index() >= index && header.term() >= term {
                     behind.next = Some((nth, at, header));
                 }

@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::ensure;
 use apogee_tuning::CpuList;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -144,6 +145,11 @@ impl Standalone {
             Some(path) => config::read_file(path)?,
             None => BrokerConfig::default(),
         };
+        ensure!(
+            file.replication.is_none(),
+            "[replication] has no meaning for a standalone broker; start nodes of a group by `apogee broker`, or try one \
+             out by `apogee cluster`"
+        );
         let namesrv =
             NamesrvConfig { listen: self.listen, port: self.namesrv_port, data_dir: self.data.clone() };
         // The broker reaches the NameServer of its own process by loopback when that listens everywhere.
@@ -201,6 +207,28 @@ mod tests {
         let broker = standalone.plan().expect("a plan").broker.expect("a broker");
         assert_eq!(broker.transaction_checks_max, 3);
         assert_eq!(broker.base_port, 12345);
+    }
+
+    #[test]
+    fn a_standalone_broker_is_no_node_of_a_group() {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        let group = "[replication]\nnode = 1\nnodes = [{ id = 1, address = \"127.0.0.1\" }]\n";
+        std::fs::write(file.path(), group).expect("write it");
+        let path = file.path().to_str().expect("a path");
+        let cli = Cli::parse_from(["apogee", "standalone", "--config", path]);
+        let Command::Standalone(standalone) = cli.command else { panic!("another command") };
+        assert!(standalone.plan().unwrap_err().to_string().contains("[replication] has no meaning"));
+    }
+
+    #[test]
+    fn commands_are_recognized() {
+        let command = |line: &str| Cli::try_parse_from(line.split_whitespace()).map(|cli| cli.command);
+        assert!(matches!(command("apogee admin group status --json"), Ok(Command::Admin(_))));
+        assert!(matches!(command("apogee admin group transfer --to 2 --shard 1"), Ok(Command::Admin(_))));
+        assert!(matches!(command("apogee cluster --nodes 5 --data d"), Ok(Command::Cluster(_))));
+        for wrong in ["apogee admin", "apogee admin group", "apogee cluster --nodes many", "apogee broker"] {
+            assert!(command(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

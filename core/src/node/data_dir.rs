@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!     apogee-data/
-//!       node.toml     cluster, group and number of shards; written once
+//!       node.toml     cluster, group, number of shards, and which of the group's nodes; written once
 //!       lock          held while a process uses the directory
 //!       shard-0/ …    one directory per shard, self-contained
 //! ```
@@ -34,6 +34,9 @@ struct Identity {
     group: String,
     /// Fixed when the directory is made: queues live in shards and are never moved.
     shards: u16,
+    /// Which of the group's nodes; none if every shard is alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    node: Option<u16>,
 }
 
 impl DataDir {
@@ -54,6 +57,7 @@ impl DataDir {
                 cluster: config.cluster.clone(),
                 group: config.group.clone(),
                 shards: config.shards.unwrap_or_else(|| u16::try_from(cores).unwrap_or(SHARDS_MAX)),
+                node: config.replication.as_ref().map(|replication| replication.node),
             };
             let text = toml::to_string(&identity).context("identity as TOML")?;
             write_whole(&path, text.as_bytes())
@@ -88,6 +92,19 @@ impl Identity {
                 found == expected,
                 "{place}: this directory belongs to {key} {found:?}, the configuration says {expected:?}"
             );
+        }
+        match (self.node, config.replication.as_ref().map(|replication| replication.node)) {
+            (found, expected) if found == expected => {}
+            (Some(found), Some(expected)) => bail!(
+                "{place}: this directory is node {found}'s, the configuration says replication.node = {expected}"
+            ),
+            (Some(found), None) => bail!(
+                "{place}: this directory is node {found}'s of a group of nodes, the configuration has no [replication]: \
+                 alone, it would go on without the others"
+            ),
+            (None, _) => bail!(
+                "{place}: this directory was made without [replication]; a node of a group begins with an empty one"
+            ),
         }
         if let Some(shards) = config.shards {
             ensure!(
@@ -134,7 +151,10 @@ pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
+    use crate::config::{NodeAddress, ReplicationConfig};
 
     fn config(dir: &Path) -> BrokerConfig {
         BrokerConfig { data_dir: dir.join("data"), ..BrokerConfig::default() }
@@ -148,6 +168,31 @@ mod tests {
         assert_eq!(DataDir::open(&config, 2).unwrap().shards(), 4);
         let other = BrokerConfig { shards: Some(3), ..config };
         assert!(DataDir::open(&other, 2).unwrap_err().to_string().contains("has 4 shards"));
+    }
+
+    #[test]
+    fn a_directory_belongs_to_one_node_of_a_group_or_to_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let node =
+            |id| NodeAddress { id, address: Ipv4Addr::LOCALHOST.into(), base_port: None, learner: false };
+        let alone = config(dir.path());
+        let as_node = |data_dir: &str, id| BrokerConfig {
+            data_dir: dir.path().join(data_dir),
+            replication: Some(ReplicationConfig::new(id, vec![node(1), node(2), node(3)])),
+            ..alone.clone()
+        };
+        let refused = |config: &BrokerConfig| DataDir::open(config, 1).unwrap_err().to_string();
+        drop(DataDir::open(&alone, 1).unwrap());
+        assert!(refused(&as_node("data", 1)).contains("made without [replication]"));
+        for _ in 0..2 {
+            drop(DataDir::open(&as_node("other", 2), 1).unwrap());
+        }
+        assert!(
+            refused(&as_node("other", 3))
+                .contains("is node 2's, the configuration says replication.node = 3")
+        );
+        let alone = BrokerConfig { data_dir: dir.path().join("other"), ..alone };
+        assert!(refused(&alone).contains("the configuration has no [replication]"));
     }
 
     #[test]

@@ -282,6 +282,10 @@ impl Registrar {
             let shard = shard.borrow();
             (shard.topics_version(), shard.rank())
         };
+        if self.told.get().is_some_and(|told| told.rank() != rank) {
+            // A later term, which it cannot know: no reason to tell all topics again.
+            return self.register(client, shard).await;
+        }
         let BrokerIdentity { cluster, broker_name, address, .. } = &self.broker;
         let header = QueryDataVersionRequest {
             broker_name,

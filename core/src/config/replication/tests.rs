@@ -181,3 +181,24 @@ fn a_member_s_address_is_read_back() {
         assert_eq!(parse_member_address(wrong), None);
     }
 }
+
+#[test]
+fn the_example_of_three_nodes_is_valid_and_its_nodes_agree() {
+    let nodes = [
+        include_str!("../../../docs/examples/three-nodes/node-1.toml"),
+        include_str!("../../../docs/examples/three-nodes/node-2.toml"),
+        include_str!("../../../docs/examples/three-nodes/node-3.toml"),
+        include_str!("../../../docs/examples/three-nodes/node-4.toml"),
+    ]
+    .map(|text| toml::from_str::<BrokerConfig>(text).unwrap());
+    for (number, config) in (1..).zip(&nodes) {
+        config.validate().unwrap();
+        let replication = config.replication.as_ref().unwrap();
+        assert_eq!((replication.node, replication.join), (number, number == 4));
+        assert_eq!(config.advertise, Some(replication.own().address));
+        assert_eq!(config.group_wide(), nodes[0].group_wide());
+        assert_eq!((config.shards, &config.namesrv), (nodes[0].shards, &nodes[0].namesrv));
+    }
+    let namesrv = include_str!("../../../docs/examples/three-nodes/namesrv.toml");
+    toml::from_str::<crate::config::NamesrvConfig>(namesrv).unwrap();
+}

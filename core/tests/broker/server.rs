@@ -71,7 +71,7 @@ impl Server {
         Server::run(command, dir, data, address, address)
     }
 
-    fn run(
+    pub(crate) fn run(
         mut command: Command,
         dir: &Path,
         data: PathBuf,
@@ -94,6 +94,10 @@ impl Server {
     /// What the process has said so far.
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap()
+    }
+
+    pub(crate) fn log_path(&self) -> PathBuf {
+        self.log.clone()
     }
 
     pub(crate) fn address(&self) -> SocketAddr {

@@ -66,8 +66,7 @@ pub struct Link {
 }
 
 /// Why a link ended.
-#[derive(Debug, thiserror::Error)]
-#[error(transparent)]
+#[derive(Debug)]
 pub struct LinkEnd(ConnectionEnd);
 
 impl Link {
@@ -342,6 +341,15 @@ async fn receive<S: LinkService>(
     link.heard.set(now);
     link.connection.last_active.set(now);
     Ok(received)
+}
+
+impl fmt::Display for LinkEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            ConnectionEnd::Peer { unfinished: 0 } => f.write_str("the peer closed the connection"),
+            end => end.fmt(f),
+        }
+    }
 }
 
 impl fmt::Display for Link {

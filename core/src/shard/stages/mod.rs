@@ -142,7 +142,9 @@ impl Stages {
         match op {
             DiskOp::Write { id, index, len, .. } => {
                 // What a group has replaced.
-                while self.batches.pop_back_if(|batch| batch.index >= *index).is_some() {}
+                while self.batches.back().is_some_and(|batch| batch.index >= *index) {
+                    self.batches.pop_back();
+                }
                 self.batches.push_back(Batch {
                     write: *id,
                     ahead: self.batches.len() as u32,
@@ -192,12 +194,13 @@ impl Stages {
         now_ms: i64,
     ) -> Settled {
         let Committed { index, batch_bytes, .. } = *committed;
-        while self.batches.pop_front_if(|batch| batch.index < index).is_some() {}
-        let mut batch = self
-            .batches
-            .pop_front_if(|batch| batch.index == index)
-            // From before this shard was opened.
-            .unwrap_or_else(|| Batch::sealed(self.now, index, batch_bytes));
+        while self.batches.front().is_some_and(|batch| batch.index < index) {
+            self.batches.pop_front();
+        }
+        let is_first = self.batches.front().is_some_and(|batch| batch.index == index);
+        let sealed = is_first.then(|| self.batches.pop_front()).flatten();
+        // Without one it is from before this shard was opened.
+        let mut batch = sealed.unwrap_or_else(|| Batch::sealed(self.now, index, batch_bytes));
         batch.records = committed.places.len() as u32;
         batch.catch_up_reads = batch.catch_up_reads.max(self.now.catch_up_reads);
         self.gauges.count(Gauge::BatchMessages, batch.records.into(), 1);

@@ -171,6 +171,13 @@ impl Segments {
         [self.end, self.nth(self.active).end()]
     }
 
+    /// The segment that a byte lies in, if it is made.
+    pub(crate) fn holding(&self, offset: LogOffset) -> Option<SegmentInfo> {
+        let behind = self.segments.partition_point(|segment| segment.base <= offset);
+        let segment = self.segments[behind.checked_sub(1)?];
+        (offset < segment.end()).then_some(segment)
+    }
+
     /// Where a batch of `len` bytes at `base` stands, if it may stand there; its segment need not be made yet.
     pub(crate) fn place_at(&self, base: LogOffset, len: u64) -> Option<Placement> {
         let [end, next] = self.next_begins();

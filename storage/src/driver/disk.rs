@@ -187,6 +187,12 @@ impl Disk {
             DiskOp::Write { id, segment, position, buffer, len, .. } => {
                 Completion::Written { id, result: self.write(segment, position, buffer, len).await }
             }
+            DiskOp::Erase { id, segment, position } => {
+                let mut zeros = self.alloc(BLOCK_LEN);
+                zeros.as_bytes_mut().fill(0);
+                let result = self.write(segment, position, Rc::new(zeros), BLOCK_LEN as u32).await;
+                Completion::Written { id, result }
+            }
             DiskOp::Sync { id, segments } => Completion::Synced { id, result: self.sync(segments).await },
             DiskOp::Prepare { segment, recycle, reserve_bytes } => {
                 let result = self.prepare(segment, recycle, reserve_bytes).await;

@@ -193,6 +193,7 @@ impl<B: Buffer, R: Record> CommitLog<B, R> {
             records,
             queues,
             filling,
+            leftover: None,
             state: FlightState::Waiting,
         });
         Ok(())

@@ -58,6 +58,8 @@ pub(super) struct Grouped<B> {
     pub(super) is_held: bool,
     /// Nothing is asked of the disk.
     pub(super) is_paused: bool,
+    /// How far batches have reached that were cut off.
+    pub(super) cut_end: LogOffset,
     /// Sealed and not yet fetched. All of it is uncommitted and the end of the log.
     pub(super) sealed: VecDeque<SealedBatch<B>>,
     pub(super) terms: TermRuns,
@@ -71,6 +73,7 @@ impl<B> Grouped<B> {
             is_leading: rule == CommitRule::Local,
             is_held: false,
             is_paused: false,
+            cut_end: LogOffset(0),
             sealed: VecDeque::new(),
             terms: TermRuns::new(start, runs),
             unpersisted: None,
@@ -252,6 +255,7 @@ impl<B: Buffer, R: Record> CommitLog<B, R> {
             return;
         }
         let cut = self.pipeline.cut(index);
+        self.group.cut_end = self.group.cut_end.max(self.marks.appended);
         for flight in &cut {
             self.uncommitted_entries -= flight.records.len() as u64;
             for grown in flight.queues.iter().rev() {

@@ -16,7 +16,7 @@ use smallvec::SmallVec;
 use super::read::MemoryRun;
 use super::seal::Filling;
 use crate::disk::{DiskError, OpId};
-use crate::format::BatchKind;
+use crate::format::{BLOCK_LEN, BatchKind};
 use crate::index::{IndexEntry, Slot};
 use crate::types::{BatchIndex, LogOffset, QueueKey, QueueOffset, Term, Ticket};
 
@@ -137,7 +137,28 @@ pub(crate) struct Flight<B> {
     pub(crate) queues: Vec<Grown>,
     /// Its segment, this batch included.
     pub(crate) filling: Filling,
+    /// What is to be erased before it is written.
+    pub(crate) leftover: Option<Leftover>,
     pub(crate) state: FlightState,
+}
+
+/// A place where a batch was cut off, when the one that replaces it begins the next segment. Nobody overwrites it there, and it
+/// would follow the batch in front as well: recovery could not tell which of the two counts.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Leftover {
+    pub(crate) segment: LogOffset,
+    pub(crate) position: u64,
+    pub(crate) is_erased: bool,
+}
+
+impl Leftover {
+    fn base(&self) -> LogOffset {
+        self.segment.plus(self.position)
+    }
+
+    fn end(&self) -> LogOffset {
+        self.base().plus(BLOCK_LEN as u64)
+    }
 }
 
 /// How far the write of a batch has come.
@@ -145,6 +166,8 @@ pub(crate) struct Flight<B> {
 pub(crate) enum FlightState {
     /// Not asked for.
     Waiting,
+    /// Not asked for, as what is to be erased before is on the way.
+    Erasing(OpId),
     OnTheWay(OpId),
     Written,
 }
@@ -284,6 +307,22 @@ impl<B> Pipeline<B> {
         self.ghosts.iter().any(|ghost| ghost.base < end && base < ghost.end)
     }
 
+    /// What has to be erased before the write of the next batch can be asked for.
+    pub(crate) fn next_to_erase(&self) -> Option<Leftover> {
+        self.next_to_submit()?.leftover.filter(|leftover| !leftover.is_erased)
+    }
+
+    /// The erasure is asked for, unless it was already or another write may still touch the place.
+    pub(crate) fn erase_next(&mut self, id: OpId) -> bool {
+        let Some(leftover) = self.next_to_erase() else { return false };
+        let flight = &self.flights[self.submitted];
+        if flight.state != FlightState::Waiting || self.is_haunted(leftover.base(), leftover.end()) {
+            return false;
+        }
+        self.flights[self.submitted].state = FlightState::Erasing(id);
+        true
+    }
+
     /// The write of the next batch is asked for.
     pub(crate) fn submit_next(&mut self, id: OpId) -> &Flight<B> {
         let flight = &mut self.flights[self.submitted];
@@ -302,6 +341,14 @@ impl<B> Pipeline<B> {
             while self.flights.get(self.written).is_some_and(|flight| flight.state == FlightState::Written) {
                 self.written += 1;
             }
+            return;
+        }
+        if let Some(flight) = self.flights.get_mut(self.submitted)
+            && flight.state == FlightState::Erasing(id)
+            && let Some(leftover) = &mut flight.leftover
+        {
+            leftover.is_erased = true;
+            flight.state = FlightState::Waiting;
             return;
         }
         let ghost = self.ghosts.iter().position(|ghost| ghost.write == id);
@@ -345,7 +392,9 @@ impl<B> Pipeline<B> {
     pub(crate) fn is_busy(&self) -> bool {
         let mut submitted = self.flights.range(self.written..self.submitted);
         let is_writing = submitted.any(|flight| matches!(flight.state, FlightState::OnTheWay(_)));
-        self.sync.is_some() || !self.ghosts.is_empty() || is_writing
+        let next = self.next_to_submit();
+        let is_erasing = next.is_some_and(|next| matches!(next.state, FlightState::Erasing(_)));
+        self.sync.is_some() || !self.ghosts.is_empty() || is_writing || is_erasing
     }
 
     /// Starts a sync of everything written without a gap; returns the segments it must cover.
@@ -354,8 +403,11 @@ impl<B> Pipeline<B> {
         self.sync = Some(SyncInFlight { id, batches: self.written });
         let mut segments = SmallVec::new();
         for flight in self.flights.range(self.durable..self.written) {
-            if segments.last() != Some(&flight.segment()) {
-                segments.push(flight.segment());
+            let erased = flight.leftover.map(|leftover| leftover.segment);
+            for segment in erased.into_iter().chain([flight.segment()]) {
+                if segments.last() != Some(&segment) {
+                    segments.push(segment);
+                }
             }
         }
         segments
@@ -423,8 +475,14 @@ impl<B> Pipeline<B> {
             } else if nth >= self.durable {
                 self.undurable_bytes -= len;
             }
-            if let FlightState::OnTheWay(write) = flight.state {
-                self.ghosts.push(Ghost { write, base: flight.base, end: flight.end() });
+            match (flight.state, flight.leftover) {
+                (FlightState::OnTheWay(write), _) => {
+                    self.ghosts.push(Ghost { write, base: flight.base, end: flight.end() });
+                }
+                (FlightState::Erasing(write), Some(leftover)) => {
+                    self.ghosts.push(Ghost { write, base: leftover.base(), end: leftover.end() });
+                }
+                _ => {}
             }
             cut.push(flight);
         }

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use super::CommitLog;
 use super::group::SealedBatch;
 use super::marks::Marks;
-use super::pipeline::{FailedAppends, FailureCause, Flight, FlightState, Grown, SealedRecord, Tip};
+use super::pipeline::{FailedAppends, FailureCause, Flight, FlightState, Grown, Leftover, SealedRecord, Tip};
 use super::staging::StagedRecord;
 use crate::config::CommitRule;
 use crate::disk::{Buffer, DiskOp};
@@ -83,6 +83,11 @@ impl<B: Buffer, R: Record> CommitLog<B, R> {
     pub(super) fn submit_next(&mut self) -> Option<DiskOp<B>> {
         let flight = self.pipeline.next_to_submit()?;
         let (base, end, len, segment) = (flight.base, flight.end(), flight.len, flight.segment());
+        if let Some(Leftover { segment, position, .. }) = self.pipeline.next_to_erase() {
+            let id = self.next_op_id();
+            let erases = self.pipeline.erase_next(id);
+            return erases.then_some(DiskOp::Erase { id, segment, position });
+        }
         if self.segments.get(segment).is_none() {
             if self.segments.failure().is_some() {
                 self.out_of_space = true;
@@ -116,7 +121,8 @@ impl<B: Buffer, R: Record> CommitLog<B, R> {
     }
 
     /// The log grows by a batch, at the place that was chosen for it.
-    pub(super) fn push(&mut self, flight: Flight<B>) {
+    pub(super) fn push(&mut self, mut flight: Flight<B>) {
+        flight.leftover = self.leftover_in_front(flight.base);
         let placement = Placement { segment: flight.segment(), position: flight.base.0 - flight.segment().0 };
         self.segments.take(placement, flight.len.into());
         self.go_on_from(flight.tip());
@@ -126,6 +132,16 @@ impl<B: Buffer, R: Record> CommitLog<B, R> {
         let appended = flight.end();
         self.pipeline.push(flight);
         self.advance(Marks { appended, ..self.marks });
+    }
+
+    /// What a cut left where the log ends now, if the batch that begins at `base` does not overwrite it.
+    fn leftover_in_front(&self, base: LogOffset) -> Option<Leftover> {
+        let end = self.marks.appended;
+        if base == end || end >= self.group.cut_end {
+            return None;
+        }
+        let segment = self.segments.holding(end)?;
+        Some(Leftover { segment: segment.base, position: end.0 - segment.base.0, is_erased: false })
     }
 
     /// The next batch follows this one.
@@ -274,6 +290,7 @@ impl<B: Buffer, R: Record> CommitLog<B, R> {
             records,
             queues,
             filling,
+            leftover: None,
             state: FlightState::Waiting,
         });
     }

@@ -118,6 +118,9 @@ impl SimDisk {
         let state = &mut *self.state.borrow_mut();
         match &op {
             DiskOp::Write { segment, position, len, .. } => state.check_write(*segment, *position, *len),
+            DiskOp::Erase { segment, position, .. } => {
+                state.check_write(*segment, *position, BLOCK_LEN as u32);
+            }
             DiskOp::SaveGroupState { .. } => state.check_save(),
             DiskOp::Reset(_) => state.check_reset(),
             _ => {}
@@ -328,6 +331,10 @@ impl SimDisk {
                 let result = self.state.borrow_mut().carry_out_write(segment, position, bytes);
                 Completion::Written { id, result }
             }
+            DiskOp::Erase { id, segment, position } => {
+                let result = self.state.borrow_mut().carry_out_write(segment, position, &[0; BLOCK_LEN]);
+                Completion::Written { id, result }
+            }
             DiskOp::Sync { id, segments } => {
                 let result = self.state.borrow_mut().carry_out_sync(&segments, pending.completed);
                 Completion::Synced { id, result }
@@ -395,6 +402,14 @@ impl SimDisk {
                     _ => state.write(segment, position, bytes),
                 }
             }
+            DiskOp::Erase { segment, position, .. } => {
+                let state = &mut *self.state.borrow_mut();
+                match fate {
+                    0 => {}
+                    1 => state.write_partly(segment, position, &[0; BLOCK_LEN]),
+                    _ => state.write(segment, position, &[0; BLOCK_LEN]),
+                }
+            }
             DiskOp::Sync { segments, .. } if fate == 2 => {
                 let state = &mut *self.state.borrow_mut();
                 segments.iter().for_each(|base| state.segment(*base).sync(completed));
@@ -445,10 +460,13 @@ impl State {
             "write of {len} at {position} leaves {segment}"
         );
         for Pending { op, .. } in &self.pending {
-            if let DiskOp::Write { segment: other, position: at, len: other_len, .. } = op {
-                let apart = position + u64::from(len) <= *at || at + u64::from(*other_len) <= position;
-                assert!(segment != *other || apart, "two writes overlap in {segment} at {position} and {at}");
-            }
+            let (other, at, other_len) = match op {
+                DiskOp::Write { segment, position, len, .. } => (segment, position, *len),
+                DiskOp::Erase { segment, position, .. } => (segment, position, BLOCK_LEN as u32),
+                _ => continue,
+            };
+            let apart = position + u64::from(len) <= *at || at + u64::from(other_len) <= position;
+            assert!(segment != *other || apart, "two writes overlap in {segment} at {position} and {at}");
         }
     }
 

@@ -281,7 +281,10 @@ impl ShardDriver {
     fn start_op(&self, op: DiskOp<DmaBuffer>) {
         let Some(this) = self.this.upgrade() else { return };
         let is_background = match op {
-            DiskOp::Write { .. } | DiskOp::Sync { .. } | DiskOp::SaveGroupState { .. } => false,
+            DiskOp::Write { .. }
+            | DiskOp::Erase { .. }
+            | DiskOp::Sync { .. }
+            | DiskOp::SaveGroupState { .. } => false,
             DiskOp::Prepare { .. }
             | DiskOp::Seal(_)
             | DiskOp::Snapshot(_)

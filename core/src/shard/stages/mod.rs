@@ -157,6 +157,7 @@ impl Stages {
             | DiskOp::Snapshot(_)
             | DiskOp::ReadEnds(_)
             | DiskOp::Remove { .. }
+            | DiskOp::Erase { .. }
             | DiskOp::SaveGroupState { .. }
             | DiskOp::Reset(_)
             | DiskOp::TakeCheckpoint(_)

@@ -8,13 +8,19 @@ use crate::group_state::{GroupState, read_saved_group_state};
 use crate::sim::SimDisk;
 use crate::source::LogFile;
 use crate::types::{LogStart, TermRun};
-use crate::{AlignedBuffer, CommitLog};
+use crate::{AlignedBuffer, CommitLog, ForeignBatch};
 
 /// Two batches of a block.
 const WINDOW: u64 = 2 * BLOCK;
 
 fn group_config() -> LogConfig {
-    LogConfig { commit_rule: CommitRule::Group, write_window_bytes: WINDOW, ..config() }
+    LogConfig {
+        commit_rule: CommitRule::Group,
+        batch_bytes_target: BLOCK_LEN as u32,
+        batch_bytes_max: BLOCK_LEN as u32,
+        write_window_bytes: WINDOW,
+        ..config()
+    }
 }
 
 /// The node's state while all up to `commit` was committed and durable.
@@ -415,4 +421,66 @@ fn log_goes_on_with_what_the_group_says_of_the_uncommitted_batches() {
         assert!(committed.eq(7..=keep));
         assert_eq!((log.last_index(), log.settled().0), (BatchIndex(keep), BatchIndex(keep)));
     }
+}
+
+/// Carries out what the log wants, so many answers at most.
+fn drive(world: &World, log: &mut CommitLog<AlignedBuffer, NoRecord>, answers: usize) {
+    for _ in 0..answers {
+        while let Some(op) = log.poll_op(1000, SimDisk::alloc) {
+            world.0.submit(op);
+        }
+        let Some(completion) = world.0.step() else { return };
+        log.on_completion(completion);
+    }
+}
+
+fn foreign(batch: Batch) -> ForeignBatch<AlignedBuffer> {
+    let bytes = batch.encode();
+    let mut buffer = SimDisk::alloc(bytes.len());
+    buffer.as_mut().copy_from_slice(&bytes);
+    ForeignBatch::verify(buffer, GROUP).unwrap()
+}
+
+/// A leader's no-op is the last in its segment. The batch that replaces it is longer and begins the next one: both follow the
+/// batch in front, and only one of them was acknowledged last.
+#[test]
+fn batch_that_was_replaced_by_one_of_the_next_segment_does_not_come_back() {
+    let noop = Batch { kind: BatchKind::NoOp, term: 5, hint: 0, ..batch(8) };
+    let rolled = Batch { term: 2, block: 8, blocks: 2, hint: 0, ..batch(8) };
+    let (mut came_back, mut gone, mut kept) = (0, 0, 0);
+    for seed in 0..60 {
+        for answers in 0..12 {
+            let world = World(SimDisk::new(seed));
+            let (found, _) = open(&world, committed(0));
+            let mut log = CommitLog::open_group(group_config(), found.recovered, SimDisk::alloc).unwrap();
+            (1..=7).for_each(|index| log.append_foreign(foreign(batch(index))).unwrap());
+            log.append_foreign(foreign(noop)).unwrap();
+            drive(&world, &mut log, 1000);
+            assert_eq!(log.persisted_index(), BatchIndex(8));
+            log.truncate_from(BatchIndex(8));
+            log.append_foreign(foreign(rolled)).unwrap();
+            drive(&world, &mut log, answers);
+            let is_persisted = log.persisted_index() == BatchIndex(8);
+            world.0.crash();
+            let (found, _) = open(&world, committed(7));
+            let report = &found.recovered.report;
+            match (report.last_index.0, report.last_term.0) {
+                (8, 2) => kept += 1,
+                (8, 5) if !is_persisted => came_back += 1,
+                (7, 1) if !is_persisted => gone += 1,
+                other => panic!("{other:?} with {answers} answers in seed {seed}"),
+            }
+            assert_eq!((&found.damage, found.state.recovering), (&None, false));
+            // Whatever is found, it goes on.
+            let mut log = CommitLog::open_group(group_config(), found.recovered, SimDisk::alloc).unwrap();
+            log.truncate_from(BatchIndex(8));
+            log.append_foreign(foreign(rolled)).unwrap();
+            drive(&world, &mut log, 1000);
+            log.append_foreign(foreign(Batch { prev_term: 2, term: 2, block: 10, ..batch(9) })).unwrap();
+            drive(&world, &mut log, 1000);
+            let (found, _) = open(&world, committed(7));
+            assert_eq!((found.recovered.report.last_index.0, found.recovered.report.last_term.0), (9, 2));
+        }
+    }
+    assert!(came_back > 50 && gone > 20 && kept > 200, "{came_back} came back, {gone} gone, {kept} kept");
 }

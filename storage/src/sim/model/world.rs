@@ -189,6 +189,7 @@ impl World {
                 let end = self.owed.end_of_committed(job.segment);
                 assert_eq!(Some(job.end), end, "all of a sealed segment is committed");
             }
+            DiskOp::Erase { .. } => unreachable!("nothing is replaced without a group"),
             DiskOp::Sync { .. }
             | DiskOp::Prepare { .. }
             | DiskOp::Snapshot(_)

@@ -105,6 +105,10 @@ impl Node {
             let last = self.log.last_index();
             self.log.follow();
             let left = self.log.last_index();
+            assert!(
+                left <= self.proposed || self.log.poisoned().is_some(),
+                "batch {left} was never handed out"
+            );
             if left < last {
                 self.on_cut(left.next(), tally);
             }

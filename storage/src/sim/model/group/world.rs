@@ -55,6 +55,8 @@ impl World {
             write_window_bytes: (64 + rng.below(64)) * block,
             staged_bytes_max: u64::from(random.batch_bytes_max) * (2 + rng.below(6)),
             batches_in_flight_max: 1 + rng.below(8) as u32,
+            // With few entries segments are closed before they are full.
+            index_entries_max: [50_000_000, 40 + rng.below(200)][rng.below(2) as usize],
             ..random
         };
         let slow_percent = [0, 5, 30, 60][rng.below(4) as usize];
@@ -231,6 +233,7 @@ impl World {
         let node = &mut self.nodes[candidate];
         let next = node.log.last_index().next();
         node.leading = Some(Leading { next: [next; NODES], matched: Default::default() });
+        node.proposed = node.log.last_index();
         node.log.lead(term);
         assert_eq!(node.log.seal_noop(self.now_ms, SimDisk::alloc), Ok(next));
         self.tally.count("leader elected");

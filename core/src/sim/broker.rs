@@ -1,26 +1,35 @@
 //! Drives a shard on a simulated disk, as `node/shard.rs` does.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
 
 use apogee_net::code::ResponseCode;
 use apogee_net::io::{Chunk, ConnectionId};
 use apogee_storage::sim::SimDisk;
-use apogee_storage::{AlignedBuffer, LogConfig, recover};
+use apogee_storage::{
+    AlignedBuffer, GroupState, LogConfig, Member, NodeId, read_group_state, recover, recover_group,
+    save_group_state,
+};
 use bytes::Bytes;
 
 use super::executor::{MS, SECOND, Scope, Signal, Sim, Us};
 use super::host::Clock;
 use super::network::{HostId, Network};
+use super::peers::{PeerEvents, Peers};
 use super::registrar::Registrar;
+use super::remoting::Remoting;
 use super::server::{Connections, Serve, serve};
 use super::wire;
+use crate::config::{member_address, parse_member_address};
+use crate::replication::{PeerHello, PeerMessage, ReplicaConfig};
 use crate::service::{Reply, ReplyTo, Request};
 use crate::shard::assignment::FoundRoute;
 use crate::shard::topics::TopicPolicy;
 use crate::shard::{
-    Action, ColdPages, Fetch, LoadId, Moment, Need, Push, Replay, SearchError, Shard, ShardConfig,
+    Action, ColdPages, Fetch, ForwardAnswer, ForwardExt, ForwardFailed, ForwardId, ForwardRequest,
+    GroupStart, LoadId, Moment, Need, Push, Replay, SearchError, Shard, ShardConfig,
 };
 
 /// As in `node/shard.rs`.
@@ -48,11 +57,16 @@ impl Drive {
 
 pub(super) struct Broker {
     sim: Sim,
+    name: String,
+    host: HostId,
     shard: RefCell<Shard<AlignedBuffer>>,
     drive: Drive,
     connections: Connections,
     clock: Clock,
     registrars: Vec<Rc<Registrar>>,
+    /// None without a group.
+    peers: RefCell<Option<Rc<Peers>>>,
+    forwarder: Rc<Remoting>,
     planned_wake_ms: Cell<i64>,
     wake_earlier: Signal,
     scope: Rc<Scope>,
@@ -68,6 +82,19 @@ pub(super) struct BrokerSetup {
     pub(super) policy: TopicPolicy,
     pub(super) log: LogConfig,
     pub(super) namesrvs: Vec<SocketAddr>,
+    pub(super) group: Option<GroupSetup>,
+}
+
+/// A shard's place in its group.
+#[derive(Clone)]
+pub(super) struct GroupSetup {
+    pub(super) shard: u32,
+    /// The voters the group begins with, and where their shards meet.
+    pub(super) nodes: BTreeMap<NodeId, SocketAddr>,
+    /// Where this one meets the others.
+    pub(super) address: SocketAddr,
+    /// Comes to a group that is there, and waits to be added.
+    pub(super) joins: bool,
 }
 
 impl Broker {
@@ -80,22 +107,36 @@ impl Broker {
         clock: Clock,
     ) -> Result<Rc<Broker>, String> {
         drive.disk.set_new_state(Replay::new_state(setup.policy.clone(), true));
-        let mut replay = Replay::new(setup.policy.clone(), true);
-        let recovered = recover(&drive.disk, &setup.log, &mut replay).map_err(|error| error.to_string())?;
         let now_ms = clock.ms(sim);
-        let shard = Shard::open(setup.config.clone(), setup.log.clone(), recovered, replay, now_ms)
-            .map_err(|error| error.to_string())?;
+        let shard = match &setup.group {
+            None => open_alone(setup, drive, now_ms)?,
+            Some(group) => open_in_group(sim, setup, group, drive, now_ms)?,
+        };
         let registrars = setup.namesrvs.iter().map(|&namesrv| {
             let (name, address) = (setup.config.broker_name.clone(), setup.config.address);
-            Registrar::new(sim, network, setup.host, namesrv, setup.config.cluster.to_string(), name, address)
+            let in_group = setup.group.is_some();
+            Registrar::new(
+                sim,
+                network,
+                setup.host,
+                namesrv,
+                setup.config.cluster.to_string(),
+                name,
+                address,
+                in_group,
+            )
         });
         let broker = Rc::new_cyclic(|this| Broker {
             sim: sim.clone(),
+            name: setup.config.broker_name.clone(),
+            host: setup.host,
             shard: RefCell::new(shard),
             drive: drive.clone(),
             connections: Connections::default(),
             clock,
             registrars: registrars.collect(),
+            peers: RefCell::default(),
+            forwarder: Remoting::new(sim, network, setup.host),
             planned_wake_ms: Cell::default(),
             wake_earlier: Signal::default(),
             scope: Scope::new(sim),
@@ -103,6 +144,22 @@ impl Broker {
             this: this.clone(),
         });
         serve(network, setup.host, setup.config.address, &broker);
+        if let Some(group) = &setup.group {
+            let events: Weak<dyn PeerEvents> = Rc::<Broker>::downgrade(&broker);
+            let node = setup.log.node;
+            let peers = Peers::start(
+                sim,
+                network,
+                setup.host,
+                node,
+                group.address,
+                &drive.disk,
+                events,
+                &broker.scope,
+            );
+            peers.set_members(&group.nodes);
+            *broker.peers.borrow_mut() = Some(peers);
+        }
         broker.spawn(|this| async move { this.tick().await });
         broker.spawn(|this| async move { this.watch_space().await });
         for registrar in &broker.registrars {
@@ -239,11 +296,6 @@ impl Broker {
                     self.spawn(|this| async move { this.on_closed(connection) });
                 }
             }
-            Action::Peer { .. }
-            | Action::Forward { .. }
-            | Action::RoleChanged(_)
-            | Action::MembersChanged(_)
-            | Action::Alarm(_) => unreachable!("no shard is opened in a group yet"),
             Action::FindRoute { topic } => {
                 self.spawn(|this| async move {
                     let mut found = FoundRoute::Unreachable;
@@ -257,8 +309,20 @@ impl Broker {
                     this.pump();
                 });
             }
+            Action::Peer { to, message } => {
+                if let Some(peers) = &*self.peers.borrow() {
+                    peers.send(to, &message);
+                }
+            }
+            Action::Forward { id, to, request } => self.forward(id, to, request),
+            Action::RoleChanged(rank) => {
+                self.sim.say(|| format!("{} of {:?} is {rank:?}", self.name, self.host));
+                self.registrars.iter().for_each(|registrar| registrar.on_changed());
+            }
+            Action::MembersChanged(members) => self.meet(&members),
+            Action::Alarm(text) => panic!("{} of {:?}: {text}", self.name, self.host),
             Action::Register { then: None } => {
-                self.registrars.iter().for_each(|registrar| registrar.on_topics_changed());
+                self.registrars.iter().for_each(|registrar| registrar.on_changed());
             }
             Action::Register { then: Some((to, reply)) } => {
                 self.spawn(|this| async move {
@@ -267,6 +331,52 @@ impl Broker {
                 });
             }
         }
+    }
+
+    fn meet(&self, members: &[Member]) {
+        let peers = self.peers.borrow().clone();
+        if let Some(peers) = peers {
+            let address = |member: &Member| parse_member_address(&member.address).expect("an address");
+            let members: BTreeMap<_, _> =
+                members.iter().map(|member| (member.node, address(member))).collect();
+            if !members.is_empty() {
+                peers.set_members(&members);
+            }
+        }
+    }
+
+    /// Asks the leader at its port for clients.
+    fn forward(&self, id: Option<ForwardId>, to: NodeId, request: ForwardRequest) {
+        let address = self.peers.borrow().as_ref().and_then(|peers| peers.client_address(to));
+        self.spawn(|this| async move {
+            let ForwardRequest { code, ext, body, timeout_ms } = request;
+            let answer = match (address, id) {
+                (None, _) => Err(ForwardFailed),
+                (Some(address), None) => {
+                    let _ = this.forwarder.oneway(address, code, &ext, &body).await;
+                    return;
+                }
+                (Some(address), Some(_)) => {
+                    let timeout = timeout_ms.max(0) as Us * MS;
+                    let call = this.forwarder.call_async(address, code, &ext, &body, timeout);
+                    call.await.map_err(|_| ForwardFailed).map(|answer| {
+                        let header =
+                            apogee_net::header::Header::decode(answer.frame.encoding, &answer.frame.header)
+                                .expect("it was decoded before");
+                        ForwardAnswer {
+                            code: answer.code,
+                            remark: header.remark.as_deref().map(str::to_owned),
+                            ext: ForwardExt::of(&header),
+                            body: answer.body.clone(),
+                        }
+                    })
+                }
+            };
+            if let Some(id) = id {
+                this.shard.borrow_mut().on_forwarded(id, answer, this.now_ms());
+                this.pump();
+            }
+        });
     }
 
     fn load(&self, id: LoadId, need: Need) {
@@ -336,10 +446,24 @@ impl Broker {
     /// Says good-bye to the NameServers, and waits until everything taken is durable.
     pub(super) async fn stop(&self) {
         const IDLE_WAIT: Us = 5 * SECOND;
+        const LEAVE_WAIT: Us = 3 * SECOND;
+        let began = self.sim.now();
+        while self.peers.borrow().is_some() && self.sim.now() - began < LEAVE_WAIT {
+            self.shard.borrow_mut().prepare_stop(self.now_ms());
+            self.pump();
+            if self.shard.borrow().has_left() {
+                break;
+            }
+            self.sim.sleep(2 * MS).await;
+        }
         for registrar in &self.registrars {
-            registrar.unregister().await;
+            registrar.unregister(&self.shard).await;
         }
         self.stopping.set(true);
+        let peers = self.peers.borrow().clone();
+        if let Some(peers) = peers {
+            peers.stop();
+        }
         let began = self.sim.now();
         loop {
             self.shard.borrow_mut().prepare_stop(self.now_ms());
@@ -351,6 +475,85 @@ impl Broker {
         }
         self.sim.sleep(20 * MS).await;
         self.scope.end();
+    }
+}
+
+fn open_alone(setup: &BrokerSetup, drive: &Drive, now_ms: i64) -> Result<Shard<AlignedBuffer>, String> {
+    let mut replay = Replay::new(setup.policy.clone(), true);
+    let recovered = recover(&drive.disk, &setup.log, &mut replay).map_err(|error| error.to_string())?;
+    Shard::open(setup.config.clone(), setup.log.clone(), recovered, replay, now_ms)
+        .map_err(|error| error.to_string())
+}
+
+/// As `node/open.rs` does.
+fn open_in_group(
+    sim: &Sim,
+    setup: &BrokerSetup,
+    group: &GroupSetup,
+    drive: &Drive,
+    now_ms: i64,
+) -> Result<Shard<AlignedBuffer>, String> {
+    let mut replay = Replay::new(setup.policy.clone(), true);
+    let (disk, log) = (&drive.disk, &setup.log);
+    let state = match read_group_state(disk, log.group, log.node).map_err(|error| error.to_string())? {
+        Some(state) => state,
+        None => {
+            let state = first_state(sim, setup, group);
+            save_group_state(disk, &state).map_err(|error| error.to_string())?;
+            state
+        }
+    };
+    let recovered = recover_group(disk, log, state, &mut replay).map_err(|error| error.to_string())?;
+    let config = ReplicaConfig {
+        seed: recovered.state.incarnation,
+        window_bytes: 256 << 10,
+        uncommitted_bytes_max: 1 << 20,
+        ..ReplicaConfig::new(log.node, group.shard)
+    };
+    let start = GroupStart { config, recovered };
+    Shard::open_in_group(setup.config.clone(), log.clone(), start, replay, now_ms, SimDisk::alloc)
+        .map_err(|error| error.to_string())
+}
+
+fn first_state(sim: &Sim, setup: &BrokerSetup, group: &GroupSetup) -> GroupState {
+    let mut state = GroupState::new(setup.log.group, setup.log.node);
+    state.incarnation = sim.below(u64::MAX) | 1;
+    state.segment_bytes = setup.log.segment_bytes;
+    state.write_window_bytes = setup.log.write_window_bytes;
+    if !group.joins {
+        state.conf.voters = group.nodes.keys().copied().collect();
+        let member = |(node, address): (&NodeId, &SocketAddr)| Member {
+            node: *node,
+            address: member_address(*address),
+        };
+        state.members = group.nodes.iter().map(member).collect();
+    }
+    state
+}
+
+impl PeerEvents for Broker {
+    fn hello(&self) -> PeerHello {
+        self.shard.borrow().peer_hello().expect("only shards of a group have peers")
+    }
+
+    fn on_up(&self, hello: PeerHello) {
+        self.shard.borrow_mut().on_peer_up(hello, self.now_ms());
+        self.pump();
+    }
+
+    fn on_down(&self, node: NodeId) {
+        self.shard.borrow_mut().on_peer_down(node, self.now_ms());
+        self.pump();
+    }
+
+    fn on_message(&self, from: NodeId, message: PeerMessage<AlignedBuffer>) -> bool {
+        if self.stopping.get() {
+            return true;
+        }
+        self.read_clock();
+        let heard = self.shard.borrow_mut().on_peer_message(from, message, self.now_ms());
+        self.pump();
+        heard.is_ok()
     }
 }
 

@@ -8,6 +8,7 @@ mod host;
 mod ledger;
 mod namesrv;
 mod network;
+mod peers;
 mod registrar;
 mod remoting;
 mod runs;

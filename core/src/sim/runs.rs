@@ -86,13 +86,22 @@ impl Drop for SayOnPanic {
     }
 }
 
-fn run_one(seed: u64) -> Outcome {
+fn run_one(seed: u64, in_groups: bool) -> Outcome {
     let _say = SayOnPanic(seed);
-    World::new(seed).run(true)
+    World::new(seed, in_groups).run(true)
 }
 
 #[test]
-fn clusters_keep_their_promises() {
+fn shards_without_a_group_keep_their_promises() {
+    run_many(false);
+}
+
+#[test]
+fn groups_keep_their_promises() {
+    run_many(true);
+}
+
+fn run_many(in_groups: bool) {
     let given = number_from_env("APOGEE_SEED");
     let cases = number_from_env("APOGEE_CASES").unwrap_or(if given.is_some() { 1 } else { CASES });
     let time = number_from_env("APOGEE_SECONDS").map_or(TIME, Duration::from_secs);
@@ -110,7 +119,7 @@ fn clusters_keep_their_promises() {
             if nth >= cases || is_late {
                 return;
             }
-            let Ok(outcome) = std::panic::catch_unwind(|| run_one(first + nth)) else {
+            let Ok(outcome) = std::panic::catch_unwind(|| run_one(first + nth, in_groups)) else {
                 return is_over.store(true, Relaxed);
             };
             sum.lock().expect("nobody panics with it").add(&outcome);
@@ -129,11 +138,13 @@ fn clusters_keep_their_promises() {
 #[test]
 fn the_same_seed_comes_to_the_same() {
     let seed = number_from_env("APOGEE_SEED").unwrap_or(11);
-    assert_eq!(run_one(seed).digest, run_one(seed).digest, "seed {seed}");
+    assert_eq!(run_one(seed, true).digest, run_one(seed, true).digest, "seed {seed}");
 }
 
 #[test]
 fn a_calm_cluster_loses_nothing_and_fails_nothing() {
-    let outcome = World::new(7).run(false);
-    assert_eq!(outcome.counts.failed, 0, "{outcome:?}");
+    for in_groups in [false, true] {
+        let outcome = World::new(7, in_groups).run(false);
+        assert_eq!(outcome.counts.failed, 0, "{outcome:?}");
+    }
 }

@@ -18,6 +18,8 @@ pub(super) struct Answer {
     pub(super) remark: String,
     pub(super) ext: BTreeMap<String, String>,
     pub(super) body: Bytes,
+    /// As it came.
+    pub(super) frame: RawFrame,
 }
 
 impl Answer {
@@ -80,13 +82,16 @@ pub(super) fn in_memory(chunk: &Chunk) -> &[u8] {
 }
 
 pub(super) fn receive(bytes: &Bytes) -> Received {
-    let RawFrame { encoding, header, body } = frame(bytes);
-    let header = Header::decode(encoding, &header).expect("servers write headers that can be read");
+    let frame = frame(bytes);
+    let header =
+        Header::decode(frame.encoding, &frame.header).expect("servers write headers that can be read");
+    let body = frame.body.clone();
     let ext = header.ext.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
     if header.is_reply() {
         let remark = header.remark.as_deref().unwrap_or_default().to_owned();
-        let answer = Answer { code: ResponseCode(header.code), remark, ext, body };
-        return Received::Answer { opaque: header.opaque, answer };
+        let (code, opaque) = (ResponseCode(header.code), header.opaque);
+        drop(header);
+        return Received::Answer { opaque, answer: Answer { code, remark, ext, body, frame } };
     }
     Received::Asked(Asked {
         code: RequestCode(header.code),

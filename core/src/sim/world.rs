@@ -8,9 +8,9 @@ use apogee_net::code::RequestCode;
 use apogee_net::flags::{Perm, PullSysFlag};
 use apogee_net::message::StoredMessages;
 use apogee_net::request::{CreateTopicRequest, PullMessageRequest};
-use apogee_storage::{GroupId, LogConfig, NodeId, Retention};
+use apogee_storage::{CommitRule, GroupId, LogConfig, NodeId, Retention};
 
-use super::broker::{Broker, BrokerSetup, Drive};
+use super::broker::{Broker, BrokerSetup, Drive, GroupSetup};
 use super::client::consumer::{Consumer, ConsumerSetup};
 use super::client::instance::Instance;
 use super::client::producer::id_of;
@@ -106,7 +106,7 @@ fn namesrv_address(host: HostId) -> SocketAddr {
 }
 
 impl World {
-    pub(super) fn new(seed: u64) -> Rc<World> {
+    pub(super) fn new(seed: u64, in_groups: bool) -> Rc<World> {
         let sim = Sim::new(seed);
         let network = Network::new(&sim);
         let ledger = Ledger::new(&sim);
@@ -121,8 +121,9 @@ impl World {
         let clients: Vec<_> = (0..PRODUCERS + CONSUMERS).map(|_| add_host()).collect();
         let namesrv_addresses: Vec<_> = namesrv_hosts.iter().copied().map(namesrv_address).collect();
         let node = |(node, host): (usize, HostId)| {
-            let setups =
-                (0..SHARDS).map(|shard| setup(node as u16, host, shard, &namesrv_addresses)).collect();
+            let setups = (0..SHARDS)
+                .map(|shard| setup(node as u16, &node_hosts, shard, in_groups, &namesrv_addresses))
+                .collect();
             let drives =
                 (0..SHARDS).map(|shard| Drive::new(seed ^ (node as u64 * 100 + u64::from(shard) + 1) << 40));
             Node {
@@ -134,7 +135,7 @@ impl World {
             }
         };
         let world = Rc::new(World {
-            nodes: node_hosts.into_iter().enumerate().map(node).collect(),
+            nodes: node_hosts.iter().copied().enumerate().map(node).collect(),
             namesrvs: namesrv_hosts
                 .into_iter()
                 .map(|host| NamesrvHost { host, address: namesrv_address(host), running: RefCell::default() })
@@ -435,9 +436,26 @@ impl Drop for World {
     }
 }
 
-fn setup(node: u16, host: HostId, shard: u16, namesrvs: &[SocketAddr]) -> BrokerSetup {
-    let broker_name = format!("node{node}-{shard}");
+/// What a shard of a node is started with. In a group, nodes are numbered from 1 on, and the shard has one name on all of
+/// them.
+fn setup(node: u16, hosts: &[HostId], shard: u16, in_groups: bool, namesrvs: &[SocketAddr]) -> BrokerSetup {
+    let host = hosts[usize::from(node)];
+    let broker_name = if in_groups { format!("set-{shard}") } else { format!("node{node}-{shard}") };
     let address = SocketAddr::new(client_ip(host), 10911 + 10 * shard);
+    let meets_at = |host: HostId| SocketAddr::new(client_ip(host), 10912 + 10 * shard);
+    let nodes = hosts.iter().enumerate();
+    let group = GroupSetup {
+        shard: shard.into(),
+        nodes: nodes.map(|(nth, host)| (NodeId(nth as u64 + 1), meets_at(*host))).collect(),
+        address: meets_at(host),
+        joins: false,
+    };
+    let log = if in_groups {
+        let log = log_config(1 + u64::from(shard), node + 1);
+        LogConfig { commit_rule: CommitRule::Group, ..log }
+    } else {
+        log_config(1 + u64::from(node) * 100 + u64::from(shard), node)
+    };
     BrokerSetup {
         host,
         config: ShardConfig {
@@ -457,8 +475,9 @@ fn setup(node: u16, host: HostId, shard: u16, namesrvs: &[SocketAddr]) -> Broker
             auto_create: true,
             has_trace_topic: false,
         },
-        log: log_config(1 + u64::from(node) * 100 + u64::from(shard), node),
+        log,
         namesrvs: namesrvs.to_vec(),
+        group: in_groups.then_some(group),
     }
 }
 

@@ -218,7 +218,7 @@ impl Consumer {
             self.held.borrow().values().filter(|held| held.queue.topic == topic).cloned().collect();
         let mut is_changed = false;
         for held in held {
-            let is_idle = now - held.pulled_at.get() > PULL_IDLE_MAX;
+            let is_idle = now.saturating_sub(held.pulled_at.get()) > PULL_IDLE_MAX;
             if !mine.contains(&held.queue) || is_idle {
                 self.give_up(&held).await;
                 is_changed = true;

@@ -2,9 +2,11 @@
 
 mod broker_admin;
 mod filtered;
+mod group;
 mod groups;
 mod queries;
 mod resets;
+mod roles;
 mod sealed;
 mod sends;
 mod timers;

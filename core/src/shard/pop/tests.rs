@@ -19,9 +19,9 @@ use apogee_storage::sim::Rng;
 
 use super::super::tests::world::*;
 
-const INVISIBLE_MS: i64 = 10_000;
+pub(in crate::shard) const INVISIBLE_MS: i64 = 10_000;
 
-fn pop_of(topic: &str) -> PopMessageRequest<'_> {
+pub(in crate::shard) fn pop_of(topic: &str) -> PopMessageRequest<'_> {
     PopMessageRequest {
         consumer_group: "CG",
         topic,
@@ -40,8 +40,8 @@ fn pop_of(topic: &str) -> PopMessageRequest<'_> {
 
 /// A popped message as the Java client sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Received {
-    body: String,
+pub(in crate::shard) struct Received {
+    pub(in crate::shard) body: String,
     handle: String,
     topic: String,
     queue_id: i32,
@@ -50,7 +50,7 @@ struct Received {
 }
 
 /// Makes receipt handles as `MQClientAPIImpl#processPopResponse` does.
-fn received(reply: &Answered) -> Vec<Received> {
+pub(in crate::shard) fn received(reply: &Answered) -> Vec<Received> {
     let info = |field: &str| -> BTreeMap<(String, String), String> {
         let entries = reply.ext[field].split(';').filter(|entry| !entry.is_empty()).map(|entry| {
             let values: Vec<&str> = entry.split(' ').collect();
@@ -106,11 +106,11 @@ fn received(reply: &Answered) -> Vec<Received> {
     reply.messages().iter().map(receive).collect()
 }
 
-fn bodies(received: &[Received]) -> Vec<&str> {
+pub(in crate::shard) fn bodies(received: &[Received]) -> Vec<&str> {
     received.iter().map(|received| received.body.as_str()).collect()
 }
 
-fn ack_of(received: &Received) -> AckMessageRequest<'_> {
+pub(in crate::shard) fn ack_of(received: &Received) -> AckMessageRequest<'_> {
     AckMessageRequest {
         consumer_group: "CG",
         topic: &received.topic,

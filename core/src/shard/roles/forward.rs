@@ -44,11 +44,17 @@ pub struct ForwardExt(Vec<(String, String)>);
 impl ForwardExt {
     /// As a header has them.
     pub fn of(header: &Header<'_>) -> Self {
-        ForwardExt(header.ext.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
+        header.ext.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
     }
 
     fn has(&self, wanted: &str) -> bool {
         self.0.iter().any(|(name, _)| name == wanted)
+    }
+}
+
+impl FromIterator<(String, String)> for ForwardExt {
+    fn from_iter<T: IntoIterator<Item = (String, String)>>(fields: T) -> Self {
+        ForwardExt(fields.into_iter().collect())
     }
 }
 

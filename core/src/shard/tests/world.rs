@@ -2,7 +2,7 @@
 //!
 //! Tests of every folder of the shard may use it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::rc::Rc;
 
@@ -18,18 +18,23 @@ use apogee_net::io::ConnectionId;
 use apogee_net::message::{StoredMessage, StoredMessages};
 use apogee_net::request::{PullMessageRequest, QueryConsumerOffsetRequest, SendMessageRequest};
 use apogee_storage::sim::SimDisk;
-use apogee_storage::{AlignedBuffer, GroupId, LogConfig, NodeId, recover};
+use apogee_storage::{AlignedBuffer, GroupId, LogConfig, NodeId, Run, recover};
 use bytes::BytesMut;
 
+use crate::replication::PeerMessage;
 use crate::service::{Reply, ReplyTo, Request};
 use crate::shard::settings::Settings;
 use crate::shard::timers::TimerSettings;
 use crate::shard::topics::TopicPolicy;
-use crate::shard::{Action, Fetch, Need, Push, Replay, SearchError, Shard, ShardConfig};
+use crate::shard::{
+    Action, Fetch, ForwardId, ForwardRequest, Need, Push, Rank, Replay, SearchError, Shard, ShardConfig,
+};
 
 pub(in crate::shard) const START_MS: i64 = 1_700_000_000_000;
 pub(in crate::shard) const PRODUCER: ConnectionId = ConnectionId(1);
 pub(in crate::shard) const CONSUMER: ConnectionId = ConnectionId(2);
+/// Where clients are.
+pub(in crate::shard) const CLIENT: &str = "10.0.0.1:5555";
 pub(in crate::shard) const BROKER: &str = "broker-a-0";
 
 pub(in crate::shard) struct World {
@@ -45,6 +50,17 @@ pub(in crate::shard) struct World {
     pub(in crate::shard) route_asked: Vec<String>,
     /// How often index pages had to be loaded for a request.
     pub(in crate::shard) loads: usize,
+    /// What the shard wants of its group.
+    pub(in crate::shard) group: GroupSide,
+}
+
+/// What a shard sent to the other nodes, and told of itself, since somebody looked.
+#[derive(Default)]
+pub(in crate::shard) struct GroupSide {
+    pub(in crate::shard) to_peers: VecDeque<(NodeId, PeerMessage<Run<AlignedBuffer>>)>,
+    pub(in crate::shard) forwards: VecDeque<(Option<ForwardId>, NodeId, ForwardRequest)>,
+    pub(in crate::shard) ranks: Vec<Rank>,
+    pub(in crate::shard) alarms: Vec<String>,
 }
 
 /// A request from the broker, as a client sees it.
@@ -112,20 +128,24 @@ pub(in crate::shard) fn policy() -> TopicPolicy {
 }
 
 pub(in crate::shard) fn open(disk: &SimDisk, log_config: &LogConfig, now_ms: i64) -> Shard<AlignedBuffer> {
-    let config = ShardConfig {
+    let mut replay = Replay::new(policy(), true);
+    let recovered = recover(disk, log_config, &mut replay).unwrap();
+    let config = shard_config("127.0.0.1:10911".parse().unwrap());
+    Shard::open(config, log_config.clone(), recovered, replay, now_ms).unwrap()
+}
+
+pub(in crate::shard) fn shard_config(address: SocketAddr) -> ShardConfig {
+    ShardConfig {
         cluster: "DefaultCluster".into(),
         broker_name: BROKER.into(),
-        address: "127.0.0.1:10911".parse().unwrap(),
+        address,
         message_bytes_max: 4 << 20,
         timers: TimerSettings::default(),
         enable_property_filter: true,
         settings: Settings { recall_enable: true, ..Settings::default() },
         properties: Rc::default(),
         server_side_reset: true,
-    };
-    let mut replay = Replay::new(policy(), true);
-    let recovered = recover(disk, log_config, &mut replay).unwrap();
-    Shard::open(config, log_config.clone(), recovered, replay, now_ms).unwrap()
+    }
 }
 
 impl World {
@@ -140,20 +160,31 @@ impl World {
     pub(in crate::shard) fn with(seed: u64, log_config: LogConfig) -> Self {
         let disk = SimDisk::new(seed);
         disk.set_new_state(Replay::new_state(policy(), true));
-        let mut world = World {
-            shard: open(&disk, &log_config, START_MS),
+        let shard = open(&disk, &log_config, START_MS);
+        let mut world = World::of(shard, disk, log_config, START_MS);
+        world.settle();
+        world
+    }
+
+    pub(in crate::shard) fn of(
+        shard: Shard<AlignedBuffer>,
+        disk: SimDisk,
+        log_config: LogConfig,
+        now_ms: i64,
+    ) -> Self {
+        World {
+            shard,
             disk,
             log_config,
-            now_ms: START_MS,
+            now_ms,
             next_opaque: 1,
             answered: BTreeMap::new(),
             pushed: Vec::new(),
             registrations: 0,
             route_asked: Vec::new(),
             loads: 0,
-        };
-        world.settle();
-        world
+            group: GroupSide::default(),
+        }
     }
 
     /// Sends a request over the wire form and returns the number its reply will carry.
@@ -171,10 +202,20 @@ impl World {
     }
 
     pub(in crate::shard) fn request(&mut self, from: ConnectionId, head: RequestHead<'_>, body: &[u8]) {
+        self.request_of(CLIENT.parse().unwrap(), from, head, body);
+    }
+
+    /// A request of somebody at this address.
+    pub(in crate::shard) fn request_of(
+        &mut self,
+        peer: SocketAddr,
+        from: ConnectionId,
+        head: RequestHead<'_>,
+        body: &[u8],
+    ) {
         let mut wire = BytesMut::new();
         append_request(&mut wire, HeaderEncoding::Json, &head, body).unwrap();
         let frame = split_frame(&mut wire).unwrap().unwrap();
-        let peer: SocketAddr = "10.0.0.1:5555".parse().unwrap();
         let request = Request::decode(from, peer, &frame).unwrap();
         while let Err(pages) = self.shard.on_request(&request, self.now_ms) {
             // Damage is met by the request itself when it is asked again.
@@ -262,11 +303,11 @@ impl World {
             Action::Push { to, push } => self.pushed.push(Pushed::of(to, &push)),
             Action::FindRoute { topic } => self.route_asked.push(topic),
             Action::Close { .. } => {}
-            Action::Peer { .. }
-            | Action::Forward { .. }
-            | Action::RoleChanged(_)
-            | Action::MembersChanged(_)
-            | Action::Alarm(_) => unreachable!("this shard is in no group"),
+            Action::Peer { to, message } => self.group.to_peers.push_back((to, message)),
+            Action::Forward { id, to, request } => self.group.forwards.push_back((id, to, request)),
+            Action::RoleChanged(rank) => self.group.ranks.push(rank),
+            Action::MembersChanged(_) => {}
+            Action::Alarm(text) => self.group.alarms.push(text),
             Action::Register { then } => {
                 self.registrations += 1;
                 if let Some((to, reply)) = then {
@@ -312,7 +353,7 @@ impl World {
         encode_reply(&mut wire, HeaderEncoding::Json, &head, body.len()).unwrap();
         wire.extend_from_slice(body);
         let frame = split_frame(&mut wire).unwrap().unwrap();
-        let answer = Request::decode(pushed.to, "10.0.0.1:5555".parse().unwrap(), &frame).unwrap();
+        let answer = Request::decode(pushed.to, CLIENT.parse().unwrap(), &frame).unwrap();
         self.shard.on_answer(&answer, self.now_ms);
         self.settle();
     }

@@ -26,9 +26,9 @@ pub(super) struct Answer {
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum AskError {
-    #[error("it cannot be reached ({0})")]
+    #[error("it cannot be reached ({})", .0.kind())]
     Unreachable(io::Error),
-    #[error("it does not answer ({0})")]
+    #[error("it does not answer ({})", .0.kind())]
     Silent(io::Error),
     #[error("it closes the connection")]
     Closed,

@@ -62,7 +62,7 @@ fn a_dead_node_is_named_with_what_the_others_know_of_it() {
         &text,
         &[
             "3  away         -    1,190      1,180      14     2.3 s  127.0.0.3:",
-            "node 3: it cannot be reached (Connection refused",
+            "node 3: it cannot be reached (connection refused",
             "the others say: not heard of for 2300 ms",
             "Node 3 does not answer.",
             "All 2 shards have a leader.",
@@ -222,9 +222,9 @@ fn a_change_that_does_not_come_about_in_time_is_said_to_be_unknown() {
 fn nobody_to_ask_is_told_by_address() {
     let nowhere = fake::closed_port();
     let failed = run(&format!("status --namesrv {nowhere}")).unwrap_err();
-    assert_has(&failed, &["no NameServer answers", &nowhere.to_string(), "Connection refused"]);
+    assert_has(&failed, &["no NameServer answers", &nowhere.to_string(), "connection refused"]);
     let failed = run(&format!("status --node {nowhere}")).unwrap_err();
-    assert_has(&failed, &[&nowhere.to_string(), "Connection refused"]);
+    assert_has(&failed, &[&nowhere.to_string(), "connection refused"]);
     let failed = run("status --namesrv nonsense").unwrap_err();
     assert_has(&failed, &["nonsense"]);
 }

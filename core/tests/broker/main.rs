@@ -1,6 +1,7 @@
 //! The real binary on a real disk: what clients see of old messages, and what it leaves behind.
 
 mod client;
+mod cluster;
 mod group;
 mod nameservers;
 #[path = "../interop/ports.rs"]

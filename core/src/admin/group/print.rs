@@ -71,10 +71,12 @@ fn row(name: &str, node: i64, shard: &ShardView, replica: &ReplicaView) -> Row {
     let leads = leader.is_some_and(|leader| leader.node == node);
     // What a node says of itself is newer than what the leader knows of it.
     let member = leader.and_then(|leader| leader.nodes.iter().find(|member| member.node == node));
-    let last = status.map(|status| status.last_index).or(member.and_then(|member| member.matched_index));
+    // A leader that has not heard of a node since its election knows nothing of it.
+    let known = member.filter(|member| member.matched_index != Some(0) || status.is_some());
+    let last = status.map(|status| status.last_index).or(known.and_then(|member| member.matched_index));
     let committed =
-        status.map(|status| status.committed_index).or(member.and_then(|member| member.committed_index));
-    let behind = member.and_then(|member| member.lag_batches).filter(|_| !leads);
+        status.map(|status| status.committed_index).or(known.and_then(|member| member.committed_index));
+    let behind = known.and_then(|member| member.lag_batches).filter(|_| !leads);
     let heard = member.and_then(|member| member.heard_ms_ago).filter(|_| !leads);
     [
         name.to_owned(),
@@ -173,8 +175,11 @@ fn verdict(group: &GroupView) -> Vec<String> {
     sentences
 }
 
+/// Led by another node than the one that is to lead, although that is there.
 fn is_misplaced(shard: &ShardView) -> bool {
-    shard.leader().is_some_and(|(_, leader)| leader.preferred.is_some_and(|node| node != leader.node))
+    let Some((_, leader)) = shard.leader() else { return false };
+    let Some(preferred) = leader.preferred.filter(|node| *node != leader.node) else { return false };
+    shard.replicas.get(&preferred).is_some_and(|replica| replica.said.is_ok())
 }
 
 fn all_have(shards: usize) -> String {

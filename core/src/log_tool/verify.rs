@@ -227,3 +227,42 @@ impl Finding {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use apogee_storage::{BatchIndex, ConfState, GroupId, LogStart, Term};
+
+    use super::*;
+
+    fn told(state: &GroupState, begins_anew: bool) -> String {
+        let mut out = Vec::new();
+        NodeState::new(state, begins_anew).print(&mut out).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn what_a_node_must_not_forget_is_told() {
+        let mut state = GroupState::new(GroupId(7), NodeId(2));
+        assert_eq!(
+            told(&state, false),
+            "  node 2 of a group, term 0, voted for nobody, committed up to batch 0; voters none\n"
+        );
+        state.term = Term(5);
+        state.vote = Some(NodeId(3));
+        state.commit = BatchIndex(41);
+        state.conf = ConfState {
+            voters: [1, 2, 4].map(NodeId).to_vec(),
+            outgoing: [1, 2, 3].map(NodeId).to_vec(),
+            learners: vec![NodeId(5)],
+            ..ConfState::default()
+        };
+        state.log_start = LogStart { index: BatchIndex(9), ..LogStart::default() };
+        state.recovering = true;
+        assert_eq!(
+            told(&state, true),
+            "  node 2 of a group, term 5, voted for 3, committed up to batch 41; voters 1 2 4, before 1 2 3, learners 5\n  \
+             recovering: it lost data and does not vote until its leader has sent it again\n  \
+             the log was being begun anew behind its leader's; the next start ends that\n"
+        );
+    }
+}

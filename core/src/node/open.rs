@@ -139,7 +139,7 @@ impl Opening<'_> {
         if let Some(damage) = damage {
             tracing::error!(
                 broker,
-                ?damage,
+                %damage,
                 "the log is damaged: what is missing is taken from the leader, and until then this node does not vote"
             );
         }

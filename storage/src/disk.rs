@@ -51,7 +51,7 @@ pub enum DiskOp<B> {
     /// Write batch `index`: the first `len` bytes of `buffer` at `position` of a segment. Position and length are multiples of
     /// [`BLOCK_LEN`](crate::format::BLOCK_LEN). Never overlaps another write on its way.
     Write { id: OpId, index: BatchIndex, segment: LogOffset, position: u64, buffer: Rc<B>, len: u32 },
-    /// Write a block of zeros where a batch began that another one replaced in another place. Answered as a `Write` is.
+    /// Write a block of zeros where a batch may stand that another one replaced in another place. Answered as a `Write` is.
     Erase { id: OpId, segment: LogOffset, position: u64 },
     /// Make durable all that was written to these segments by writes already completed.
     Sync { id: OpId, segments: SmallVec<[LogOffset; 2]> },

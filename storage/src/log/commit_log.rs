@@ -77,6 +77,9 @@ pub(crate) struct UncommittedBatch {
 /// 5. every 100 ms or so [`on_tick`](CommitLog::on_tick), now and then [`on_space`](CommitLog::on_space), then 2, and
 ///    [`take_event`](CommitLog::take_event).
 ///
+/// Without a group the log leads and commits by itself. In one it does what it is told: `group.rs` and `foreign.rs` have the calls,
+/// which belong between 2 and 3, and after each of them what is to be taken is taken.
+///
 /// An append is committed at most once and in the order of tickets; each ticket ends in exactly one of
 /// `take_committed` and `take_failed`, unless the process ends first.
 #[derive(Debug)]
@@ -416,7 +419,7 @@ impl<B: Buffer, R: Record> CommitLog<B, R> {
     /// When [`poll_op`](CommitLog::poll_op) may have something to do by the passing of time alone.
     #[must_use]
     pub fn wake_at_ms(&self) -> Option<i64> {
-        if self.poison.is_some() {
+        if self.poison.is_some() || self.group.is_paused {
             return None;
         }
         let sync = self.sync_due_at_ms.filter(|_| self.pipeline.sync_is_possible());

@@ -58,8 +58,6 @@ pub(super) struct Grouped<B> {
     pub(super) is_held: bool,
     /// Nothing is asked of the disk.
     pub(super) is_paused: bool,
-    /// How far batches have reached that were cut off.
-    pub(super) cut_end: LogOffset,
     /// Sealed and not yet fetched. All of it is uncommitted and the end of the log.
     pub(super) sealed: VecDeque<SealedBatch<B>>,
     pub(super) terms: TermRuns,
@@ -73,7 +71,6 @@ impl<B> Grouped<B> {
             is_leading: rule == CommitRule::Local,
             is_held: false,
             is_paused: false,
-            cut_end: LogOffset(0),
             sealed: VecDeque::new(),
             terms: TermRuns::new(start, runs),
             unpersisted: None,
@@ -237,8 +234,8 @@ impl<B: Buffer, R: Record> CommitLog<B, R> {
         self.group.sealed.pop_front()
     }
 
-    /// Cuts off all batches from `index` on; their tickets fail. Nothing is erased, and writes on their way are waited for
-    /// before their bytes are written anew. A [poisoned](CommitLog::poisoned) log stays as it is.
+    /// Cuts off all batches from `index` on; their tickets fail. Nothing is erased by that, and writes on their way are waited
+    /// for before their bytes are written anew. A [poisoned](CommitLog::poisoned) log stays as it is.
     ///
     /// # Panics
     /// If a batch to be cut off is committed, or the log takes appends.
@@ -255,7 +252,6 @@ impl<B: Buffer, R: Record> CommitLog<B, R> {
             return;
         }
         let cut = self.pipeline.cut(index);
-        self.group.cut_end = self.group.cut_end.max(self.marks.appended);
         for flight in &cut {
             self.uncommitted_entries -= flight.records.len() as u64;
             for grown in flight.queues.iter().rev() {

@@ -142,8 +142,8 @@ pub(crate) struct Flight<B> {
     pub(crate) state: FlightState,
 }
 
-/// A place where a batch was cut off, when the one that replaces it begins the next segment. Nobody overwrites it there, and it
-/// would follow the batch in front as well: recovery could not tell which of the two counts.
+/// Where the log ended before a batch that begins the next segment. One that was cut off may stand there: nobody overwrites it, and
+/// it would follow the batch in front as well, so that recovery could not tell which of the two counts.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Leftover {
     pub(crate) segment: LogOffset,

@@ -134,10 +134,11 @@ impl<B: Buffer, R: Record> CommitLog<B, R> {
         self.advance(Marks { appended, ..self.marks });
     }
 
-    /// What a cut left where the log ends now, if the batch that begins at `base` does not overwrite it.
+    /// The place where the log of a group ends now, if the batch that begins at `base` does not overwrite it. Whether a batch
+    /// was cut off there only the disk knows, as it may have been in an earlier life.
     fn leftover_in_front(&self, base: LogOffset) -> Option<Leftover> {
         let end = self.marks.appended;
-        if base == end || end >= self.group.cut_end {
+        if self.config.commit_rule == CommitRule::Local || base == end {
             return None;
         }
         let segment = self.segments.holding(end)?;

@@ -96,6 +96,11 @@ fn received(batch: &SealedBatch<AlignedBuffer>) -> ForeignBatch<AlignedBuffer> {
     ForeignBatch::verify(copy, GroupId(7)).unwrap()
 }
 
+/// What is found where nothing ever was.
+fn recovered_none() -> crate::Recovered {
+    recover(&SimDisk::new(3), &grouped(), &mut ()).unwrap()
+}
+
 /// A batch that some leader could have sealed, of records of queue 1.
 fn sealed_elsewhere(fields: BatchFields, first: u64, texts: &[&str]) -> ForeignBatch<AlignedBuffer> {
     let mut layout = BatchLayout::default();
@@ -624,6 +629,35 @@ fn a_cut_takes_the_log_back_into_an_earlier_segment() {
     assert_eq!(follower.state(), (5, 5, 5, 5));
     let text = follower.text_of(1);
     assert!(text.ends_with("xof the new leaderin another place than before") && text.len() == 2 * LEN + 45);
+}
+
+#[test]
+fn where_a_roll_leaves_room_nothing_stays_that_could_follow() {
+    let mut world = World::follower();
+    let first = sealed_elsewhere(fields(1, 1, 0, 0), 0, &["stays"]);
+    world.log.append_foreign(first.clone()).unwrap();
+    world.log.append_foreign(sealed_elsewhere(fields(1, 2, 1, 4096), 1, &["cut off"])).unwrap();
+    world.settle();
+    // As if another life had cut it off.
+    let mut log = CommitLog::open_group(grouped(), recovered_none(), SimDisk::alloc).unwrap();
+    std::mem::swap(&mut world.log, &mut log);
+    let mut prepared = 0;
+    while prepared < 2 {
+        if let Some(DiskOp::Prepare { segment, .. }) = world.log.poll_op(0, SimDisk::alloc) {
+            world.log.on_prepared(segment.base, Ok(()));
+        }
+        prepared += 1;
+    }
+    world.log.append_foreign(first).unwrap();
+    world
+        .log
+        .append_foreign(sealed_elsewhere(fields(2, 2, 1, 65536), 1, &["begins the next segment"]))
+        .unwrap();
+    assert_eq!(world.writes(), [1], "the other waits until what is in front of it is erased");
+    world.settle();
+    assert_eq!(world.state(), (0, 2, 2, 2));
+    let left = world.disk.read_durable(FileRun { segment: LogOffset(0), position: 4096, len: 4096 });
+    assert!(left.iter().all(|byte| *byte == 0));
 }
 
 #[test]

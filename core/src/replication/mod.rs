@@ -3,9 +3,25 @@
 //! The commit log is the Raft log: one batch is one entry. tikv's `raft` decides and never sees a payload; batches travel
 //! beside its messages. No I/O, no clock: [`Replica`] takes what happened and the time, and returns [`ReplicaAction`]s.
 
+/// Whether a fault was put in on purpose: never outside of the simulator.
+#[cfg(test)]
+macro_rules! flawed {
+    ($flaw:ident) => {
+        crate::replication::sim::flaw::is(crate::replication::sim::flaw::Flaw::$flaw)
+    };
+}
+#[cfg(not(test))]
+macro_rules! flawed {
+    ($flaw:ident) => {
+        false
+    };
+}
+
 mod action;
 mod checkpoint;
 pub mod codec;
+#[cfg(test)]
+mod codec_tests;
 mod config;
 mod entries;
 mod group_log;
@@ -15,6 +31,8 @@ mod membership;
 mod message;
 mod peers;
 mod replica;
+#[cfg(test)]
+mod sim;
 mod state_file;
 
 pub use action::{ReplicaAction, Role};

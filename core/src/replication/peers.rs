@@ -159,6 +159,7 @@ impl Peer {
                 0 => leader.window_bytes,
                 on_the_way => leader.window_bytes.saturating_sub(on_the_way),
             };
+            let room = if flawed!(IgnoresWindow) { u64::MAX } else { room };
             if room == 0 {
                 break;
             }

@@ -91,6 +91,9 @@ impl<B: Buffer + 'static> Replica<B> {
     }
 
     pub(super) fn echo_ms(&self, to: u64, term: u64) -> Option<i64> {
+        if flawed!(EchoesAnyLeader) {
+            return self.heard.map(|heard| heard.clock_ms);
+        }
         self.heard.filter(|heard| (heard.leader, heard.term) == (to, term)).map(|heard| heard.clock_ms)
     }
 
@@ -222,9 +225,10 @@ impl<B: Buffer + 'static> Replica<B> {
     }
 
     pub(super) fn take_vote_request(&mut self, from: NodeId, vote: VoteRequest, now_ms: i64) {
-        let is_promised = now_ms < self.promised_until_ms && !vote.transfer;
+        let is_promised = now_ms < self.promised_until_ms && !vote.transfer && !flawed!(VotesAtOnce);
+        let is_recovering = self.file.state.recovering && !flawed!(RecoveringVotes);
         // What a recovering node once had counts nowhere, so neither does its vote: it would miss what it has lost.
-        if is_promised || self.file.state.recovering || self.resetting.is_some() || self.is_joining() {
+        if is_promised || is_recovering || self.resetting.is_some() || self.is_joining() {
             return;
         }
         let kind = if vote.pre { MessageType::MsgRequestPreVote } else { MessageType::MsgRequestVote };
@@ -266,6 +270,7 @@ impl<B: Buffer + 'static> Replica<B> {
         }
         if let Some(progress) = self.raw.raft.mut_prs().get_mut(node.0)
             && progress.matched > hello.last_index.0
+            && !flawed!(CountsLostBatches)
         {
             // It lost what it had said to have. All it has said counts no more.
             if !hello.recovering {

@@ -465,7 +465,8 @@ impl<B: Buffer + 'static> Replica<B> {
     fn lease_left_ms(&self, now_ms: i64) -> i64 {
         match (&self.role, &self.leading) {
             (Role::Leader { ready: true }, Some(leading))
-                if leading.transfer.is_none() && !leading.timeout_now_sent =>
+                if leading.transfer.is_none()
+                    && (!leading.timeout_now_sent || flawed!(LeaseAfterTransfer)) =>
             {
                 self.lease.left_ms(now_ms)
             }

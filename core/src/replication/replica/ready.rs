@@ -18,6 +18,7 @@ impl<B: Buffer + 'static> Replica<B> {
         self.hold(log);
         if self.leading.is_some() {
             let length_ms = self.timeout_ms() * 4 / 5 - i64::from(self.config.tick_ms());
+            let length_ms = if flawed!(LeaseTooLong) { 4 * length_ms } else { length_ms };
             self.lease.update(self.config.node, &self.file.state.conf, length_ms, now_ms);
         }
         self.update_role(log);
@@ -142,7 +143,7 @@ impl<B: Buffer + 'static> Replica<B> {
 
     pub(super) fn set_vote(&mut self, term: u64, vote: u64) -> u64 {
         self.file.state.term = Term(term);
-        self.file.state.vote = Some(NodeId(vote)).filter(|node| node.0 != 0);
+        self.file.state.vote = Some(NodeId(vote)).filter(|node| node.0 != 0 && !flawed!(ForgetsVote));
         self.file.changed()
     }
 
@@ -159,6 +160,9 @@ impl<B: Buffer + 'static> Replica<B> {
         // What is said in a term that is not durable waits, a leader's words, too.
         if self.file.saved_term() < self.raw.raft.term {
             change = self.file.newest();
+        }
+        if flawed!(SpeaksBeforeTermIsDurable) {
+            change = 0;
         }
         let resets = !ready.snapshot().is_empty();
         if resets {
@@ -182,7 +186,14 @@ impl<B: Buffer + 'static> Replica<B> {
         } else {
             waiting.extend(messages);
         }
-        self.pending.push_back(Pending { number, change, last, is_cut: false, resets, messages: waiting });
+        self.pending.push_back(Pending {
+            number,
+            change,
+            last,
+            is_cut: false,
+            resets: resets && !flawed!(AcknowledgesResetEarly),
+            messages: waiting,
+        });
     }
 
     /// Raft takes these from now on to be in the log.
@@ -228,6 +239,9 @@ impl<B: Buffer + 'static> Replica<B> {
                 pending.last = Some(index - 1);
             }
             // Cut off, these batches may never become durable here.
+            if flawed!(AcknowledgesCutBatches) {
+                continue;
+            }
             pending.messages.retain(|message| !is_acknowledgement(message, index));
         }
     }
@@ -259,12 +273,23 @@ impl<B: Buffer + 'static> Replica<B> {
 
     /// Up to here batches may be called committed: in front of the first change of members that is not durable.
     pub(super) fn commit_limit(&self) -> u64 {
+        if flawed!(MembersNotDurable) {
+            return u64::MAX;
+        }
         self.entries().first_configuration().map_or(u64::MAX, |index| index - 1)
     }
 
     /// Tells raft what is durable, and says what waited for it. Returns whether anything was.
     pub(super) fn flush(&mut self, log: &impl GroupLog<B>, now_ms: i64) -> bool {
-        let persisted = if self.resetting.is_some() { 0 } else { log.persisted_index().0 };
+        // A log that takes nothing any more may still hold what raft has had cut off.
+        let taken = self.waiting.front().map_or(u64::MAX, |first| first.index().0 - 1);
+        let persisted = if self.resetting.is_some() { 0 } else { log.persisted_index().0.min(taken) };
+        let is_leading = self.leading.is_some();
+        let persisted = match () {
+            () if flawed!(AcknowledgesBeforeDurable) && !is_leading => u64::MAX,
+            () if flawed!(CountsItselfBeforeDurable) && is_leading => u64::MAX,
+            () => persisted,
+        };
         let mut number = None;
         let mut messages = Vec::new();
         let mut is_any = false;
@@ -324,6 +349,7 @@ impl<B: Buffer + 'static> Replica<B> {
             self.unsaved.pop_front();
         }
         let limit = self.unsaved.front().map_or(u64::MAX, |(index, _)| index - 1);
+        let limit = if flawed!(MembersNotDurable) { u64::MAX } else { limit };
         let applied = self.apply_to.min(limit);
         if self.resetting.is_none() && applied > self.raw.raft.raft_log.applied {
             self.raw.advance_apply_to(applied);
@@ -336,6 +362,8 @@ impl<B: Buffer + 'static> Replica<B> {
             return;
         }
         let committed = self.raw.raft.raft_log.committed.min(self.commit_limit()).min(log.last_index().0);
+        let is_alone = flawed!(CommitsAlone) && self.leading.is_some();
+        let committed = if is_alone { log.last_index().0 } else { committed };
         if committed > log.committed_index().0 {
             log.commit_to(BatchIndex(committed));
         }

@@ -262,3 +262,22 @@ impl fmt::Display for GroupStatus {
         Ok(())
     }
 }
+
+#[cfg(test)]
+impl<B: Buffer + 'static> Replica<B> {
+    pub(crate) fn in_flight_bytes_max(&self) -> u64 {
+        self.peers.values().map(|peer| peer.in_flight_bytes()).max().unwrap_or(0)
+    }
+
+    /// What is waited for, for whoever looks for a fault.
+    pub(crate) fn describe_pending(&self) -> String {
+        format!(
+            "pending {:?}, waiting {:?}, unsaved {:?}, resetting {}, raft {}",
+            self.pending.front(),
+            self.waiting.front().map(|batch| batch.index()),
+            self.unsaved,
+            self.resetting.is_some(),
+            self.raw.raft.raft_log.to_string(),
+        )
+    }
+}

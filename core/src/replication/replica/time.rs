@@ -6,7 +6,7 @@ impl<B: Buffer + 'static> Replica<B> {
     /// Whether this node may stand for election.
     pub(super) fn may_campaign(&self) -> bool {
         let raft_log = &self.raw.raft.raft_log;
-        !self.file.state.recovering
+        (!self.file.state.recovering || flawed!(RecoveringVotes))
             && self.resetting.is_none()
             && self.sick.is_none()
             && !self.is_joining()

@@ -64,7 +64,7 @@ impl<B: Buffer + 'static> Replica<B> {
         self.raw.raft.abort_leader_transfer();
         leading.transfer = None;
         leading.calm_since_ms = now_ms;
-        if leading.timeout_now_sent {
+        if leading.timeout_now_sent && !flawed!(LeaseAfterTransfer) {
             // There is no lease in this term any more; a new election gives one.
             let term = leading.term;
             self.resign();
@@ -89,7 +89,8 @@ impl<B: Buffer + 'static> Replica<B> {
             return;
         };
         let is_asked = leading.transfer.is_some_and(|transfer| transfer.asked);
-        let is_full = log.uncommitted_bytes() >= self.config.uncommitted_bytes_max;
+        let is_full =
+            log.uncommitted_bytes() >= self.config.uncommitted_bytes_max && !flawed!(SealsWithoutBound);
         let conf = &self.file.state.conf;
         let is_member = conf.voters.contains(&self.config.node) || conf.outgoing.contains(&self.config.node);
         let holds = is_asked || is_full || !is_member;

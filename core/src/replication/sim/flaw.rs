@@ -1,0 +1,66 @@
+//! Faults put into the replica on purpose, to see that the simulator notices them.
+
+use std::cell::Cell;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::replication) enum Flaw {
+    /// A follower says that it has what its disk does not have yet.
+    AcknowledgesBeforeDurable,
+    /// A leader counts itself for what its disk does not have yet.
+    CountsItselfBeforeDurable,
+    SpeaksBeforeTermIsDurable,
+    /// Whom it voted for is not written down.
+    ForgetsVote,
+    /// A leader commits what only it has.
+    CommitsAlone,
+    LeaseTooLong,
+    LeaseAfterTransfer,
+    /// Votes although it promised not to, at its start too.
+    VotesAtOnce,
+    /// Goes on before a change of members is durable.
+    MembersNotDurable,
+    RecoveringVotes,
+    /// What a node had before it lost it still counts.
+    CountsLostBatches,
+    AcknowledgesResetEarly,
+    /// Says the clock of one leader back to another.
+    EchoesAnyLeader,
+    /// Says that it has batches that were cut off before they were durable.
+    AcknowledgesCutBatches,
+    IgnoresWindow,
+    SealsWithoutBound,
+}
+
+impl Flaw {
+    pub(super) const ALL: [Flaw; 16] = [
+        Flaw::AcknowledgesBeforeDurable,
+        Flaw::CountsItselfBeforeDurable,
+        Flaw::SpeaksBeforeTermIsDurable,
+        Flaw::ForgetsVote,
+        Flaw::CommitsAlone,
+        Flaw::LeaseTooLong,
+        Flaw::LeaseAfterTransfer,
+        Flaw::VotesAtOnce,
+        Flaw::MembersNotDurable,
+        Flaw::RecoveringVotes,
+        Flaw::CountsLostBatches,
+        Flaw::AcknowledgesResetEarly,
+        Flaw::EchoesAnyLeader,
+        Flaw::AcknowledgesCutBatches,
+        Flaw::IgnoresWindow,
+        Flaw::SealsWithoutBound,
+    ];
+}
+
+thread_local! {
+    static FLAW: Cell<Option<Flaw>> = const { Cell::new(None) };
+}
+
+/// Whether this thread's replicas have the fault.
+pub(in crate::replication) fn is(flaw: Flaw) -> bool {
+    FLAW.get() == Some(flaw)
+}
+
+pub(super) fn set(flaw: Option<Flaw>) {
+    FLAW.set(flaw);
+}

@@ -140,6 +140,9 @@ impl<B: Buffer + 'static> Replica<B> {
         let (mut index, mut term) = (head.prev_index.0, head.prev_term.0);
         let mut entries = Vec::with_capacity(batches.len());
         let mut is_held = true;
+        // What a batch says to be committed counts at the next opening. A change of members must be in the group's state by then,
+        // or it would be passed over: batches that say more are left to come again.
+        let mut hint_limit = self.commit_limit();
         for buffer in batches {
             let header = RawHeader(buffer.as_ref())
                 .verify()
@@ -154,7 +157,13 @@ impl<B: Buffer + 'static> Replica<B> {
                 );
                 return Err(fault(message));
             }
+            if header.commit_hint().0 > hint_limit {
+                break;
+            }
             let kind = header.batch_kind();
+            if kind == BatchKind::Configuration && found > self.raw.raft.raft_log.applied {
+                hint_limit = hint_limit.min(found - 1);
+            }
             (index, term) = (found, of);
             is_held = is_held && self.entries().term_of(index) == Some(term);
             let mut entry = Entry::default();

@@ -240,7 +240,7 @@ impl<B: Buffer + 'static> Replica<B> {
         );
         let mut entries = Entries::of_log(log);
         let committed = log.committed_index().0;
-        // Up to what is committed every change of members is in the state: see `feed_log` and `commit`.
+        // Up to what is committed every change of members is in the state: see `take_batches` and `commit`.
         for index in committed + 1..=entries.last() {
             let body = log.configuration_at(BatchIndex(index));
             if let Some(change) = body.and_then(|body| Configuration::decode(&body).ok()) {

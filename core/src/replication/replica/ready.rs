@@ -252,11 +252,6 @@ impl<B: Buffer + 'static> Replica<B> {
             return;
         }
         while let Some(batch) = self.waiting.front() {
-            // What a batch says to be committed counts at the next opening. A change of members must be in the group's
-            // state by then, or it would be passed over.
-            if batch.commit_hint().0 > self.commit_limit() {
-                break;
-            }
             match log.append_foreign(batch.clone()) {
                 Ok(()) => drop(self.waiting.pop_front()),
                 Err(

@@ -124,7 +124,8 @@ enum Command {
         /// Seconds of each round of the built-in measurements.
         #[arg(long, default_value_t = 3.0, value_parser = seconds)]
         seconds: f64,
-        /// Measure by this command instead, which prints JSON (a run of apogee-loadgen); split at blanks.
+        /// Measure by this command instead, which prints JSON or writes it to the file that {json} stands for, such as
+        /// "apogee-loadgen run --rate 5000 --duration 5s --json {json}"; split at blanks.
         #[arg(long, value_name = "COMMAND", requires = "figure")]
         measure: Option<String>,
         /// Where in that JSON the figure stands, less being better: a pointer such as /publish/p999_us.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!     apogee-data/
-//!       node.toml     cluster, group, number of shards, and which of the group's nodes; written once
+//!       node.toml     cluster, group, number of shards, and which of the group's nodes
 //!       lock          held while a process uses the directory
 //!       shard-0/ …    one directory per shard, self-contained
 //! ```
@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail, ensure};
 use serde::{Deserialize, Serialize};
 
-use crate::config::{BrokerConfig, SHARDS_MAX};
+use crate::config::{BrokerConfig, ReplicationConfig, SHARDS_MAX};
 
 const FORMAT_VERSION: u32 = 1;
 
@@ -34,7 +34,7 @@ struct Identity {
     group: String,
     /// Fixed when the directory is made: queues live in shards and are never moved.
     shards: u16,
-    /// Which of the group's nodes; none if every shard is alone.
+    /// Which of the group's nodes; none while every shard is alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     node: Option<u16>,
 }
@@ -48,8 +48,14 @@ impl DataDir {
         let lock = lock(root)?;
         let path = root.join("node.toml");
         let identity = if path.exists() {
-            let identity: Identity = crate::config::read_file(&path)?;
+            let mut identity: Identity = crate::config::read_file(&path)?;
             identity.check(config, &path)?;
+            let node = config.replication.as_ref().map(|replication| replication.node);
+            if identity.node != node {
+                // What was alone begins a group, and is that group's from now on.
+                identity.node = node;
+                identity.write(&path)?;
+            }
             identity
         } else {
             let identity = Identity {
@@ -59,9 +65,7 @@ impl DataDir {
                 shards: config.shards.unwrap_or_else(|| u16::try_from(cores).unwrap_or(SHARDS_MAX)),
                 node: config.replication.as_ref().map(|replication| replication.node),
             };
-            let text = toml::to_string(&identity).context("identity as TOML")?;
-            write_whole(&path, text.as_bytes())
-                .with_context(|| format!("cannot write {}", path.display()))?;
+            identity.write(&path)?;
             identity
         };
         Ok(DataDir { identity, _lock: lock })
@@ -78,6 +82,11 @@ pub(super) fn shard_dir(config: &BrokerConfig, shard: u16) -> PathBuf {
 }
 
 impl Identity {
+    fn write(&self, path: &Path) -> anyhow::Result<()> {
+        let text = toml::to_string(self).context("identity as TOML")?;
+        write_whole(path, text.as_bytes()).with_context(|| format!("cannot write {}", path.display()))
+    }
+
     fn check(&self, config: &BrokerConfig, path: &Path) -> anyhow::Result<()> {
         let place = path.display();
         ensure!(
@@ -102,9 +111,15 @@ impl Identity {
                 "{place}: this directory is node {found}'s of a group of nodes, the configuration has no [replication]: \
                  alone, it would go on without the others"
             ),
-            (None, _) => bail!(
-                "{place}: this directory was made without [replication]; a node of a group begins with an empty one"
-            ),
+            (None, _) => {
+                let begins =
+                    |replication: &ReplicationConfig| !replication.join && replication.nodes.len() == 1;
+                ensure!(
+                    config.replication.as_ref().is_some_and(begins),
+                    "{place}: this directory was made without [replication]. It can begin a group, as its only node: leave \
+                     only this one in replication.nodes, start it, then have nodes with empty directories join"
+                );
+            }
         }
         if let Some(shards) = config.shards {
             ensure!(
@@ -154,7 +169,7 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use super::*;
-    use crate::config::{NodeAddress, ReplicationConfig};
+    use crate::config::NodeAddress;
 
     fn config(dir: &Path) -> BrokerConfig {
         BrokerConfig { data_dir: dir.join("data"), ..BrokerConfig::default() }
@@ -191,6 +206,12 @@ mod tests {
             refused(&as_node("other", 3))
                 .contains("is node 2's, the configuration says replication.node = 3")
         );
+        let mut first = as_node("data", 1);
+        first.replication = Some(ReplicationConfig::new(1, vec![node(1)]));
+        drop(DataDir::open(&first, 1).unwrap());
+        assert!(refused(&alone).contains("the configuration has no [replication]"));
+        // The group may have got others since.
+        drop(DataDir::open(&as_node("data", 1), 1).unwrap());
         let alone = BrokerConfig { data_dir: dir.path().join("other"), ..alone };
         assert!(refused(&alone).contains("the configuration has no [replication]"));
     }

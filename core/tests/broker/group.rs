@@ -208,5 +208,5 @@ fn a_log_of_a_shard_alone_begins_a_group_and_takes_no_others_by_itself() {
         .unwrap();
     assert!(!output.status.success());
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(said.contains("belongs to node 1"), "{said}");
+    assert!(said.contains("node 1's of a group"), "{said}");
 }

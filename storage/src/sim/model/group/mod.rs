@@ -14,7 +14,7 @@
 //! - each ticket ends once: as committed at a place where its record stands, or as failed; and a record that failed for want
 //!   of space is never committed;
 //! - a change of members and control records are told as they were sealed;
-//! - derived state after a crash or a reset is that of exactly the control records in front of its place;
+//! - derived state after a crash or a reset, or made anew, is that of exactly the control records in front of its place;
 //! - no crash leaves what recovery takes for damage, however often the log was cut off;
 //! - two writes on their way never touch (the disk sees to that), and nothing on its way is left out when a log is begun anew;
 //! - once all is healed, a leader brings all logs to the same end, and every ticket has ended.
@@ -32,7 +32,7 @@ use world::World;
 
 const CASES: u64 = 40;
 
-const SITUATIONS: [&str; 27] = [
+const SITUATIONS: [&str; 28] = [
     "batch committed",
     "batch cut off",
     "batch cut off while it was written",
@@ -54,6 +54,7 @@ const SITUATIONS: [&str; 27] = [
     "records read",
     "recovered with uncommitted batches",
     "segment left",
+    "state made anew",
     "steps",
     "ticket committed",
     "ticket committed after its leadership",

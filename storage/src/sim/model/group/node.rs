@@ -243,7 +243,9 @@ impl Node {
     pub(super) fn complete_one(&mut self) -> Option<Completion> {
         let completion = self.disk.step()?;
         match completion {
-            Completion::CheckpointTaken { .. } | Completion::ResetDone { .. } => Some(completion),
+            Completion::CheckpointTaken { .. }
+            | Completion::ResetDone { .. }
+            | Completion::Rebuilt { .. } => Some(completion),
             completion => {
                 if let Completion::Written { id, .. } = &completion {
                     self.writes.remove(id);

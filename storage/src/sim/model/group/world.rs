@@ -17,6 +17,7 @@ use crate::log::{
     AppendRefused, Committed, FailureCause, ForeignBatch, ForeignRefused, LogEvent, ReadLimits,
 };
 use crate::sim::{Failing, Rng, SimDisk};
+use crate::snapshot::{DerivedState, Rebuilt};
 use crate::types::{BatchIndex, GroupId, LogOffset, NodeId, QueueKey, QueueOffset, Term};
 
 pub(super) const NODES: usize = 3;
@@ -107,6 +108,7 @@ impl World {
                 973..=977 => self.check_node(node),
                 978..=983 => self.rush(node),
                 984..=988 => self.overthrow(),
+                989..=990 => self.rebuild(node),
                 _ => {
                     if self.leader().is_none() {
                         self.elect(node);
@@ -483,15 +485,33 @@ impl World {
                 Ok(done) => self.on_reset(nth, *done),
                 Err(_) => self.crash(nth),
             },
+            Some(Completion::Rebuilt { result, .. }) => {
+                // What it is made of may have left meanwhile, or gone with a log that was begun anew.
+                if let Ok(Rebuilt { at, state }) = result {
+                    let control = self.owed.control_before(at);
+                    assert_eq!(
+                        control_state(state).records(),
+                        control,
+                        "node {nth}: state made anew, at {at}"
+                    );
+                    self.tally.count("state made anew");
+                }
+            }
             Some(other) => panic!("{other:?}"),
         }
         self.nodes[nth].poll_reset();
     }
 
+    /// As a leader does that steps down.
+    fn rebuild(&mut self, nth: usize) {
+        let node = &self.nodes[nth];
+        if !node.is_away() && node.log.poisoned().is_none() {
+            node.disk.submit(DiskOp::Rebuild(node.log.rebuild_job(OpId(0))));
+        }
+    }
+
     fn on_reset(&mut self, nth: usize, mut done: ResetDone) {
-        let derived = std::mem::replace(&mut done.derived, Box::new(()));
-        let derived: Box<dyn std::any::Any> = derived;
-        let derived = derived.downcast::<ControlState>().expect("what the disk was told to make");
+        let derived = control_state(std::mem::replace(&mut done.derived, Box::new(())));
         let at = done.snapshot.unwrap_or(LogOffset(0));
         assert_eq!(derived.records(), self.owed.control_before(at), "state as of {at}");
         self.nodes[nth].on_reset(done);
@@ -753,4 +773,9 @@ impl World {
                 is_level && node.waiting.is_empty() && !node.is_away() && node.log.is_idle()
             })
     }
+}
+
+fn control_state(state: Box<dyn DerivedState + Send>) -> ControlState {
+    let state: Box<dyn std::any::Any> = state;
+    *state.downcast().expect("what the disk was told to make")
 }

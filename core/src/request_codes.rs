@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use apogee_net::code::RequestCode;
 
+use crate::shard::handlers::{AnsweredBy, answered_by};
 use crate::{nameserver, shard};
 
 const DOCUMENT: &str = include_str!("../docs/request-codes.md");
@@ -72,4 +73,24 @@ fn the_table_of_request_codes_tells_what_is_answered() {
         wrong.push(format!("no such request code: {row:?}"));
     }
     assert!(wrong.is_empty(), "core/docs/request-codes.md is not true:\n  {}", wrong.join("\n  "));
+}
+
+/// The codes that stand in the list behind `heading`, up to the next item.
+fn listed(heading: &str) -> Vec<i32> {
+    let (_, list) = DOCUMENT.split_once(heading).expect("the list is there");
+    let (_, list) = list.split_once(":\n").expect("codes follow a colon");
+    let end = list.find("\n-").expect("another item follows");
+    list[..end].split(',').map(|code| code.trim().parse().expect("a number")).collect()
+}
+
+#[test]
+fn the_list_of_who_answers_in_a_group_is_true() {
+    for (heading, by) in
+        [("- **the leader**", AnsweredBy::Leader), ("- **each node for itself**", AnsweredBy::Each)]
+    {
+        let mut expected: Vec<i32> = shard::handlers::SUPPORTED.iter().map(|code| code.0).collect();
+        expected.retain(|code| answered_by(RequestCode(*code)) == by);
+        expected.sort_unstable();
+        assert_eq!(listed(heading), expected, "{heading}");
+    }
 }

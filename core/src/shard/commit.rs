@@ -217,7 +217,7 @@ impl<B: Buffer + 'static> Shard<B> {
                     self.count_puts(grown);
                 }
                 self.wake_pulls(grown.queue, grown.from, now_ms);
-                if is_master {
+                if self.is_working() {
                     self.wake_pops(grown.queue, now_ms);
                 }
             }

@@ -93,8 +93,8 @@ pub enum AnsweredBy {
     Any,
     /// The leader, while it is sure to be it: the request changes something, or asks for what is newest.
     Leader,
-    /// Whoever is asked, about the clients connected to it. Clients tell every replica by themselves; only the leader
-    /// makes the groups and topics that they bring with them.
+    /// Whoever is asked, also before it knows anything of its group: about itself, or about the clients connected to it.
+    /// Clients tell every replica by themselves; only the leader makes the groups and topics that they bring with them.
     Each,
 }
 
@@ -155,7 +155,7 @@ handlers! {
     HEART_BEAT => heartbeat::handle, Each;
     UNREGISTER_CLIENT => unregister_client::handle, Each;
     GET_CONSUMER_LIST_BY_GROUP => consumer_list::handle, Any;
-    CHECK_CLIENT_CONFIG => check_client_config::handle, Any;
+    CHECK_CLIENT_CONFIG => check_client_config::handle, Each;
     QUERY_CONSUMER_OFFSET => consumer_offset::query, Leader;
     UPDATE_CONSUMER_OFFSET => consumer_offset::update, Leader;
     GET_MAX_OFFSET => queue_bounds::max, Leader;
@@ -172,10 +172,10 @@ handlers! {
     UPDATE_AND_CREATE_TOPIC_LIST => topic_admin::update_list, Leader;
     GET_SYSTEM_TOPIC_LIST_FROM_BROKER => topic_admin::system, Any;
     UPDATE_BROKER_CONFIG => broker_config::update, Leader;
-    GET_BROKER_CONFIG => broker_config::get, Any;
-    GET_BROKER_RUNTIME_INFO => broker_status::runtime_info, Any;
-    GET_BROKER_HA_STATUS => broker_status::ha_status, Any;
-    RESET_MASTER_FLUSH_OFFSET => broker_status::reset_master_flush_offset, Any;
+    GET_BROKER_CONFIG => broker_config::get, Each;
+    GET_BROKER_RUNTIME_INFO => broker_status::runtime_info, Each;
+    GET_BROKER_HA_STATUS => broker_status::ha_status, Each;
+    RESET_MASTER_FLUSH_OFFSET => broker_status::reset_master_flush_offset, Each;
     VIEW_BROKER_STATS_DATA => broker_stats::view, Any;
     CLEAN_EXPIRED_CONSUMEQUEUE => clean_up::handle, Any;
     CLEAN_UNUSED_TOPIC => clean_up::handle, Any;
@@ -200,8 +200,8 @@ handlers! {
     GET_SUBSCRIPTIONGROUP_CONFIG => group_admin::get, Any;
     GET_ALL_SUBSCRIPTIONGROUP_CONFIG => group_admin::get_all, Any;
     GET_CONSUMER_CONNECTION_LIST => connections::consumers, Any;
-    GET_PRODUCER_CONNECTION_LIST => connections::producers, Any;
-    GET_ALL_PRODUCER_INFO => connections::all_producers, Any;
+    GET_PRODUCER_CONNECTION_LIST => connections::producers, Each;
+    GET_ALL_PRODUCER_INFO => connections::all_producers, Each;
     GET_CONSUME_STATS => consume_stats::of_group, Any;
     GET_BROKER_CONSUME_STATS => consume_stats::of_all_groups, Any;
     QUERY_TOPIC_CONSUME_BY_WHO => progress::groups_of_topic, Any;
@@ -216,7 +216,7 @@ handlers! {
     GET_CONSUMER_RUNNING_INFO => ask_client::running_info, Any;
     CONSUME_MESSAGE_DIRECTLY => ask_client::consume_directly, Any;
     INVOKE_BROKER_TO_GET_CONSUMER_STATUS => ask_client::consumer_status, Any;
-    APOGEE_GROUP_STATUS => node_group::status, Any;
-    APOGEE_TRANSFER_LEADER => node_group::transfer, Any;
-    APOGEE_CHANGE_MEMBERS => node_group::change, Any;
+    APOGEE_GROUP_STATUS => node_group::status, Each;
+    APOGEE_TRANSFER_LEADER => node_group::transfer, Each;
+    APOGEE_CHANGE_MEMBERS => node_group::change, Each;
 }

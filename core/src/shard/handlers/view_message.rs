@@ -9,6 +9,7 @@ use bytes::Bytes;
 use super::{Answer, Handled};
 use crate::service::{Reply, Request};
 use crate::shard::load::{LoadError, Wanted};
+use crate::shard::refusal::Refusal;
 use crate::shard::state::Shard;
 
 pub(super) fn handle<B: Buffer + 'static>(
@@ -19,6 +20,10 @@ pub(super) fn handle<B: Buffer + 'static>(
     let ViewMessageRequest { offset, .. } = ViewMessageRequest::decode(&request.header.ext)?;
     let to = request.reply_to();
     let Ok(at) = u64::try_from(offset) else { return Ok(not_found(offset).into()) };
+    if at >= shard.log.marks().committed.0 {
+        let remark = format!("can not find message by the offset, {offset}");
+        return Err(Refusal::new(ResponseCode::SYSTEM_ERROR, remark).for_leader().into());
+    }
     let then = move |shard: &mut Shard<B>, loaded: Result<Bytes, LoadError>, _: i64| {
         let reply = match loaded {
             // What else is in the log is no message.

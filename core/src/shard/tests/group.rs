@@ -397,13 +397,17 @@ impl Group {
         self.at(node).answered.remove(&opaque).unwrap()
     }
 
-    /// Whether a request is answered already.
-    pub(in crate::shard) fn has_answer(&self, node: u64, opaque: i32) -> bool {
-        self.node(node).answered.contains_key(&opaque)
+    /// Nodes that run, and those that others reach.
+    pub(in crate::shard) fn alive(&self) -> Vec<u64> {
+        (1..=NODES).filter(|node| self.is_alive(*node)).collect()
     }
 
-    /// Lets everybody get what the leader has, and checks that all have the same.
-    pub(in crate::shard) fn agree(&mut self) {
+    pub(in crate::shard) fn is_whole(&self) -> bool {
+        self.down.is_empty() && self.cut.is_empty()
+    }
+
+    /// What was killed runs again, what was cut off is reached again.
+    pub(in crate::shard) fn mend(&mut self) {
         for node in self.cut.clone() {
             self.heal(node);
         }
@@ -411,6 +415,16 @@ impl Group {
             self.restart(node);
         }
         self.quicken();
+    }
+
+    /// Whether a request is answered already.
+    pub(in crate::shard) fn has_answer(&self, node: u64, opaque: i32) -> bool {
+        self.node(node).answered.contains_key(&opaque)
+    }
+
+    /// Lets everybody get what the leader has, and checks that all have the same.
+    pub(in crate::shard) fn agree(&mut self) {
+        self.mend();
         self.elect();
         self.pass(2_000);
         let leader = self.leader().expect("a leader of a quiet group");

@@ -14,6 +14,7 @@ use apogee_net::request::{
     QueryConsumerOffsetRequest, SendMessageRequest, UpdateConsumerOffsetRequest,
 };
 use apogee_storage::NodeId;
+use apogee_storage::sim::Rng;
 
 use super::group::{Group, NODES};
 use super::world::{Answered, BROKER, CLIENT, CONSUMER, PRODUCER, pull_from, send_to, waiting};
@@ -642,4 +643,155 @@ fn a_message_keeps_its_properties_on_its_way_through_a_slave() {
     let message = &answer.messages()[0];
     assert_eq!(message.properties.get(property::TAGS), Some("a"));
     assert_eq!(message.properties.get(property::KEYS), Some("k"));
+}
+
+#[test]
+fn consumers_that_lag_are_sent_to_a_slave_and_come_back() {
+    let mut group = Group::led_by_1();
+    let body = "x".repeat(100_000);
+    // More than the tail cache holds.
+    for _ in 0..16 {
+        group.stored(1, "T", &body);
+    }
+    group.pass(2_000);
+    let suggested = |group: &mut Group, node: u64, offset: i64| {
+        let answer = group.pull(node, "T", offset);
+        assert_eq!(answer.code, ResponseCode::SUCCESS);
+        answer.int("suggestWhichBrokerId")
+    };
+    let slave = suggested(&mut group, 1, 0);
+    assert!(slave == 2 || slave == 3, "broker {slave}");
+    assert_eq!(suggested(&mut group, slave as u64, 0), slave, "it reads on there");
+    assert_eq!(suggested(&mut group, slave as u64, 15), 0, "until it has caught up");
+    assert_eq!(suggested(&mut group, 1, 15), 0);
+}
+
+/// A send that nobody has answered yet.
+struct Unanswered {
+    node: u64,
+    opaque: i32,
+    body: String,
+}
+
+/// What a run of failures and requests has come to.
+struct History {
+    group: Group,
+    rng: Rng,
+    unanswered: Vec<Unanswered>,
+    /// Offset and body of each message that was acknowledged.
+    acknowledged: Vec<(i64, String)>,
+}
+
+impl History {
+    fn new(seed: u64) -> Self {
+        let mut group = Group::new();
+        let leader = group.elect();
+        group.stored(leader, "T", "first");
+        group.bodies(leader, "T");
+        History { group, rng: Rng::new(seed), unanswered: Vec::new(), acknowledged: Vec::new() }
+    }
+
+    fn some_node(&mut self) -> u64 {
+        let alive = self.group.alive();
+        alive[self.rng.below(alive.len() as u64) as usize]
+    }
+
+    fn step(&mut self, nth: usize) {
+        let node = self.some_node();
+        match self.rng.below(24) {
+            0 if self.group.is_whole() => {
+                self.group.kill(node);
+                self.unanswered.retain(|send| send.node != node);
+            }
+            1 if self.group.is_whole() => self.group.cut_off(node),
+            2 | 3 => self.group.mend(),
+            4 | 5 => {
+                let now_ms = self.group.now_ms;
+                if let Some(leader) = self.group.leader() {
+                    // Refused if the node is away, or is the leader.
+                    let _ = self.group.at(leader).shard.transfer_to(NodeId(node), now_ms);
+                }
+            }
+            6 => {
+                let to = self.rng.below(NODES) + 1;
+                if to != node {
+                    self.group.slow_down(node, to);
+                }
+            }
+            7 => self.group.quicken(),
+            8 => drop(self.group.start_create(node, &format!("T{nth}"))),
+            9 => drop(self.group.commit_offset_later(node)),
+            10 => {
+                let commit_offset = self.acknowledged.len() as i64;
+                let commit = UpdateConsumerOffsetRequest {
+                    consumer_group: "CG",
+                    topic: "T",
+                    queue_id: 0,
+                    commit_offset,
+                };
+                self.group.ask(node, CONSUMER, RequestCode::UPDATE_CONSUMER_OFFSET, &commit, b"");
+            }
+            11 => {
+                let send = SendMessageRequest { properties: "DELAY\u{1}1\u{2}", ..send_to("Later") };
+                self.group.ask(node, PRODUCER, RequestCode::SEND_MESSAGE_V2, &send, b"later");
+            }
+            12 => drop(self.group.ask(node, CONSUMER, RequestCode::POP_MESSAGE, &pop_of("Later"), b"")),
+            13 => {
+                let from = self.rng.below(self.acknowledged.len() as u64 + 1) as i64;
+                let pull = pull_from("T", from);
+                let opaque = self.group.ask(node, CONSUMER, RequestCode::PULL_MESSAGE, &pull, b"");
+                if self.group.has_answer(node, opaque) {
+                    let code = self.group.answer(node, opaque).code;
+                    assert_ne!(code, ResponseCode::PULL_OFFSET_MOVED, "node {node}, offset {from}");
+                }
+            }
+            _ => {
+                let body = format!("message {nth}");
+                let opaque = self.group.start_send(node, "T", &body);
+                self.unanswered.push(Unanswered { node, opaque, body });
+            }
+        }
+        let ms = self.rng.below(200) as i64;
+        self.group.pass(ms);
+        self.hear();
+    }
+
+    fn hear(&mut self) {
+        for Unanswered { node, opaque, body } in std::mem::take(&mut self.unanswered) {
+            if !self.group.has_answer(node, opaque) {
+                self.unanswered.push(Unanswered { node, opaque, body });
+                continue;
+            }
+            let answer = self.group.answer(node, opaque);
+            match answer.code {
+                ResponseCode::SUCCESS => self.acknowledged.push((answer.int("queueOffset"), body)),
+                code => assert_eq!(code, ResponseCode::SERVICE_NOT_AVAILABLE, "{answer:?}"),
+            }
+        }
+    }
+
+    fn end(mut self) -> usize {
+        self.group.agree();
+        self.hear();
+        for node in 1..=NODES {
+            for (offset, body) in &self.acknowledged {
+                let answer = self.group.pull(node, "T", *offset);
+                assert_eq!(answer.bodies().first(), Some(body), "node {node}, offset {offset}");
+            }
+        }
+        self.acknowledged.len()
+    }
+}
+
+#[test]
+fn any_history_of_failures_keeps_what_was_acknowledged_and_ends_in_agreement() {
+    let seeds = 0..12;
+    let acknowledged: usize = seeds
+        .map(|seed| {
+            let mut history = History::new(seed);
+            (0..60).for_each(|nth| history.step(nth));
+            history.end()
+        })
+        .sum();
+    assert!(acknowledged > 150, "only {acknowledged} messages were acknowledged");
 }

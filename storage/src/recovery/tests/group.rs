@@ -261,6 +261,36 @@ fn whole_batch_further_behind_than_is_written_at_once_proves_damage() {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+    /// Wherever the log is damaged: what could have been on its way is cut off, all else is damage, and nothing in front of it is lost.
+    #[test]
+    fn batch_that_is_not_whole_is_torn_or_damaged(
+        batches in 1..=30u64,
+        bad in 1..=30u64,
+        commit in 0..=30u64,
+        window in 2..=9u64,
+        how in 0..3usize,
+    ) {
+        let (bad, commit) = (bad.min(batches), commit.min(batches));
+        let world = World::of(5, &(1..=batches).map(of_queues).collect::<Vec<_>>());
+        [World::tear, World::tear_header, World::zero][how](&world, bad - 1);
+        let state = GroupState { write_window_bytes: window * BLOCK, ..committed(commit) };
+        let first_of_segment = |index: u64| (index - 1) / BLOCKS * BLOCKS + 1;
+        let is_witness = |index: &u64| {
+            let counted_from = if first_of_segment(*index) == first_of_segment(bad) { bad } else { first_of_segment(*index) };
+            index - counted_from > window
+        };
+        let is_damage = bad <= commit || (bad + 1..=batches).any(|index| is_witness(&index));
+        let known = commit.max((bad - 1).saturating_sub(1)).min(bad - 1);
+        if is_damage {
+            opens_damaged(&world, state, bad - 1, known);
+        } else {
+            opens_whole(&world, state, bad - 1, known);
+        }
+    }
+}
+
 #[test]
 fn window_is_that_under_which_was_written() {
     let world = World::of(3, &(1..=8).map(of_queues).collect::<Vec<_>>());

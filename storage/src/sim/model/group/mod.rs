@@ -15,7 +15,7 @@
 //!   of space is never committed;
 //! - a change of members and control records are told as they were sealed;
 //! - derived state after a crash or a reset, or made anew, is that of exactly the control records in front of its place;
-//! - no crash leaves what recovery takes for damage, however often the log was cut off;
+//! - no crash leaves what recovery or `inspect` takes for damage, however often the log was cut off;
 //! - two writes on their way never touch (the disk sees to that), and nothing on its way is left out when a log is begun anew;
 //! - once all is healed, a leader brings all logs to the same end, and every ticket has ended.
 //!

@@ -12,6 +12,7 @@ use crate::checkpoint::{Checkpoint, ResetDone, ResetJob};
 use crate::config::LogConfig;
 use crate::disk::{Completion, DiskOp, FileRun, OpId};
 use crate::group_state::{GroupState, read_group_state, save_group_state};
+use crate::inspect;
 use crate::log::{BatchPlace, CommitLog, Run};
 use crate::recovery::{GroupRecovered, RecoveryError, recover_group};
 use crate::sealed::IndexFault;
@@ -128,6 +129,14 @@ impl Node {
         let state = state.unwrap_or_else(|| GroupState::new(GROUP, NodeId(self.id as u64)));
         let recovered = recover_group(&self.disk, &self.config, state, &mut derived)?;
         Ok((recovered, derived))
+    }
+
+    /// What a crash leaves is no problem to whoever looks at the files.
+    pub(super) fn check_files(&self) {
+        let mut problems = Vec::new();
+        let report =
+            inspect::verify(&self.disk, Some(GROUP), &mut |problem| problems.push(problem), &mut |_| {});
+        assert!(report.begins_anew || problems.is_empty(), "node {}: {problems:?}", self.id);
     }
 
     /// Opens what recovery found.

@@ -571,6 +571,7 @@ impl World {
                 |disk: &SimDisk| if is_sync && self.rng.chance(60) { disk.crash() } else { disk.kill() };
             end(&node.disk);
         }
+        node.check_files();
         let (recovered, derived) = node.recover().unwrap_or_else(|error| panic!("node {nth}: {error}"));
         assert!(recovered.damage.is_none(), "node {nth}: {:?}", recovered.damage);
         assert!(!recovered.state.recovering, "node {nth} is recovering");

@@ -41,6 +41,7 @@ pub(crate) struct Shape {
 
 pub(crate) struct Cluster {
     shape: Shape,
+    begun: Instant,
     work: PathBuf,
     nodes: Vec<Node>,
     hosts: Hosts,
@@ -59,7 +60,8 @@ impl Cluster {
     /// All of it, settled.
     pub(crate) fn start(work: &Path, shape: Shape, settings: &str) -> Cluster {
         let hosts = if shape.namespaces { Hosts::new(SPARE) } else { Hosts::on_loopback(SPARE + 1) };
-        let mut cluster = Cluster { shape, work: work.to_owned(), nodes: Vec::new(), hosts };
+        let mut cluster =
+            Cluster { shape, begun: Instant::now(), work: work.to_owned(), nodes: Vec::new(), hosts };
         for number in 1..=SPARE {
             let folder = work.join(format!("node-{number}"));
             std::fs::create_dir_all(&folder).expect("make a node's folder");
@@ -103,6 +105,10 @@ impl Cluster {
             text += "]\npreferred_leaders_wait_ms = 1000\n";
         }
         text
+    }
+
+    pub(crate) fn age(&self) -> Duration {
+        self.begun.elapsed()
     }
 
     fn host(&self, number: usize) -> &Host {

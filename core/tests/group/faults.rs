@@ -85,7 +85,12 @@ impl Fault {
 
     pub(crate) fn happen(self, cluster: &mut Cluster, node: usize, dice: &mut Dice) {
         let lasts = dice.between(LASTS_LEAST, LASTS_MOST);
-        println!("  {self:?} at node {node} for {} ms; leaders {:?}", lasts.as_millis(), cluster.leaders());
+        let leaders = cluster.leaders();
+        println!(
+            "  {self:?} at node {node} for {} ms, {:.1} s after the start; leaders {leaders:?}",
+            lasts.as_millis(),
+            cluster.age().as_secs_f64()
+        );
         match self {
             Fault::Kill => {
                 cluster.kill(node);

@@ -21,6 +21,8 @@ import org.apache.rocketmq.client.consumer.PullResult;
 import org.apache.rocketmq.client.consumer.PullStatus;
 import org.apache.rocketmq.client.consumer.listener.ConsumeOrderlyStatus;
 import org.apache.rocketmq.client.consumer.listener.MessageListenerOrderly;
+import org.apache.rocketmq.client.hook.SendMessageContext;
+import org.apache.rocketmq.client.hook.SendMessageHook;
 import org.apache.rocketmq.client.producer.DefaultMQProducer;
 import org.apache.rocketmq.client.producer.SendCallback;
 import org.apache.rocketmq.client.producer.SendResult;
@@ -95,6 +97,7 @@ final class Steady {
 
         List<Future<Void>> senders = new ArrayList<>();
         DefaultMQProducer sync = producer("sync");
+        sync.getDefaultMQProducerImpl().registerSendMessageHook(new Tries());
         for (int s = 0; s < SYNC_SENDERS; s++) {
             String prefix = "sync-" + s + "-";
             senders.add(sender(SYNC_PAUSE_MS, new Callable<>() {
@@ -154,6 +157,35 @@ final class Steady {
         producer.start();
         world.onClose(producer::shutdown);
         return producer;
+    }
+
+    /** What became of each try of a thread's send: one that fails as a whole is explained by them. */
+    private static final class Tries implements SendMessageHook {
+        private static final ThreadLocal<List<String>> OF_THREAD = ThreadLocal.withInitial(ArrayList::new);
+
+        private final ThreadLocal<Long> begun = new ThreadLocal<>();
+
+        @Override
+        public String hookName() {
+            return "tries";
+        }
+
+        @Override
+        public void sendMessageBefore(SendMessageContext context) {
+            begun.set(System.nanoTime());
+        }
+
+        @Override
+        public void sendMessageAfter(SendMessageContext context) {
+            OF_THREAD.get().add(context.getMq().getBrokerName() + " at " + context.getBrokerAddr() + " "
+                + (System.nanoTime() - begun.get()) / 1_000_000 + " ms: " + context.getException());
+        }
+
+        static List<String> take() {
+            List<String> tries = OF_THREAD.get();
+            OF_THREAD.remove();
+            return tries;
+        }
     }
 
     private Future<Void> sender(long pauseMs, Callable<Void> send) {
@@ -233,6 +265,7 @@ final class Steady {
 
     private void succeeded(String kind, Ledger ledger, Message message, SendResult sent, long begun) {
         took(kind, begun);
+        Tries.take();
         if (sent.getSendStatus() != SendStatus.SEND_OK) {
             count(kind + "." + sent.getSendStatus());
         }
@@ -250,7 +283,7 @@ final class Steady {
         took(kind, begun);
         count(kind + ".failed");
         System.err.println(System.currentTimeMillis() + " " + kind + " send of " + message.getKeys() + " failed after "
-            + (System.nanoTime() - begun) / 1_000_000 + " ms: " + e);
+            + (System.nanoTime() - begun) / 1_000_000 + " ms: " + e + "; tries: " + Tries.take());
     }
 
     private void took(String kind, long begun) {

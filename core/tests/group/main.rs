@@ -255,11 +255,17 @@ fn transfers() {
             let shard = (round % u64::from(SHARDS)) as u16;
             let leader = trial.cluster.leaders()[usize::from(shard)].expect("a leader of each shard");
             watch.take_longest_gaps();
-            trial.cluster.transfer(shard, leader % NODES + 1);
-            std::thread::sleep(Duration::from_millis(500));
+            let to = leader % NODES + 1;
+            trial.cluster.transfer(shard, to);
+            let asked = Instant::now();
+            while trial.cluster.leaders()[usize::from(shard)] != Some(to) {
+                assert!(
+                    asked.elapsed() < Duration::from_secs(5),
+                    "shard {shard} was not handed over to {to}"
+                );
+            }
+            std::thread::sleep(Duration::from_millis(300));
             times.push(watch.take_longest_gaps()[usize::from(shard)]);
-            let now = trial.cluster.leaders()[usize::from(shard)];
-            assert_ne!(now, Some(leader), "shard {shard} was not handed over");
         }
         trial.nothing_failed(All);
         print_times("longest time without an acknowledgement around a transfer", &mut times);

@@ -65,6 +65,11 @@ pub struct ReplicationConfig {
     /// own: disks differ. Default 1,000.
     #[serde(default = "default_disk_stall_ms")]
     pub disk_stall_ms: u32,
+    /// How long a node that was told to stop, and has handed over what it led, goes on serving those who do not know yet:
+    /// stock clients ask for routes every 30 seconds, and go to the old place until then. Up to 600,000. Its own.
+    /// Default 0.
+    #[serde(default)]
+    pub stop_linger_ms: u32,
 }
 
 /// Where a node is for the other nodes of its group.
@@ -139,6 +144,7 @@ impl ReplicationConfig {
             preferred_leaders: default_preferred_leaders(),
             preferred_leaders_wait_ms: default_preferred_leaders_wait_ms(),
             disk_stall_ms: default_disk_stall_ms(),
+            stop_linger_ms: 0,
         }
     }
 
@@ -221,6 +227,7 @@ impl ReplicationConfig {
             super::HOUR_MS,
         )?;
         between(&key("disk_stall_ms"), self.disk_stall_ms.into(), 100, 60_000)?;
+        between(&key("stop_linger_ms"), self.stop_linger_ms.into(), 0, 600_000)?;
         ensure!(
             broker.shards.is_some(),
             "shards is not set: all nodes of a group have as many, so replication needs it said"

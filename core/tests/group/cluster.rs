@@ -35,6 +35,8 @@ pub(crate) struct Shape {
     pub(crate) replicas: usize,
     /// A file system of its own for each node, so large, that can be full or slow.
     pub(crate) disk_bytes: Option<u64>,
+    /// How long a node that was told to stop goes on for clients that do not know yet.
+    pub(crate) linger: Duration,
     /// Network namespaces with faults rather than loopback addresses.
     pub(crate) namespaces: bool,
 }
@@ -102,7 +104,8 @@ impl Cluster {
             for other in (1..=self.shape.replicas).chain(joins.then_some(number)) {
                 text += &format!("  {{ id = {other}, address = \"{}\" }},\n", self.host(other).ip);
             }
-            text += "]\npreferred_leaders_wait_ms = 1000\n";
+            let linger_ms = self.shape.linger.as_millis();
+            text += &format!("]\npreferred_leaders_wait_ms = 1000\nstop_linger_ms = {linger_ms}\n");
         }
         text
     }

@@ -108,6 +108,7 @@ fn bounds_are_named_with_what_was_found() {
         }),
         ("replication.preferred_leaders_wait_ms = 999", |r| r.preferred_leaders_wait_ms = 999),
         ("replication.disk_stall_ms = 99", |r| r.disk_stall_ms = 99),
+        ("replication.stop_linger_ms = 600001", |r| r.stop_linger_ms = 600_001),
     ] {
         assert_says(&refused(change), expected);
     }

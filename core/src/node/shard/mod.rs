@@ -143,6 +143,8 @@ struct ShardDriver {
     tasks: RefCell<Vec<glommio::Task<()>>>,
     /// Requests are not taken any more; clients go elsewhere or come back.
     stopping: Cell<bool>,
+    /// How long it serves on after it has handed over.
+    linger: Duration,
     events: RefCell<EventWriter>,
     this: Weak<ShardDriver>,
     /// Keeps the directory locked.
@@ -201,6 +203,9 @@ impl ShardDriver {
             groups,
             tasks: RefCell::default(),
             stopping: Cell::default(),
+            linger: Duration::from_millis(
+                config.replication.as_ref().map_or(0, |replication| replication.stop_linger_ms).into(),
+            ),
             events: RefCell::new(EventWriter::new(number)),
             this: this.clone(),
             _directory: directory,

@@ -16,10 +16,14 @@ const LAST_REPLIES_WAIT: Duration = Duration::from_millis(20);
 /// came meanwhile have gone to the new one by then, or never will.
 const LEAVE_WAIT: Duration = Duration::from_secs(3);
 
+/// How often a shard that lingers looks whether it leads again. Seldom: if all nodes linger, they hand over in turns.
+const LINGER_LOOK: Duration = Duration::from_millis(500);
+
 impl ShardDriver {
     /// Hands leadership over and says good-bye to the NameServers, then waits until everything taken is durable.
     pub(super) async fn stop(self: Rc<Self>) {
         self.leave_group().await;
+        self.linger().await;
         for registrar in &self.registrars {
             registrar.unregister(&self.shard).await;
         }
@@ -46,6 +50,17 @@ impl ShardDriver {
         glommio::timer::sleep(LAST_REPLIES_WAIT).await;
         self.disk.stop().await;
         tracing::info!(shard = self.number, "stopped");
+    }
+
+    /// Others lead by now, and clients hear of it when they ask for the route again; until then they come here.
+    async fn linger(&self) {
+        let started = Instant::now();
+        while started.elapsed() < self.linger && self.shard.borrow().has_successor() {
+            // It may have been given leadership again, as the node that is to have it.
+            self.shard.borrow_mut().leave_again(now_ms());
+            self.pump();
+            glommio::timer::sleep(LINGER_LOOK).await;
+        }
     }
 
     /// While all goes on as before: clients are served until another node leads, and held requests forwarded to it.

@@ -204,6 +204,25 @@ impl<B: Buffer + 'static> Shard<B> {
         false
     }
 
+    /// The same once more, if leadership came back meanwhile.
+    pub fn leave_again(&mut self, now_ms: i64) {
+        let Some(roles) = &mut self.roles else { return };
+        if matches!(roles.replica.role(), Role::Leader { .. }) && !roles.replica.is_handing_over() {
+            roles.is_leaving = false;
+            self.leave(now_ms);
+        }
+    }
+
+    /// Another node leads, or is about to.
+    pub fn has_successor(&self) -> bool {
+        let Some(roles) = &self.roles else { return false };
+        match roles.replica.role() {
+            Role::Leader { .. } => roles.replica.is_handing_over(),
+            Role::Follower { leader } => leader.is_some(),
+            Role::Stopped => false,
+        }
+    }
+
     /// Leadership is elsewhere, or cannot be handed over, and nobody waits for a leader's answer here.
     pub fn has_left(&self) -> bool {
         let Some(roles) = &self.roles else { return true };

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use apogee_storage::driver::{Disk, DmaBuffer, Identity, ShardDirectory};
 use apogee_storage::{
-    GroupRecovered, GroupState, LogConfig, LogSource as _, Member, Recovered, RecoveryReport,
+    CommitRule, GroupRecovered, GroupState, LogConfig, LogSource as _, Member, Recovered, RecoveryReport,
     RefusedSnapshot, ReplacedIndex, read_group_state, read_saved_group_state, recover, recover_group,
     save_group_state,
 };
@@ -120,7 +120,11 @@ impl Opening<'_> {
         let state = match read_group_state(files, group, node)? {
             Some(state) => state,
             None => {
-                let state = self.first_state(replication)?;
+                let mut state = self.first_state(replication)?;
+                // A log that had no group has told what it acknowledged: nothing of that may be missing, nor be taken for
+                // undecided.
+                let alone = LogConfig { commit_rule: CommitRule::Local, ..self.log_config.clone() };
+                state.commit = recover(files, &alone, &mut self.replay())?.report.last_index;
                 // Before anybody hears of this node: it must not come back as another one.
                 save_group_state(files, &state)?;
                 state

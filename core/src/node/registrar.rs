@@ -48,6 +48,10 @@ const RETRY_MAX: Duration = Duration::from_secs(1);
 const SUCCESSOR_WAIT: Duration = Duration::from_secs(10);
 const SUCCESSOR_ASKED_EVERY: Duration = Duration::from_millis(100);
 
+/// The same at an orderly stop: its successor leads already, and has only to register.
+const SUCCESSOR_WAIT_AT_STOP: Duration = Duration::from_secs(1);
+const SUCCESSOR_ASKED_AT_STOP: Duration = Duration::from_millis(10);
+
 /// The id of a master.
 const MASTER_ID: i64 = 0;
 
@@ -325,9 +329,15 @@ impl Registrar {
         }
     }
 
-    /// Takes the broker out of the routes, for an orderly stop.
+    /// Takes the broker out of the routes, for an orderly stop; once its successor as master is there, if one comes soon.
     pub(super) async fn unregister<B: Buffer + 'static>(&self, shard: &RefCell<Shard<B>>) {
         let Some(client) = self.client.borrow().clone() else { return };
+        let begun = Instant::now();
+        while begun.elapsed() < SUCCESSOR_WAIT_AT_STOP
+            && matches!(self.waits_for_successor(&client, shard).await, Ok(true))
+        {
+            glommio::timer::sleep(SUCCESSOR_ASKED_AT_STOP).await;
+        }
         let BrokerIdentity { cluster, broker_name, address, .. } = &self.broker;
         // Not what was told last: NameServers of 4.x remove whoever has the id, which may be the successor.
         let broker_id = shard.borrow().rank().broker_id;

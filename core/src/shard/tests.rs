@@ -4,6 +4,7 @@ mod broker_admin;
 mod filtered;
 mod group;
 mod groups;
+mod node_group;
 mod queries;
 mod resets;
 mod roles;

@@ -7,9 +7,15 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use apogee_net::body::{TopicRouteData, parse};
+use apogee_net::code::RequestCode;
+use apogee_net::request::GetRouteInfoRequest;
 use serde_json::Value;
 
 use crate::client::Client;
@@ -161,6 +167,48 @@ impl Cluster {
     }
 }
 
+/// Asks a NameServer for a topic's route all the time.
+struct Watch {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<(u64, Vec<String>)>,
+}
+
+impl Watch {
+    fn start(namesrv: SocketAddr, topic: &'static str) -> Watch {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = stop.clone();
+        let thread = std::thread::spawn(move || {
+            let mut client = Client::connect_to(namesrv);
+            let header = GetRouteInfoRequest {
+                topic,
+                accept_standard_json_only: true,
+                zone_name: None,
+                zone_mode: false,
+            };
+            let (mut asked, mut gaps) = (0, Vec::new());
+            while !stopped.load(Ordering::Relaxed) {
+                let answer = client.ask(RequestCode::GET_ROUTEINFO_BY_TOPIC, &header, b"");
+                asked += 1;
+                let route: TopicRouteData = parse(&answer.body).unwrap();
+                let brokers = route.broker_datas.into_iter();
+                let leaderless = brokers.filter(|broker| !broker.broker_addrs.contains_key(&0));
+                gaps.extend(leaderless.map(|broker| format!("{broker:?}")));
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            (asked, gaps)
+        });
+        Watch { stop, thread }
+    }
+
+    /// Fails if a client could have seen a broker without a master.
+    #[track_caller]
+    fn end(self) {
+        self.stop.store(true, Ordering::Relaxed);
+        let (asked, gaps) = self.thread.join().unwrap();
+        assert!(gaps.is_empty(), "in {} of {asked} answers, such as {}", gaps.len(), gaps[0]);
+    }
+}
+
 impl Drop for Cluster {
     fn drop(&mut self) {
         // Ended already, as a rule.
@@ -201,7 +249,8 @@ fn a_cluster_is_tried_out_a_node_dies_comes_back_and_is_replaced() {
     cluster.order(&format!("start {victim}"), "is started");
     cluster.await_health(WELL);
 
-    // Planned: a node gives away what it leads, and gets it back.
+    // Planned: a node gives away what it leads, and gets it back; another one is restarted. Clients always find a master.
+    let watch = Watch::start(cluster.namesrv, "Tried");
     let leaders = cluster.leaders();
     let text = cluster.change(&format!("transfer --from {}", leaders[0]));
     assert!(text.contains(&format!("node {} handed over to node", leaders[0])), "{text}");
@@ -213,6 +262,10 @@ fn a_cluster_is_tried_out_a_node_dies_comes_back_and_is_replaced() {
         .map(|shard| shard["nodes"][0]["status"]["preferred"].as_i64().unwrap())
         .collect();
     assert_eq!(cluster.leaders(), preferred);
+    cluster.order(&format!("stop {}", preferred[0]), "has stopped within");
+    cluster.order(&format!("start {}", preferred[0]), "is started");
+    cluster.await_health(WELL);
+    watch.end();
 
     // Node 3 is dead for ever; node 4 takes its place.
     cluster.order("kill 3", "is dead");

@@ -49,6 +49,21 @@ impl ShardDriver {
         future::or(all, too_late).await;
     }
 
+    /// Says good-bye to all NameServers at once.
+    pub(super) async fn unregister_everywhere(self: &Rc<Self>) {
+        let told: Vec<_> = self
+            .registrars
+            .iter()
+            .map(|registrar| {
+                let (this, registrar) = (self.clone(), registrar.clone());
+                glommio::spawn_local(async move { registrar.unregister(&this.shard).await })
+            })
+            .collect();
+        for task in told {
+            task.await;
+        }
+    }
+
     /// Asks one NameServer after the other where a topic's queues are.
     pub(super) fn find_route(&self, topic: String) {
         let Some(this) = self.this.upgrade() else { return };

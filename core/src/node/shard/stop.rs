@@ -24,9 +24,7 @@ impl ShardDriver {
     pub(super) async fn stop(self: Rc<Self>) {
         self.leave_group().await;
         self.linger().await;
-        for registrar in &self.registrars {
-            registrar.unregister(&self.shard).await;
-        }
+        self.unregister_everywhere().await;
         let tasks = std::mem::take(&mut *self.tasks.borrow_mut());
         for task in tasks {
             task.cancel().await;

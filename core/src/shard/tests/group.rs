@@ -52,12 +52,8 @@ struct Link {
     is_slow: bool,
 }
 
-fn group_log_config(node: u64) -> LogConfig {
-    LogConfig { node: NodeId(node), commit_rule: CommitRule::Group, ..log_config() }
-}
-
-fn open(disk: &SimDisk, node: u64, now_ms: i64) -> Shard<AlignedBuffer> {
-    let log_config = group_log_config(node);
+fn open(disk: &SimDisk, log_config: &LogConfig, now_ms: i64) -> Shard<AlignedBuffer> {
+    let node = log_config.node.0;
     let voters: Vec<_> = (1..=NODES).map(NodeId).collect();
     let member = |node: &NodeId| Member { node: *node, address: format!("10.0.0.{node}:10912").into_bytes() };
     let new = GroupState {
@@ -70,20 +66,27 @@ fn open(disk: &SimDisk, node: u64, now_ms: i64) -> Shard<AlignedBuffer> {
     };
     let state = read_group_state(disk, log_config.group, NodeId(node)).unwrap().unwrap_or(new);
     let mut replay = Replay::new(policy(), true);
-    let recovered = recover_group(disk, &log_config, state, &mut replay).unwrap();
+    let recovered = recover_group(disk, log_config, state, &mut replay).unwrap();
     let config = ReplicaConfig { preferred_leaders: false, ..ReplicaConfig::new(NodeId(node), 0) };
     let start = GroupStart { config, recovered };
     let address = format!("127.0.0.{node}:10911").parse().unwrap();
+    let log_config = log_config.clone();
     Shard::open_in_group(shard_config(address), log_config, start, replay, now_ms, SimDisk::alloc).unwrap()
 }
 
 impl Group {
     /// A group that has just been made, and has no leader yet.
     pub(in crate::shard) fn new() -> Self {
+        Self::with(&log_config())
+    }
+
+    fn with(log_config: &LogConfig) -> Self {
         let nodes = (1..=NODES).map(|node| {
             let disk = SimDisk::new(node);
             disk.set_new_state(Replay::new_state(policy(), true));
-            World::of(open(&disk, node, START_MS), disk, group_log_config(node), START_MS)
+            let log_config =
+                LogConfig { node: NodeId(node), commit_rule: CommitRule::Group, ..log_config.clone() };
+            World::of(open(&disk, &log_config, START_MS), disk, log_config, START_MS)
         });
         let pairs = (1..=NODES).flat_map(|from| (1..=NODES).map(move |to| (from, to)));
         let links = pairs.filter(|(from, to)| from != to).map(|(from, to)| Link {
@@ -109,7 +112,11 @@ impl Group {
 
     /// A group whose first node leads.
     pub(in crate::shard) fn led_by_1() -> Self {
-        let mut group = Group::new();
+        Self::led_by_1_with(&log_config())
+    }
+
+    pub(in crate::shard) fn led_by_1_with(log_config: &LogConfig) -> Self {
+        let mut group = Group::with(log_config);
         let leader = group.elect();
         if leader != 1 {
             let now_ms = group.now_ms;
@@ -344,10 +351,17 @@ impl Group {
     pub(in crate::shard) fn restart(&mut self, node: u64) {
         let now_ms = self.now_ms;
         let world = self.at(node);
-        world.shard = open(&world.disk, node, now_ms);
+        world.shard = open(&world.disk, &world.log_config, now_ms);
         world.group = Default::default();
         self.down.remove(&node);
         self.connect(node);
+        self.settle();
+    }
+
+    /// A client of a node goes away.
+    pub(in crate::shard) fn close(&mut self, node: u64, connection: ConnectionId) {
+        let now_ms = self.now_ms;
+        self.at(node).shard.on_connection_closed(connection, now_ms);
         self.settle();
     }
 

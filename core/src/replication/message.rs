@@ -26,7 +26,7 @@ pub struct PeerHello {
     /// The node is in no group yet and waits to be told who is.
     pub joining: bool,
     pub term: Term,
-    /// Of the newest batch that is durable.
+    /// Of the newest batch that is [persisted](apogee_storage::CommitLog::persisted_index).
     pub last_index: BatchIndex,
     /// Where clients reach the node.
     pub client_address: String,

@@ -281,14 +281,8 @@ impl<B: Buffer + 'static> Replica<B> {
             && progress.matched > hello.last_index.0
             && !flawed!(CountsLostBatches)
         {
-            // It lost what it had said to have. All it has said counts no more.
-            if !hello.recovering {
-                let text = format!(
-                    "node {node} had batch {} and comes back with {}: it lost what it had acknowledged",
-                    progress.matched, hello.last_index
-                );
-                self.actions.push_back(ReplicaAction::Alarm(text));
-            }
+            // It lost what it had said to have, or what it says was overtaken by its own answers: nothing of it counts, and
+            // it is asked anew.
             progress.matched = 0;
             progress.become_probe();
             progress.next_idx = hello.last_index.0 + 1;

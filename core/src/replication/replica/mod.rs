@@ -301,6 +301,11 @@ impl<B: Buffer + 'static> Replica<B> {
             unable_until_ms: now_ms,
         };
         replica.actions.push_back(ReplicaAction::MembersChanged(members));
+        if replica.file.state.recovering {
+            let text =
+                "this node lost what it had acknowledged; it neither votes nor leads until it has all again";
+            replica.actions.push_back(ReplicaAction::Alarm(text.into()));
+        }
         replica.contained(log, |replica, log| replica.settle(log, now_ms));
         replica
     }

@@ -74,6 +74,8 @@ impl<B: Buffer + 'static> Replica<B> {
         if self.leading.take().is_some() {
             self.change = None;
             self.lease.clear();
+            // The log forgets it, too.
+            self.is_holding = false;
             self.peers.values_mut().for_each(|peer| {
                 peer.clear();
                 peer.sending = None;

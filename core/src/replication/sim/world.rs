@@ -738,7 +738,8 @@ impl World {
     }
 
     fn change_members(&mut self) {
-        let Some(leader) = self.leaders().last().copied().filter(|_| self.plan.changes) else { return };
+        let is_allowed = self.plan.changes && self.damaged.is_none();
+        let Some(leader) = self.leaders().last().copied().filter(|_| is_allowed) else { return };
         if let Some(removed) = self.removed {
             let conf = &self.nodes[&leader].process.as_ref().expect("it runs").replica.group_state().conf;
             if !conf.voters.contains(&removed)
@@ -785,6 +786,11 @@ impl World {
             return;
         }
         let node = &self.nodes[&id];
+        // Without it the others must be a majority: two cannot lose one, and one has nobody to ask.
+        let conf = &node.process.as_ref().expect("it runs").replica.group_state().conf;
+        if conf.voters.len() < 3 || !conf.outgoing.is_empty() {
+            return;
+        }
         let saved =
             apogee_storage::read_group_state(&node.disk, GROUP, id).expect("a sound state").expect("it runs");
         let log = &node.process.as_ref().expect("it runs").log;

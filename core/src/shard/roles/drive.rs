@@ -28,7 +28,7 @@ impl<B: Buffer + 'static> Shard<B> {
             recovering: state.recovering,
             joining: state.conf.voters.is_empty(),
             term: state.term,
-            last_index: self.log.durable_index(),
+            last_index: self.log.persisted_index(),
             client_address: self.config.address.to_string(),
         })
     }

@@ -799,15 +799,19 @@ impl World {
         if from > upto || upto > log.durable_index().0 {
             return;
         }
-        let index = from + self.rng.below(upto - from + 1);
-        let Ok(Some(place)) = log.batch_at(BatchIndex(index)) else { return };
-        let bases = node.disk.segment_bases();
-        let segment = *bases.iter().rfind(|base| **base <= place.base_offset).expect("its segment");
         // The opening reads the batches of the segments that are not sealed.
-        let is_sealed = log.sealed_index(segment).is_some();
-        if is_sealed {
+        let bases = node.disk.segment_bases();
+        let places = (from..=upto).filter_map(|index| {
+            let place = log.batch_at(BatchIndex(index)).ok()??;
+            let segment = *bases.iter().rfind(|base| **base <= place.base_offset)?;
+            log.sealed_index(segment).is_none().then_some((segment, place))
+        });
+        let places: Vec<_> = places.collect();
+        if places.is_empty() {
             return;
         }
+        let (segment, place) = &places[self.rng.below(places.len() as u64) as usize];
+        let segment = *segment;
         let position = place.base_offset.0 - segment.0 + self.rng.below(place.len.into());
         node.disk.flip_bit(segment, position, self.rng.below(8) as u8);
         self.damaged = Some(id);

@@ -60,6 +60,9 @@ const HELLO_WAIT: Duration = Duration::from_secs(2);
 const RETRY_FIRST: Duration = Duration::from_millis(20);
 const RETRY_MAX: Duration = Duration::from_millis(500);
 
+/// Longer than any call takes that fails: there was a session, and the next call comes soon again.
+const HELD_LONG: Duration = Duration::from_secs(4);
+
 /// How often each side says something, and after how much silence it counts as gone: four times missed.
 const ALIVE_EVERY: Duration = Duration::from_millis(500);
 const SILENCE_MAX: Duration = Duration::from_secs(2);
@@ -287,9 +290,13 @@ impl Peers {
     async fn keep_calling(self: Rc<Self>, peer: Rc<Peer>) {
         let mut retry = RETRY_FIRST;
         loop {
-            match self.call(&peer).await {
-                Ok(()) => retry = RETRY_FIRST,
-                Err(reason) => self.tell(&peer, format!("no connection: {reason}")),
+            let began = Instant::now();
+            if let Err(reason) = self.call(&peer).await {
+                self.tell(&peer, format!("no connection: {reason}"));
+            }
+            // What one of the two does not understand it will not understand a moment later.
+            if began.elapsed() > HELD_LONG {
+                retry = RETRY_FIRST;
             }
             let pause = async {
                 glommio::timer::sleep(retry).await;

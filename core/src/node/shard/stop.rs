@@ -70,8 +70,11 @@ impl ShardDriver {
         loop {
             self.shard.borrow_mut().prepare_stop(now_ms());
             self.pump();
-            if self.shard.borrow().has_left() || started.elapsed() > LEAVE_WAIT {
+            if self.shard.borrow().has_left() {
                 return;
+            }
+            if started.elapsed() > LEAVE_WAIT {
+                return self.shard.borrow_mut().leave_anyway();
             }
             glommio::timer::sleep(Duration::from_millis(2)).await;
         }

@@ -190,7 +190,7 @@ impl<B: Buffer + 'static> Shard<B> {
     /// For an orderly stop: leadership goes to another node first. True once it is gone, or cannot go.
     pub(in crate::shard) fn leave(&mut self, now_ms: i64) -> bool {
         let Some(roles) = &self.roles else { return true };
-        if roles.is_leaving {
+        if roles.is_leaving || roles.leaves_anyway {
             return self.has_left();
         }
         let leads = matches!(roles.replica.role(), Role::Leader { .. });
@@ -223,10 +223,18 @@ impl<B: Buffer + 'static> Shard<B> {
         }
     }
 
+    /// The stop waits no longer for leadership to go, nor for requests that another node is to answer.
+    pub fn leave_anyway(&mut self) {
+        if let Some(roles) = &mut self.roles {
+            roles.leaves_anyway = true;
+        }
+    }
+
     /// Leadership is elsewhere, or cannot be handed over, and nobody waits for a leader's answer here.
     pub fn has_left(&self) -> bool {
         let Some(roles) = &self.roles else { return true };
-        roles.is_leaving && !roles.replica.is_handing_over() && roles.held.is_idle()
+        let is_done = !roles.replica.is_handing_over() && roles.held.is_idle();
+        roles.leaves_anyway || roles.is_leaving && is_done
     }
 
     /// Begins to change who belongs to the group.

@@ -64,6 +64,8 @@ pub(super) struct Roles<B> {
     was_handing_over: bool,
     /// An orderly stop has begun, and leadership was given away or could not be.
     is_leaving: bool,
+    /// It has waited long enough for that.
+    leaves_anyway: bool,
     ops: VecDeque<DiskOp<B>>,
 }
 
@@ -101,6 +103,7 @@ impl<B> Roles<B> {
             told: None,
             was_handing_over: false,
             is_leaving: false,
+            leaves_anyway: false,
             ops: VecDeque::new(),
         }
     }

@@ -485,18 +485,13 @@ impl World {
                 Ok(done) => self.on_reset(nth, *done),
                 Err(_) => self.crash(nth),
             },
-            Some(Completion::Rebuilt { result, .. }) => {
-                // What it is made of may have left meanwhile, or gone with a log that was begun anew.
-                if let Ok(Rebuilt { at, state }) = result {
-                    let control = self.owed.control_before(at);
-                    assert_eq!(
-                        control_state(state).records(),
-                        control,
-                        "node {nth}: state made anew, at {at}"
-                    );
-                    self.tally.count("state made anew");
-                }
+            Some(Completion::Rebuilt { result: Ok(Rebuilt { at, state }), .. }) => {
+                let control = self.owed.control_before(at);
+                assert_eq!(control_state(state).records(), control, "node {nth}: state made anew, at {at}");
+                self.tally.count("state made anew");
             }
+            // What it is made of may have left meanwhile, or gone with a log that was begun anew.
+            Some(Completion::Rebuilt { result: Err(_), .. }) => {}
             Some(other) => panic!("{other:?}"),
         }
         self.nodes[nth].poll_reset();

@@ -30,6 +30,7 @@ impl ShardDriver {
             task.cancel().await;
         }
         self.stopping.set(true);
+        self.shard.borrow_mut().leave_anyway();
         if let Some(peers) = &self.peers {
             // What they send would be written, and there would be no end.
             peers.stop();
@@ -70,11 +71,8 @@ impl ShardDriver {
         loop {
             self.shard.borrow_mut().prepare_stop(now_ms());
             self.pump();
-            if self.shard.borrow().has_left() {
+            if self.shard.borrow().has_left() || started.elapsed() > LEAVE_WAIT {
                 return;
-            }
-            if started.elapsed() > LEAVE_WAIT {
-                return self.shard.borrow_mut().leave_anyway();
             }
             glommio::timer::sleep(Duration::from_millis(2)).await;
         }

@@ -172,7 +172,8 @@ impl Report {
         value.as_f64().unwrap_or_else(|| panic!("{pointer} is no number: {value}"))
     }
 
-    /// Nothing acknowledged is lost, changed or out of order.
+    /// Nothing acknowledged is lost or changed. Of order nothing is asked here: it sends while earlier messages of a queue
+    /// are under way, and those that an old leader forwards arrive later. The Java clients' ordered producer waits.
     pub(crate) fn assert_books_balance(&self) {
         let ledger = &self.0["ledger"];
         println!("  loadgen: {ledger}");
@@ -181,7 +182,7 @@ impl Report {
             self.0["errors"], self.0["gaps"]["longest"]
         );
         assert!(self.number("/ledger/acked") > 0.0, "nothing was acknowledged");
-        for fault in ["lost", "out_of_order", "corrupted"] {
+        for fault in ["lost", "corrupted"] {
             assert_eq!(ledger[fault].as_u64().unwrap_or(0), 0, "{fault}: {ledger}");
         }
     }

@@ -24,8 +24,7 @@ const LATE: Duration = Duration::from_millis(20);
 impl ShardDriver {
     pub(super) async fn tick(self: Rc<Self>) {
         loop {
-            self.sleep_until_due().await;
-            let late_ms = now_ms() - self.planned_wake_ms.get();
+            let late_ms = self.sleep_until_due().await;
             if self.peers.is_some() && late_ms > LATE.as_millis() as i64 {
                 // What peers said meanwhile lies in the sockets: it is heard before anything follows from the time.
                 drain().await;
@@ -36,15 +35,17 @@ impl ShardDriver {
         }
     }
 
-    /// Until the shard has something due, but at least [`TICK_MIN`] and at most [`TICK`].
-    pub(super) async fn sleep_until_due(&self) {
+    /// Until the shard has something due, but at least [`TICK_MIN`] and at most [`TICK`]. Gives by how much longer it was.
+    pub(super) async fn sleep_until_due(&self) -> i64 {
         let begun = now_ms();
         glommio::timer::sleep(TICK_MIN).await;
         loop {
             let tick_at_ms = begun + TICK.as_millis() as i64;
             let wake_at_ms = self.shard.borrow().wake_at_ms().map_or(tick_at_ms, |due| due.min(tick_at_ms));
             self.planned_wake_ms.set(wake_at_ms);
-            let Ok(wait_ms @ 1..) = u64::try_from(wake_at_ms - now_ms()) else { return };
+            let Ok(wait_ms @ 1..) = u64::try_from(wake_at_ms - now_ms()) else {
+                return now_ms() - wake_at_ms.max(begun + TICK_MIN.as_millis() as i64);
+            };
             let asleep = async {
                 glommio::timer::sleep(Duration::from_millis(wait_ms)).await;
             };

@@ -29,6 +29,7 @@ impl<B: Buffer + 'static> Shard<B> {
             joining: state.conf.voters.is_empty(),
             term: state.term,
             last_index: self.log.persisted_index(),
+            committed: self.log.committed_index(),
             client_address: self.config.address.to_string(),
         })
     }

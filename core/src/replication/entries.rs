@@ -175,9 +175,7 @@ impl Storage for Entries {
             while self.runs.get(nth + 1).is_some_and(|(first, _)| *first <= index) {
                 nth += 1;
             }
-            let mut entry = Entry::default();
-            entry.index = index;
-            entry.term = self.runs[nth].1;
+            let mut entry = Entry { index, term: self.runs[nth].1, ..Entry::default() };
             if self.configurations.contains_key(&index) {
                 entry.set_entry_type(EntryType::EntryConfChangeV2);
             }

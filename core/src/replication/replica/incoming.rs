@@ -168,9 +168,7 @@ impl<B: Buffer + 'static> Replica<B> {
             }
             (index, term) = (found, of);
             is_held = is_held && self.entries().term_of(index) == Some(term);
-            let mut entry = Entry::default();
-            entry.index = index;
-            entry.term = term;
+            let mut entry = Entry { index, term, ..Entry::default() };
             if kind == BatchKind::Configuration {
                 let body = configuration_body(buffer.as_ref());
                 let change = body.as_deref().map(Configuration::decode).and_then(Result::ok);

@@ -39,10 +39,11 @@ pub struct ReplicationConfig {
     /// a node that joins needs itself and one that is there.
     pub nodes: Vec<NodeAddress>,
     /// How long a follower hears nothing of its leader before it stands for election, in milliseconds; each time it is
-    /// this and up to as much again. At least three heartbeats; 100 to 60,000. Group-wide. Default 500.
+    /// this and up to as much again. At least three heartbeats; 100 to 60,000. Group-wide. Default 400:
+    /// with it somebody else leads within a second of a leader's end (`replication/README.md`).
     #[serde(default = "default_election_timeout_ms")]
     pub election_timeout_ms: u32,
-    /// How often a leader tells its followers that it is there, in milliseconds. 10 to 10,000. Group-wide. Default 100.
+    /// How often a leader tells its followers that it is there, in milliseconds. 10 to 10,000. Group-wide. Default 80.
     #[serde(default = "default_heartbeat_ms")]
     pub heartbeat_ms: u32,
     /// Bytes on their way to one follower which it has not confirmed yet. 1 MiB to 1 GiB. Group-wide, since a restarted
@@ -103,11 +104,11 @@ pub struct GroupWide {
 }
 
 fn default_election_timeout_ms() -> u32 {
-    500
+    400
 }
 
 fn default_heartbeat_ms() -> u32 {
-    100
+    80
 }
 
 fn default_window_bytes() -> u64 {

@@ -71,7 +71,9 @@ pub fn run(plan: Plan) -> anyhow::Result<()> {
     raise_descriptor_limit();
     let mut node = Node::new()?;
     let result = node.start(&plan).and_then(|(parts, machine)| node.supervise(&plan, parts, machine));
-    node.stop();
+    let replication = plan.broker.as_ref().and_then(|broker| broker.replication.as_ref());
+    let linger_ms = replication.map_or(0, |replication| replication.stop_linger_ms);
+    node.stop(Duration::from_millis(linger_ms.into()));
     result
 }
 
@@ -217,8 +219,8 @@ impl Node {
         }
     }
 
-    /// Stops every executor, waiting at most [`STOP_MAX`].
-    fn stop(&mut self) {
+    /// Stops every executor, waiting at most [`STOP_MAX`] beyond the time that shards linger.
+    fn stop(&mut self, linger: Duration) {
         self.stop.give();
         let started = Instant::now();
         let executors = std::mem::take(&mut self.executors);
@@ -230,7 +232,7 @@ impl Node {
             }
             let _ = done.send(());
         });
-        if finished.recv_timeout(STOP_MAX).is_err() {
+        if finished.recv_timeout(STOP_MAX + linger).is_err() {
             tracing::warn!(waited = ?started.elapsed(), "not everything stopped in time; ending anyway");
         }
     }

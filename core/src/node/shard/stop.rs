@@ -55,10 +55,11 @@ impl ShardDriver {
     async fn linger(&self) {
         let started = Instant::now();
         while started.elapsed() < self.linger && self.shard.borrow().has_successor() {
-            // It may have been given leadership again, as the node that is to have it.
-            self.shard.borrow_mut().leave_again(now_ms());
-            self.pump();
             glommio::timer::sleep(LINGER_LOOK).await;
+            // As the node that is to lead it may have been given leadership again.
+            if self.shard.borrow_mut().leave_again(now_ms()) {
+                self.leave_group().await;
+            }
         }
     }
 

@@ -204,13 +204,15 @@ impl<B: Buffer + 'static> Shard<B> {
         false
     }
 
-    /// The same once more, if leadership came back meanwhile.
-    pub fn leave_again(&mut self, now_ms: i64) {
-        let Some(roles) = &mut self.roles else { return };
-        if matches!(roles.replica.role(), Role::Leader { .. }) && !roles.replica.is_handing_over() {
+    /// The same once more, if leadership came back meanwhile, which it tells.
+    pub fn leave_again(&mut self, now_ms: i64) -> bool {
+        let Some(roles) = &mut self.roles else { return false };
+        let leads = matches!(roles.replica.role(), Role::Leader { .. }) && !roles.replica.is_handing_over();
+        if leads {
             roles.is_leaving = false;
             self.leave(now_ms);
         }
+        leads
     }
 
     /// Another node leads, or is about to.

@@ -42,12 +42,13 @@ impl NameServers {
     /// What a NameServer knows: all topics, and where one of them is.
     fn knowledge(&self, number: usize, topic: &str) -> (BTreeSet<String>, Option<TopicRouteData>) {
         let mut client = Client::connect_to(self.addresses[number]);
-        let topics = client.ask(RequestCode::GET_ALL_TOPIC_LIST_FROM_NAMESERVER, &NoExt, b"");
-        let topics: TopicList = parse(&topics.body).unwrap();
+        // The route first: the topics that it came with are known then, too.
         let header =
             GetRouteInfoRequest { topic, accept_standard_json_only: true, zone_name: None, zone_mode: false };
         let route = client.ask(RequestCode::GET_ROUTEINFO_BY_TOPIC, &header, b"");
         let route = (route.code == ResponseCode::SUCCESS).then(|| parse(&route.body).unwrap());
+        let topics = client.ask(RequestCode::GET_ALL_TOPIC_LIST_FROM_NAMESERVER, &NoExt, b"");
+        let topics: TopicList = parse(&topics.body).unwrap();
         (topics.topic_list.into_iter().collect(), route)
     }
 

@@ -103,6 +103,13 @@ impl Routes {
         Some(member.data_version)
     }
 
+    /// Each broker name with a master, and of which election that is.
+    #[cfg(test)]
+    pub(super) fn masters(&self) -> impl Iterator<Item = (&str, i64)> {
+        let master = |group: &BrokerGroup| Some(group.members.get(&MASTER_ID)?.data_version.state_version);
+        self.brokers.iter().filter_map(move |(name, group)| Some((&**name, master(group)?)))
+    }
+
     /// The entries of one broker in all topics.
     fn queue_entries_of(&mut self, broker_name: &str) -> impl Iterator<Item = &mut QueueEntry> {
         self.topics.values_mut().filter_map(move |entries| entries.get_mut(broker_name))

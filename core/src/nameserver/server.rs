@@ -78,6 +78,12 @@ impl NameServer {
         }
     }
 
+    /// Each broker name with a master, and of which election that is.
+    #[cfg(test)]
+    pub(crate) fn masters(&self) -> Vec<(String, i64)> {
+        self.routes.masters().map(|(name, term)| (name.to_owned(), term)).collect()
+    }
+
     /// The next thing to do, if any.
     pub fn poll_action(&mut self) -> Option<Action> {
         if let Some(connection) = self.to_close.pop() {

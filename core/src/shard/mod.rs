@@ -32,6 +32,8 @@ mod refusal;
 mod registration;
 mod replay;
 mod roles;
+#[cfg(test)]
+pub(crate) mod seen;
 mod stages;
 mod state;
 #[cfg(test)]

@@ -7,13 +7,14 @@ use std::rc::{Rc, Weak};
 
 use apogee_net::code::ResponseCode;
 use apogee_net::io::{Chunk, ConnectionId};
-use apogee_storage::sim::SimDisk;
+use apogee_storage::sim::{Lie, SimDisk};
 use apogee_storage::{
-    AlignedBuffer, GroupState, LogConfig, Member, NodeId, read_group_state, recover, recover_group,
-    save_group_state,
+    AlignedBuffer, Completion, DiskOp, GroupState, LogConfig, Marks, Member, NodeId, read_group_state,
+    recover, recover_group, save_group_state,
 };
 use bytes::Bytes;
 
+use super::audit::Audit;
 use super::executor::{MS, SECOND, Scope, Signal, Sim, Us};
 use super::host::Clock;
 use super::network::{HostId, Network};
@@ -23,9 +24,10 @@ use super::remoting::Remoting;
 use super::server::{Connections, Serve, serve};
 use super::wire;
 use crate::config::{member_address, parse_member_address};
-use crate::replication::{PeerHello, PeerMessage, ReplicaConfig};
+use crate::replication::{GroupStatus, MemberChange, PeerHello, PeerMessage, ReplicaConfig};
 use crate::service::{Reply, ReplyTo, Request};
 use crate::shard::assignment::FoundRoute;
+use crate::shard::seen::{Progress, progress_told};
 use crate::shard::topics::TopicPolicy;
 use crate::shard::{
     Action, ColdPages, Fetch, ForwardAnswer, ForwardExt, ForwardFailed, ForwardId, ForwardRequest,
@@ -58,7 +60,10 @@ impl Drive {
 pub(super) struct Broker {
     sim: Sim,
     name: String,
+    life: u64,
     host: HostId,
+    mutant: Option<Mutant>,
+    audit: Rc<Audit>,
     shard: RefCell<Shard<AlignedBuffer>>,
     drive: Drive,
     connections: Connections,
@@ -83,7 +88,22 @@ pub(super) struct BrokerSetup {
     pub(super) log: LogConfig,
     pub(super) namesrvs: Vec<SocketAddr>,
     pub(super) group: Option<GroupSetup>,
+    pub(super) mutant: Option<Mutant>,
 }
+
+/// What a driver does wrong on purpose, to show that it is noticed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mutant {
+    /// Some writes are called done and are not: what is acknowledged is not on a majority.
+    LostWrites,
+    /// What a replica has not got yet is called moved (21) where the client is to ask again (20).
+    MovedOffsets,
+    /// Term and vote are called durable and are not.
+    LostVotes,
+}
+
+/// So many of a hundred writes are lost.
+const LOST_PERCENT: u64 = 5;
 
 /// A shard's place in its group.
 #[derive(Clone)]
@@ -105,6 +125,7 @@ impl Broker {
         setup: &BrokerSetup,
         drive: &Drive,
         clock: Clock,
+        audit: &Rc<Audit>,
     ) -> Result<Rc<Broker>, String> {
         drive.disk.set_new_state(Replay::new_state(setup.policy.clone(), true));
         let now_ms = clock.ms(sim);
@@ -129,6 +150,9 @@ impl Broker {
         let broker = Rc::new_cyclic(|this| Broker {
             sim: sim.clone(),
             name: setup.config.broker_name.clone(),
+            life: sim.now(),
+            mutant: setup.mutant,
+            audit: audit.clone(),
             host: setup.host,
             shard: RefCell::new(shard),
             drive: drive.clone(),
@@ -168,6 +192,45 @@ impl Broker {
         }
         broker.pump();
         Ok(broker)
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Which of the lives of its node this is.
+    pub(super) fn life(&self) -> u64 {
+        self.life
+    }
+
+    pub(super) fn marks(&self) -> Marks {
+        self.shard.borrow().marks()
+    }
+
+    pub(super) fn is_master(&self) -> bool {
+        self.shard.borrow().rank().is_master()
+    }
+
+    pub(super) fn group_status(&self) -> Option<GroupStatus> {
+        self.shard.borrow().group_status(self.now_ms())
+    }
+
+    /// Has another node lead; false if that cannot be now.
+    pub(super) fn transfer_to(&self, node: NodeId) -> bool {
+        let begun = self.shard.borrow_mut().transfer_to(node, self.now_ms()).is_ok();
+        self.pump();
+        begun
+    }
+
+    /// Begins to change who belongs to the group; false if that cannot be now.
+    pub(super) fn change_members(&self, change: MemberChange) -> bool {
+        let begun = self.shard.borrow_mut().change_members(change, self.now_ms()).is_ok();
+        self.pump();
+        begun
+    }
+
+    pub(super) fn progress_of(&self, group: &str, topics: &[&str]) -> Vec<(Progress, u64)> {
+        self.shard.borrow().progress_of(group, topics)
     }
 
     /// A task that lives as long as the process.
@@ -220,6 +283,13 @@ impl Broker {
             self.read_clock();
             let op = self.shard.borrow_mut().poll_op(self.now_ms(), SimDisk::alloc);
             match op {
+                Some(DiskOp::SaveGroupState { id, .. }) if self.mutant == Some(Mutant::LostVotes) => {
+                    let saved = Completion::GroupStateSaved { id, result: Ok(()) };
+                    self.spawn(|this| async move {
+                        this.shard.borrow_mut().on_completion(saved, this.now_ms());
+                        this.pump();
+                    });
+                }
                 Some(op) => {
                     self.drive.disk.submit(op);
                     self.finish_one_later();
@@ -241,6 +311,9 @@ impl Broker {
         let this = self.this.clone();
         self.sim.after(self.sim.between(min, max), move || {
             let Some(this) = this.upgrade() else { return };
+            if this.mutant == Some(Mutant::LostWrites) && this.sim.chance(LOST_PERCENT) {
+                this.drive.disk.lie_about_next_write(Lie::Lost);
+            }
             if let Some(completion) = this.drive.disk.step() {
                 this.sim.note(0xd15c);
                 this.read_clock();
@@ -320,7 +393,7 @@ impl Broker {
                 self.registrars.iter().for_each(|registrar| registrar.on_changed());
             }
             Action::MembersChanged(members) => self.meet(&members),
-            Action::Alarm(text) => panic!("{} of {:?}: {text}", self.name, self.host),
+            Action::Alarm(text) => self.sim.say(|| format!("{} of {:?}: {text}", self.name, self.host)),
             Action::Register { then: None } => {
                 self.registrars.iter().for_each(|registrar| registrar.on_changed());
             }
@@ -405,6 +478,10 @@ impl Broker {
     }
 
     fn send(&self, to: ReplyTo, reply: &Reply) {
+        if self.mutant == Some(Mutant::MovedOffsets) && reply.code == ResponseCode::PULL_RETRY_IMMEDIATELY {
+            let moved = wire::reply_as(to, reply, ResponseCode::PULL_OFFSET_MOVED);
+            return self.connections.send(to.connection, moved);
+        }
         self.connections.send(to.connection, wire::reply(to, reply));
     }
 
@@ -569,6 +646,9 @@ impl Serve for Broker {
         if request.is_answer() {
             self.shard.borrow_mut().on_answer(&request, self.now_ms());
         } else {
+            if let Some((progress, offset)) = progress_told(&request) {
+                self.audit.told(&self.name, &progress, offset);
+            }
             let asked = self.shard.borrow_mut().on_request(&request, self.now_ms());
             if let Err(pages) = asked {
                 self.ask_again(connection, peer, bytes, pages);

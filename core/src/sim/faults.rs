@@ -4,7 +4,9 @@ use std::rc::{Rc, Weak};
 
 use super::executor::{MS, SECOND, Us};
 use super::network::{Ending, HostId, Way};
-use super::world::{NAMESRVS, NODES, World};
+use super::world::{NAMESRVS, NODES, SHARDS, World};
+use crate::replication::MemberChange;
+use apogee_storage::{LogFile, LogOffset};
 
 /// Makes things go wrong until a time, and repairs them again.
 pub(super) async fn happen(world: Weak<World>, until: Us) {
@@ -24,7 +26,8 @@ async fn one(weak: Weak<World>) {
     let Some(world) = weak.upgrade() else { return };
     let sim = world.sim.clone();
     let long = sim.between(50 * MS, 8 * SECOND);
-    match sim.below(100) {
+    let of_groups = if world.is_in_groups() { 12 } else { 0 };
+    match sim.below(100 + of_groups) {
         0..25 => crash(&world, long).await,
         25..32 => restart_all_in_turn(&world).await,
         32..45 => cut(&world, long).await,
@@ -39,6 +42,9 @@ async fn one(weak: Weak<World>) {
         72..80 => slow_disk(&world, long).await,
         80..85 => full_disk(&world, long).await,
         85..92 => restart_namesrv(&world, long).await,
+        100..108 => hand_over(&world),
+        108..110 => damage(&world).await,
+        110.. => replace_node(&world).await,
         _ => {
             let in_order = sim.chance(50);
             count(&world, if in_order { "consumer replaced" } else { "consumer killed" });
@@ -171,6 +177,148 @@ async fn worsen(world: &Rc<World>, long: Us) {
         for (from, to) in [(host, other), (other, host)] {
             change(world, from, to, |way| *way = Way { is_cut: way.is_cut, ..Way::default() });
         }
+    }
+}
+
+/// A person has another node lead.
+fn hand_over(world: &Rc<World>) {
+    let shard = world.sim.below(SHARDS.into()) as usize;
+    let to = world.sim.below(NODES.into()) as usize;
+    if let Some((_, master)) = world.master(shard)
+        && master.transfer_to(world.member(to, shard).0)
+    {
+        count(world, "leadership handed over");
+    }
+}
+
+/// Keeps all nodes from being stopped for other reasons; false if one of them is.
+fn hold_all(world: &World) -> bool {
+    let nodes = 0..usize::from(NODES);
+    if nodes.clone().any(|nth| !world.is_node_up(nth) || world.nodes[nth].is_busy.get()) {
+        return false;
+    }
+    nodes.for_each(|nth| world.nodes[nth].is_busy.set(true));
+    true
+}
+
+fn release_all(world: &World) {
+    world.nodes.iter().for_each(|node| node.is_busy.set(false));
+}
+
+/// Waits until something is so, but not for ever.
+async fn until(world: &World, is_so: impl Fn() -> bool) -> bool {
+    for _ in 0..300 {
+        if is_so() {
+            return true;
+        }
+        world.sim.sleep(100 * MS).await;
+    }
+    false
+}
+
+/// A node comes back from a loss of power with a bit turned over in what it had acknowledged: it must notice, and be mended
+/// by the others. They stay up meanwhile: no group of three survives a second loss.
+async fn damage(world: &Rc<World>) {
+    let shard = world.sim.below(SHARDS.into()) as usize;
+    let nth = world.sim.below(NODES.into()) as usize;
+    let Some(broker) = world.replica(nth, shard) else { return };
+    if !hold_all(world) {
+        return;
+    }
+    let (disk, segment_bytes) = (world.nodes[nth].drives[shard].disk.clone(), world.segment_bytes());
+    let agreed = world.audit().agreed_of(broker.name());
+    drop(broker);
+    let base = LogOffset(agreed / segment_bytes * segment_bytes);
+    world.kill_node(nth, Ending::Power);
+    // A segment that has its index is not read when the log is opened.
+    let is_sealed = disk.small_files().contains(&LogFile::Index(base));
+    if agreed > base.0 && !is_sealed {
+        count(world, "bit turned over");
+        world.audit().copies_min.set(1);
+        disk.flip_bit(base, world.sim.below(agreed - base.0), world.sim.below(8) as u8);
+    }
+    world.sim.sleep(world.sim.below(SECOND)).await;
+    world.start_node(nth).unwrap_or_else(|error| panic!("node {nth} cannot start: {error}"));
+    let is_whole = || {
+        (0..usize::from(SHARDS)).all(|shard| {
+            world.replica(nth, shard).is_some_and(|broker| {
+                let is_recovering = broker.group_status().is_some_and(|status| status.recovering);
+                !is_recovering && broker.marks().durable.0 >= agreed.min(broker.marks().committed.0)
+            })
+        })
+    };
+    until(world, is_whole).await;
+    release_all(world);
+}
+
+/// A node leaves its groups, and comes back with an empty disk as a new one.
+async fn replace_node(world: &Rc<World>) {
+    let nth = world.sim.below(NODES.into()) as usize;
+    if !hold_all(world) {
+        return;
+    }
+    count(world, "node replaced");
+    world.audit().copies_min.set(1);
+    let shards = 0..usize::from(SHARDS);
+    for shard in shards.clone() {
+        let (node, _) = world.member(nth, shard);
+        let is_gone = |world: &World| {
+            let Some((leader, master)) = world.master(shard) else { return false };
+            if leader == nth {
+                let other = (nth + 1) % usize::from(NODES);
+                master.transfer_to(world.member(other, shard).0);
+                return false;
+            }
+            let status = master.group_status().expect("a shard of a group");
+            let is_member = status.peers.iter().any(|peer| peer.node == node);
+            if is_member {
+                master.change_members(MemberChange::Remove { node });
+            }
+            !is_member && status.changing.is_none()
+        };
+        if !until(world, || is_gone(world)).await {
+            return release_all(world);
+        }
+    }
+    world.kill_node(nth, Ending::Power);
+    world.nodes[nth].drives.iter().for_each(|drive| drive.disk.wipe());
+    world.nodes[nth].joins.set(true);
+    world.sim.sleep(world.sim.below(SECOND)).await;
+    world.start_node(nth).expect("an empty disk holds nothing wrong");
+    for shard in shards {
+        until(world, || bring_back(world, nth, shard)).await;
+    }
+    release_all(world);
+}
+
+/// The next step on a node's way back to its vote; true if there is none.
+fn bring_back(world: &World, nth: usize, shard: usize) -> bool {
+    let Some((_, master)) = world.master(shard) else { return false };
+    let (node, address) = world.member(nth, shard);
+    let status = master.group_status().expect("a shard of a group");
+    if status.node == node {
+        return true;
+    }
+    match status.peers.iter().find(|peer| peer.node == node) {
+        Some(peer) if peer.member == "voter" => return status.changing.is_none(),
+        Some(_) => master.change_members(MemberChange::Promote { node }),
+        None => master.change_members(MemberChange::AddLearner { node, address }),
+    };
+    false
+}
+
+/// Brings back whatever node was on its way out or in when all was healed.
+pub(super) async fn bring_all_back(world: Weak<World>) {
+    loop {
+        let Some(world) = world.upgrade() else { return };
+        for nth in 0..usize::from(NODES) {
+            for shard in 0..usize::from(SHARDS) {
+                bring_back(&world, nth, shard);
+            }
+        }
+        let sim = world.sim.clone();
+        drop(world);
+        sim.sleep(200 * MS).await;
     }
 }
 

@@ -8,6 +8,7 @@ use std::rc::Rc;
 
 use apogee_net::message::RETRY_PREFIX;
 
+use super::audit::Audit;
 use super::executor::{Sim, Us};
 
 /// Names one message that a producer wanted to send, whatever became of it.
@@ -87,11 +88,12 @@ struct Books {
 pub(super) struct Ledger {
     sim: Sim,
     books: Rc<RefCell<Books>>,
+    audit: Rc<Audit>,
 }
 
 impl Ledger {
-    pub(super) fn new(sim: &Sim) -> Ledger {
-        Ledger { sim: sim.clone(), books: Rc::default() }
+    pub(super) fn new(sim: &Sim, audit: &Rc<Audit>) -> Ledger {
+        Ledger { sim: sim.clone(), books: Rc::default(), audit: audit.clone() }
     }
 
     /// `group` shall get every message of `topic`.
@@ -110,8 +112,9 @@ impl Ledger {
     }
 
     /// The producer was told that the message is stored; where, if that is a place that consumers see.
-    pub(super) fn acknowledged(&self, id: MessageId, place: Option<(Queue, u64)>) {
+    pub(super) fn acknowledged(&self, id: MessageId, place: Option<(Queue, u64)>, at: (&str, i64)) {
         self.sim.note(id.0);
+        self.audit.is_acknowledged(at.0, at.1, id);
         {
             let books = &mut *self.books.borrow_mut();
             books.acknowledged += 1;
@@ -151,8 +154,11 @@ impl Ledger {
     }
 
     /// A consumer read a message.
-    pub(super) fn seen(&self, queue: Queue, offset: u64, id: MessageId) {
+    pub(super) fn seen(&self, queue: Queue, offset: u64, physical_offset: i64, id: MessageId) {
         self.sim.note(id.0 ^ offset << 32);
+        if !self.books.borrow().places.contains_key(&(queue.clone(), offset)) {
+            self.audit.is_seen(&queue.broker, physical_offset, id);
+        }
         self.stands_at(queue, offset, id);
         let books = self.books.borrow();
         match books.messages[&id].kind {
@@ -197,7 +203,7 @@ impl Ledger {
 
     /// A consumer has consumed a message; `in_order`, if it consumes one after the other.
     pub(super) fn delivered(&self, group: &str, queue: Queue, offset: u64, id: MessageId, in_order: bool) {
-        self.seen(queue, offset, id);
+        self.stands_at(queue, offset, id);
         let books = &mut *self.books.borrow_mut();
         let entry = books.messages.get_mut(&id).expect("it was looked up just now");
         if let (true, Kind::InOrder { series, number }) = (in_order, entry.kind) {

@@ -1,5 +1,6 @@
 //! A whole cluster in one thread, from one seed. See the README of this folder.
 
+mod audit;
 mod broker;
 mod client;
 mod executor;

@@ -20,6 +20,7 @@ pub(super) struct Namesrv {
     pub(super) nameserver: RefCell<NameServer>,
     connections: Connections,
     clock: Clock,
+    life: u64,
     scope: Rc<Scope>,
 }
 
@@ -31,6 +32,7 @@ impl Namesrv {
             nameserver: RefCell::new(NameServer::new(NameServerConfig::default(), KvConfig::default(), 0)),
             connections: Connections::default(),
             clock,
+            life: sim.now(),
             scope: Scope::new(sim),
         });
         serve(network, host, address, &namesrv);
@@ -65,6 +67,11 @@ impl Namesrv {
                 None => return,
             }
         }
+    }
+
+    /// Which of the lives of its host this is.
+    pub(super) fn life(&self) -> u64 {
+        self.life
     }
 
     pub(super) fn end(&self) {

@@ -8,11 +8,12 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use super::broker::Mutant;
 use super::world::{Outcome, World};
 
 /// With the ordinary tests: so many runs, or as many as fit into this time.
 const CASES: u64 = 24;
-const TIME: Duration = Duration::from_secs(90);
+const TIME: Duration = Duration::from_secs(60);
 
 fn number_from_env(name: &str) -> Option<u64> {
     let value = std::env::var(name).ok()?;
@@ -32,6 +33,8 @@ struct Sum {
     frames: u64,
     late: u64,
     steps: u64,
+    agreed: u64,
+    looks: u64,
 }
 
 impl Sum {
@@ -48,6 +51,8 @@ impl Sum {
         self.frames += outcome.frames;
         self.late += outcome.late;
         self.steps += outcome.steps;
+        self.agreed += outcome.agreed;
+        self.looks += outcome.looks;
     }
 }
 
@@ -57,7 +62,8 @@ impl std::fmt::Display for Sum {
         writeln!(
             f,
             "{} schedules, {faults} faults injected; messages: {} sent, {} acknowledged, {} sends failed, \
-             {} consumed, {} of them again; {} frames, {} of them hindered; {} turns of tasks",
+             {} consumed, {} of them again; {} frames, {} of them hindered; {} turns of tasks; {} bytes of logs compared \
+             over all replicas, {} looks at everything",
             self.runs,
             self.sent,
             self.acknowledged,
@@ -66,7 +72,9 @@ impl std::fmt::Display for Sum {
             self.again,
             self.frames,
             self.late,
-            self.steps
+            self.steps,
+            self.agreed,
+            self.looks
         )?;
         for (what, count) in &self.faults {
             writeln!(f, "{count:>10} {what}")?;
@@ -133,6 +141,22 @@ fn run_many(in_groups: bool) {
     });
     println!("{}", sum.lock().expect("nobody panics with it"));
     assert!(!is_over.load(Relaxed), "a run failed: its seed stands above");
+}
+
+/// Each thing that a driver does wrong on purpose is noticed within so many runs.
+const BITE_WITHIN: u64 = 40;
+
+#[test]
+#[ignore = "takes minutes: to be run when what is checked changes"]
+fn what_is_wrong_on_purpose_is_noticed() {
+    for mutant in [Mutant::LostWrites, Mutant::MovedOffsets, Mutant::LostVotes] {
+        let noticed = (1..=BITE_WITHIN).find(|seed| {
+            let run = || World::with(*seed, true, Some(mutant)).run(true);
+            std::panic::catch_unwind(run).is_err()
+        });
+        println!("{mutant:?}: noticed by run {noticed:?}");
+        assert!(noticed.is_some(), "{mutant:?} is not noticed");
+    }
 }
 
 #[test]

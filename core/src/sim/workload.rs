@@ -69,7 +69,7 @@ async fn plain(producer: Rc<Producer>, sending: Sending) {
     while !sending.is_over.get() {
         let id = producer.ledger.begin(PLAIN, Kind::Plain);
         match producer.send(PLAIN, id, &Extra::default()).await {
-            Ok(sent) => producer.ledger.acknowledged(id, Some(sent.place())),
+            Ok(sent) => producer.ledger.acknowledged(id, Some(sent.place()), sent.stored_at()),
             Err(why) => producer.ledger.failed(id, &why.0),
         }
         pause(&producer).await;
@@ -101,7 +101,7 @@ async fn series(producer: Rc<Producer>, sending: Sending) {
             match producer.send_to(ORDERED, &queue, id, &Extra::default()).await {
                 Ok(sent) => {
                     sim.say(|| format!("number {number} of series {series} is {id:?} at {:?}", sent.place()));
-                    producer.ledger.acknowledged(id, Some(sent.place()));
+                    producer.ledger.acknowledged(id, Some(sent.place()), sent.stored_at());
                     break;
                 }
                 Err(why) => producer.ledger.failed(id, &why.0),
@@ -127,7 +127,7 @@ async fn later(producer: Rc<Producer>, sending: Sending) {
         let id = producer.ledger.begin(LATER, Kind::Delayed { not_before });
         let extra = Extra { properties: extra, sys_flag: 0 };
         match producer.send(LATER, id, &extra).await {
-            Ok(_) => producer.ledger.acknowledged(id, None),
+            Ok(sent) => producer.ledger.acknowledged(id, None, sent.stored_at()),
             Err(why) => producer.ledger.failed(id, &why.0),
         }
         pause(&producer).await;
@@ -153,7 +153,7 @@ async fn transactions(producer: Rc<Producer>, sending: Sending) {
         let extra = Extra { properties, sys_flag: MessageSysFlag::TRANSACTION_PREPARED.0 };
         match producer.send(BARGAIN, id, &extra).await {
             Ok(sent) => {
-                producer.ledger.acknowledged(id, None);
+                producer.ledger.acknowledged(id, None, sent.stored_at());
                 let verdict = producer.ledger.decide(id);
                 // Some are left for the broker to ask about.
                 if sim.chance(80) {
@@ -171,12 +171,11 @@ async fn transactions(producer: Rc<Producer>, sending: Sending) {
 /// Tells the broker what became of a half message; it is not asked to answer.
 async fn end(producer: &Producer, id: MessageId, sent: &Sent, verdict: Verdict) {
     let Some(to) = producer.instance.master(&sent.queue.broker) else { return };
-    let message_id = sent.answer.ext["msgId"].clone();
     let key = unique_key(id);
     let header = EndTransactionRequest {
         producer_group: "Bargainers",
         tran_state_table_offset: sent.answer.int("queueOffset"),
-        commit_log_offset: physical_offset(&message_id),
+        commit_log_offset: sent.stored_at().1,
         commit_or_rollback: bits(verdict),
         from_check: false,
         msg_id: &key,
@@ -207,10 +206,4 @@ fn bits(verdict: Verdict) -> i32 {
         Verdict::Commit => MessageSysFlag::TRANSACTION_COMMIT.0,
         Verdict::Rollback => MessageSysFlag::TRANSACTION_ROLLBACK.0,
     }
-}
-
-/// The place in the log that an offset message id names: its last eight bytes.
-pub(super) fn physical_offset(message_id: &str) -> i64 {
-    let digits = message_id.len().checked_sub(16).expect("an id of at least eight bytes");
-    i64::from_str_radix(&message_id[digits..], 16).expect("hexadecimal digits")
 }

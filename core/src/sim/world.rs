@@ -8,9 +8,10 @@ use apogee_net::code::RequestCode;
 use apogee_net::flags::{Perm, PullSysFlag};
 use apogee_net::message::StoredMessages;
 use apogee_net::request::{CreateTopicRequest, PullMessageRequest};
-use apogee_storage::{CommitRule, GroupId, LogConfig, NodeId, Retention};
+use apogee_storage::{CommitRule, GroupId, LogConfig, Marks, NodeId, Retention};
 
-use super::broker::{Broker, BrokerSetup, Drive, GroupSetup};
+use super::audit::{Audit, LOOK_EVERY, Watched};
+use super::broker::{Broker, BrokerSetup, Drive, GroupSetup, Mutant};
 use super::client::consumer::{Consumer, ConsumerSetup};
 use super::client::instance::Instance;
 use super::client::producer::id_of;
@@ -23,6 +24,7 @@ use super::remoting::Remoting;
 use super::server::client_ip;
 use super::wire::Answer;
 use super::workload::{self, BARGAIN, LATER, ORDERED, PLAIN, Sending};
+use crate::config::member_address;
 use crate::shard::ShardConfig;
 use crate::shard::settings::Settings;
 use crate::shard::timers::TimerSettings;
@@ -31,7 +33,7 @@ use crate::shard::topics::TopicPolicy;
 const CLUSTER: &str = "SimCluster";
 pub(super) const NODES: u16 = 3;
 pub(super) const NAMESRVS: u16 = 3;
-const SHARDS: u16 = 2;
+pub(super) const SHARDS: u16 = 2;
 const PRODUCERS: u16 = 2;
 const CONSUMERS: u16 = 4;
 
@@ -45,12 +47,17 @@ const SENDING_AFTER: Us = 5 * SECOND;
 /// out every 20 s, give up a silent queue after 120 s, and a half message is asked about every 30 s.
 const SETTLE_WITHIN: Us = 300 * SECOND;
 
+/// And within this all replicas must hold the same.
+const LEVEL_WITHIN: Us = 60 * SECOND;
+
 pub(super) struct Node {
     pub(super) host: HostId,
     setups: Vec<BrokerSetup>,
     pub(super) drives: Vec<Drive>,
     pub(super) brokers: RefCell<Vec<Rc<Broker>>>,
     pub(super) is_busy: Cell<bool>,
+    /// Has an empty disk, and waits to be added to its groups.
+    pub(super) joins: Cell<bool>,
 }
 
 pub(super) struct NamesrvHost {
@@ -63,6 +70,7 @@ pub(super) struct World {
     pub(super) sim: Sim,
     pub(super) network: Rc<Network>,
     pub(super) ledger: Ledger,
+    audit: Rc<Audit>,
     pub(super) nodes: Vec<Node>,
     pub(super) namesrvs: Vec<NamesrvHost>,
     pub(super) clients: Vec<HostId>,
@@ -70,6 +78,8 @@ pub(super) struct World {
     producers: RefCell<Vec<Rc<Instance>>>,
     sending: Sending,
     pub(super) scope: Rc<Scope>,
+    watching: Rc<Scope>,
+    in_groups: bool,
     next_client: Cell<u64>,
     pub(super) tally: RefCell<Tally>,
 }
@@ -107,9 +117,16 @@ fn namesrv_address(host: HostId) -> SocketAddr {
 
 impl World {
     pub(super) fn new(seed: u64, in_groups: bool) -> Rc<World> {
+        World::with(seed, in_groups, None)
+    }
+
+    /// A cluster whose drivers do something wrong on purpose.
+    pub(super) fn with(seed: u64, in_groups: bool, mutant: Option<Mutant>) -> Rc<World> {
         let sim = Sim::new(seed);
         let network = Network::new(&sim);
-        let ledger = Ledger::new(&sim);
+        let watched: Watched = vec![("Readers", vec![PLAIN, LATER, BARGAIN]), ("Followers", vec![ORDERED])];
+        let audit = Audit::new(&sim, in_groups, watched);
+        let ledger = Ledger::new(&sim, &audit);
         let mut next_host = 0;
         let mut add_host = || {
             let host = network.add_host(client_ip(HostId(next_host)));
@@ -122,7 +139,10 @@ impl World {
         let namesrv_addresses: Vec<_> = namesrv_hosts.iter().copied().map(namesrv_address).collect();
         let node = |(node, host): (usize, HostId)| {
             let setups = (0..SHARDS)
-                .map(|shard| setup(node as u16, &node_hosts, shard, in_groups, &namesrv_addresses))
+                .map(|shard| BrokerSetup {
+                    mutant,
+                    ..setup(node as u16, &node_hosts, shard, in_groups, &namesrv_addresses)
+                })
                 .collect();
             let drives =
                 (0..SHARDS).map(|shard| Drive::new(seed ^ (node as u64 * 100 + u64::from(shard) + 1) << 40));
@@ -132,6 +152,7 @@ impl World {
                 drives: drives.collect(),
                 brokers: RefCell::default(),
                 is_busy: Cell::new(false),
+                joins: Cell::new(false),
             }
         };
         let world = Rc::new(World {
@@ -147,9 +168,12 @@ impl World {
             scope: Scope::new(&sim),
             next_client: Cell::new(1),
             tally: RefCell::default(),
-            sim,
             network,
             ledger,
+            audit,
+            watching: Scope::new(&sim),
+            in_groups,
+            sim,
         });
         world.start();
         world
@@ -159,6 +183,18 @@ impl World {
         for namesrv in 0..usize::from(NAMESRVS) {
             self.start_namesrv(namesrv);
         }
+        for (setup, drive) in self.nodes.iter().flat_map(|node| node.setups.iter().zip(&node.drives)) {
+            self.audit.add(&setup.config.broker_name, setup.log.segment_bytes, drive);
+        }
+        let this = Rc::downgrade(self);
+        let sim = self.sim.clone();
+        self.watching.spawn(async move {
+            loop {
+                sim.sleep(LOOK_EVERY).await;
+                let Some(this) = this.upgrade() else { return };
+                this.look();
+            }
+        });
         for node in 0..usize::from(NODES) {
             self.start_node(node).expect("an empty disk holds nothing wrong");
         }
@@ -206,6 +242,33 @@ impl World {
         }
     }
 
+    fn look(&self) {
+        let mut brokers = Vec::new();
+        for (nth, node) in self.nodes.iter().enumerate() {
+            brokers.extend(node.brokers.borrow().iter().map(|broker| (nth as u64, broker.clone())));
+        }
+        let running = self.namesrvs.iter().enumerate();
+        let namesrvs: Vec<_> = running
+            .filter_map(|(nth, namesrv)| {
+                let running = namesrv.running.borrow().clone()?;
+                Some((nth, running.life(), running))
+            })
+            .collect();
+        self.audit.look(&brokers, &namesrvs);
+    }
+
+    /// All replicas hold the same, and all of it is committed.
+    fn is_level(&self) -> bool {
+        let brokers = self.nodes.iter().flat_map(|node| node.brokers.borrow().clone());
+        let mut marks: std::collections::BTreeMap<String, std::collections::BTreeSet<u64>> =
+            Default::default();
+        for broker in brokers {
+            let Marks { appended, committed, durable, .. } = broker.marks();
+            marks.entry(broker.name().to_owned()).or_default().extend([appended.0, committed.0, durable.0]);
+        }
+        marks.values().all(|marks| marks.len() == 1)
+    }
+
     fn namesrv_addresses(&self) -> Vec<SocketAddr> {
         self.namesrvs.iter().map(|namesrv| namesrv.address).collect()
     }
@@ -230,10 +293,45 @@ impl World {
         self.network.host_is_up(node.host);
         let clock = Clock::wrong(&self.sim);
         for (setup, drive) in node.setups.iter().zip(&node.drives) {
-            let broker = Broker::start(&self.sim, &self.network, setup, drive, clock.clone())?;
+            let mut setup = setup.clone();
+            if let Some(group) = &mut setup.group {
+                group.joins = node.joins.get();
+            }
+            let setup = &setup;
+            let broker = Broker::start(&self.sim, &self.network, setup, drive, clock.clone(), &self.audit)?;
             node.brokers.borrow_mut().push(broker);
         }
         Ok(())
+    }
+
+    pub(super) fn is_in_groups(&self) -> bool {
+        self.in_groups
+    }
+
+    pub(super) fn segment_bytes(&self) -> u64 {
+        self.nodes[0].setups[0].log.segment_bytes
+    }
+
+    pub(super) fn audit(&self) -> &Audit {
+        &self.audit
+    }
+
+    /// The shard's replica on a node, while that is up.
+    pub(super) fn replica(&self, nth: usize, shard: usize) -> Option<Rc<Broker>> {
+        self.nodes[nth].brokers.borrow().get(shard).cloned()
+    }
+
+    /// Which node is the master of a shard.
+    pub(super) fn master(&self, shard: usize) -> Option<(usize, Rc<Broker>)> {
+        let replicas = (0..self.nodes.len()).filter_map(|nth| Some((nth, self.replica(nth, shard)?)));
+        replicas.into_iter().find(|(_, broker)| broker.is_master())
+    }
+
+    /// Where a node's replica of a shard meets the others.
+    pub(super) fn member(&self, nth: usize, shard: usize) -> (NodeId, Vec<u8>) {
+        let setup = &self.nodes[nth].setups[shard];
+        let group = setup.group.as_ref().expect("a shard of a group");
+        (setup.log.node, member_address(group.address))
     }
 
     pub(super) fn is_node_up(&self, nth: usize) -> bool {
@@ -311,6 +409,9 @@ impl World {
         self.sim.run(CALM_BEFORE + FAULTS_FOR);
         self.scope.end();
         self.heal();
+        if self.in_groups {
+            self.watching.spawn(super::faults::bring_all_back(Rc::downgrade(self)));
+        }
         self.sim.run(self.sim.now() + SENDING_AFTER);
         self.sending.is_over.set(true);
         let deadline = self.sim.now() + SETTLE_WITHIN;
@@ -324,7 +425,17 @@ impl World {
             panic!("{group} never got {}, one of {owed}", self.ledger.describe(*id));
         }
         self.read_back();
+        if self.in_groups {
+            let deadline = self.sim.now() + LEVEL_WITHIN;
+            while !self.is_level() {
+                assert!(self.sim.now() < deadline, "the replicas do not come to hold the same");
+                self.sim.run(self.sim.now() + 50 * MS);
+            }
+            self.look();
+        }
         Outcome {
+            agreed: self.audit.agreed(),
+            looks: self.audit.looks.get(),
             counts: self.ledger.counts(),
             tally: self.tally.borrow().clone(),
             frames: self.network.frames.get(),
@@ -423,6 +534,12 @@ impl World {
     }
 
     fn address_of(&self, broker: &str) -> SocketAddr {
+        let nodes = self.nodes.iter();
+        let mut running = nodes.flat_map(|node| node.setups.iter().zip(node.brokers.borrow().clone()));
+        let master = running.find(|(_, running)| running.name() == broker && running.is_master());
+        if let Some((setup, _)) = master {
+            return setup.config.address;
+        }
         let setups = self.nodes.iter().flat_map(|node| &node.setups);
         let mut named = setups.filter(|setup| setup.config.broker_name == broker);
         named.next().unwrap_or_else(|| panic!("there is no {broker}")).config.address
@@ -432,6 +549,7 @@ impl World {
 impl Drop for World {
     fn drop(&mut self) {
         self.scope.end();
+        self.watching.end();
         self.sim.end();
     }
 }
@@ -478,6 +596,7 @@ fn setup(node: u16, hosts: &[HostId], shard: u16, in_groups: bool, namesrvs: &[S
         log,
         namesrvs: namesrvs.to_vec(),
         group: in_groups.then_some(group),
+        mutant: None,
     }
 }
 
@@ -490,5 +609,8 @@ pub(super) struct Outcome {
     /// Pieces and connections that the network delayed, held up or broke.
     pub(super) late: u64,
     pub(super) steps: u64,
+    /// Bytes of logs that were compared over all replicas, and how often everything was looked at.
+    pub(super) agreed: u64,
+    pub(super) looks: u64,
     pub(super) digest: u64,
 }

@@ -314,6 +314,16 @@ impl SimDisk {
         self.overwrite(base, position, &[byte ^ (1 << bit)]);
     }
 
+    /// Another disk is put in, with nothing on it.
+    pub fn wipe(&self) {
+        let state = &mut *self.state.borrow_mut();
+        assert!(state.pending.is_empty(), "the process still lives");
+        state.segments.clear();
+        state.indexes.clear();
+        state.snapshots.clear();
+        (state.group, state.checkpoint) = (None, None);
+    }
+
     /// Makes an empty segment at once.
     pub fn add_segment(&self, segment: SegmentInfo) {
         self.state.borrow_mut().make(segment);

@@ -7,7 +7,7 @@ use std::rc::{Rc, Weak};
 
 use apogee_net::io::{Chunk, LinkFrame, Listener};
 use apogee_storage::driver::{DmaBuffer, SegmentFile};
-use apogee_storage::{BatchIndex, DiskError, LogOffset, Member, MemoryRun, NodeId, Run, Term};
+use apogee_storage::{DiskError, LogOffset, Member, MemoryRun, NodeId, Run};
 
 use super::{Groups, ShardDriver};
 use crate::config::{BrokerConfig, parse_member_address};
@@ -202,16 +202,6 @@ impl PeerEvents for ShardDriver {
     }
 
     fn on_up(&self, hello: PeerHello) {
-        let own = PeerEvents::hello(self);
-        let is_new = !own.joining && own.term == Term(0) && own.last_index == BatchIndex(0);
-        if is_new && hello.last_index > BatchIndex(0) {
-            // The other nodes cannot tell it from the one that it may have been.
-            tracing::warn!(
-                shard = self.number,
-                "this node votes in a group that has batches already, and has none of them. That is right if it was never \
-                 started before; if its disk was replaced, stop it at once, and have it join as a new node"
-            );
-        }
         self.shard.borrow_mut().on_peer_up(hello, now_ms());
     }
 

@@ -412,7 +412,7 @@ impl Consumer {
                     expected = offset + 1;
                     let id = id_of(message.body);
                     if let Some(id) = id {
-                        self.ledger.seen(held.queue.clone(), offset, id);
+                        self.ledger.seen(held.queue.clone(), offset, message.physical_offset, id);
                     }
                     let cached = Cached {
                         id,

@@ -52,6 +52,11 @@ impl Sent {
         self.answer.int("queueOffset") as u64
     }
 
+    /// Broker and place in its log.
+    pub(in crate::sim) fn stored_at(&self) -> (&str, i64) {
+        (&self.queue.broker, physical_offset(&self.answer.ext["msgId"]))
+    }
+
     pub(in crate::sim) fn place(&self) -> (Queue, u64) {
         (self.queue.clone(), self.offset())
     }
@@ -210,6 +215,12 @@ impl Producer {
             Err(error) => Err((NotSent(format!("{error:?} at {address}")), true)),
         }
     }
+}
+
+/// The place in the log that an offset message id names: its last eight bytes.
+fn physical_offset(message_id: &str) -> i64 {
+    let digits = message_id.len().checked_sub(16).expect("an id of at least eight bytes");
+    i64::from_str_radix(&message_id[digits..], 16).expect("hexadecimal digits")
 }
 
 pub(in crate::sim) fn unique_key(id: MessageId) -> String {

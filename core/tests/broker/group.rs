@@ -139,6 +139,8 @@ fn what_was_acknowledged_is_read_from_the_new_leader_when_the_old_one_is_killed(
         client.send("T", 0, &sent, "");
         expected.push(sent);
     }
+    // Even if it has lost its disk: it does not vote then before it has all again.
+    std::fs::remove_dir_all(group.directory.join(format!("node-{old}/data"))).unwrap();
     group.start_node(old);
     let mut back = Client::connect(group.node(old));
     let started = Instant::now();
@@ -146,6 +148,12 @@ fn what_was_acknowledged_is_read_from_the_new_leader_when_the_old_one_is_killed(
         assert!(started.elapsed() < PATIENCE, "node {old} does not catch up:\n{}", group.node(old).log());
         std::thread::sleep(Duration::from_millis(50));
     }
+    assert!(group.node(old).log().contains("recovering=true"), "{}", group.node(old).log());
+    // It has all, so it counts again.
+    group.kill(new);
+    let other = group.up().into_iter().find(|other| *other != old).unwrap();
+    let mut client = Client::connect(group.node(other));
+    assert_eq!(send(&mut client, 200), expected.len() as i64);
 }
 
 #[test]

@@ -374,12 +374,8 @@ impl Peers {
     /// Asks a node that calls this one to do so now. Once: it tries again by itself.
     async fn knock(self: Rc<Self>, peer: Rc<Peer>) {
         let Some(address) = peer.address.get() else { return };
-        let Some(Ok(socket)) = in_time(CONNECT_WAIT, Socket::connect(address)).await else { return };
-        let link = self.link(socket);
         let Some(hello) = self.hello(LinkKind::Knock, 0, peer.node) else { return };
-        link.send(&First::Hello(hello).encode(), &[]);
-        // Its end says that it was read.
-        in_time(HELLO_WAIT, link.serve(&Deaf)).await;
+        ask(address, hello).await;
     }
 
     /// None once the shard has gone.
@@ -399,8 +395,8 @@ impl Peers {
         let end = Answerer { peers: self.clone(), caller: RefCell::default() };
         let too_late = async {
             glommio::timer::sleep(HELLO_WAIT).await;
-            if matches!(*end.caller.borrow(), WhoCalls::Unknown) {
-                link.close("no hello");
+            if !matches!(*end.caller.borrow(), WhoCalls::Peer(_)) {
+                link.close("no hello that leads to anything");
             }
             future::pending().await
         };
@@ -441,7 +437,8 @@ impl Peers {
         let peer = self.peer(node);
         if hello.kind == LinkKind::Knock {
             peer.call_now.raise();
-            link.close("knock");
+            let answer = Hello { about: own, to: node, ..hello };
+            link.send(&First::Hello(answer).encode(), &[]);
             return None;
         }
         link.hold();
@@ -686,10 +683,21 @@ fn batch_len(head: &[u8]) -> Result<usize, LinkError> {
     Ok(header.batch_len())
 }
 
-/// Hears nothing.
-struct Deaf;
+/// Knocks at a shard of another node, and gives what it says of itself.
+pub(super) async fn ask(address: SocketAddr, hello: Hello) -> Option<PeerHello> {
+    let socket = in_time(CONNECT_WAIT, Socket::connect(address)).await?.ok()?;
+    let link = Link::new(ConnectionId(0), socket, LIMITS, OUT_BYTES_MAX);
+    link.send(&First::Hello(hello).encode(), &[]);
+    let asker = Asker::default();
+    in_time(HELLO_WAIT, link.serve(&asker)).await;
+    asker.0.take()
+}
 
-impl LinkService for Deaf {
+/// Hears one answer.
+#[derive(Default)]
+struct Asker(RefCell<Option<PeerHello>>);
+
+impl LinkService for Asker {
     type Part = DmaBuffer;
     const PART_HEAD_BYTES: usize = BATCH_HEADER_LEN;
 
@@ -701,7 +709,12 @@ impl LinkService for Deaf {
         glommio::allocate_dma_buffer(len)
     }
 
-    fn on_frame(&self, _link: &Rc<Link>, _frame: LinkFrame<DmaBuffer>) {}
+    fn on_frame(&self, link: &Rc<Link>, frame: LinkFrame<DmaBuffer>) {
+        if let Ok(First::Hello(hello)) = First::decode(&frame.head) {
+            *self.0.borrow_mut() = Some(hello.about.peer);
+        }
+        link.close("it has answered");
+    }
 
     fn on_turn_end(&self) {}
 }

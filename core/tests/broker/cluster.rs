@@ -270,10 +270,14 @@ fn a_cluster_is_tried_out_a_node_dies_comes_back_and_is_replaced() {
     // Node 3 is dead for ever; node 4 takes its place.
     cluster.order("kill 3", "is dead");
     let mut fourth = start_fourth(dir.path(), cluster.base_port);
-    let text = cluster.change(&format!(
-        "replace 3 --by 4 --address 127.0.0.1 --base-port {} --wait 100",
-        cluster.base_port + 3000
-    ));
+    let replace =
+        format!("replace 3 --by 4 --address 127.0.0.1 --base-port {} --wait 100", cluster.base_port + 3000);
+    let (code, text) = cluster.admin(&replace);
+    if code != 0 {
+        let (_, status) = cluster.admin("status");
+        let log = std::fs::read_to_string(dir.path().join("node-4.log")).unwrap();
+        panic!("{replace}:\n{text}\n{status}\nnode 4 said:\n{log}");
+    }
     assert!(text.contains("node 4 has taken the place of node 3"), "{text}");
     assert_eq!(cluster.nodes(), [[1, 2, 4], [1, 2, 4]]);
     cluster.await_health(WELL);

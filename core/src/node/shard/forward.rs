@@ -8,6 +8,7 @@ use std::time::Duration;
 use apogee_net::client::{ConnectOptions, RemotingClient};
 use apogee_net::io::Chunk;
 use apogee_storage::NodeId;
+use glommio::TaskQueueHandle;
 use glommio::sync::Semaphore;
 
 use super::ShardDriver;
@@ -85,7 +86,7 @@ impl ShardDriver {
             }
             this.pump();
         };
-        glommio::spawn_local(work).detach();
+        self.schedule(work);
     }
 
     fn ask(self: &Rc<Self>, client: &RemotingClient, id: Option<ForwardId>, request: ForwardRequest) {
@@ -116,6 +117,12 @@ impl ShardDriver {
         });
     }
 
+    /// Runs it in a turn of its own: `spawn_local` runs a task at once up to where it waits, so that a row of requests that
+    /// cannot be forwarded would be taken up each within the one before, without end.
+    fn schedule(&self, work: impl Future<Output = ()> + 'static) {
+        self.spawn_into(work, TaskQueueHandle::default());
+    }
+
     /// In a task of its own: this may have come from within the shard's actions being carried out.
     fn on_forwarded(self: &Rc<Self>, id: Option<ForwardId>, answer: Result<ForwardAnswer, ForwardFailed>) {
         let Some(id) = id else { return };
@@ -124,6 +131,6 @@ impl ShardDriver {
             this.shard.borrow_mut().on_forwarded(id, answer, now_ms());
             this.pump();
         };
-        glommio::spawn_local(work).detach();
+        self.schedule(work);
     }
 }

@@ -3,6 +3,7 @@
 use apogee_net::code::{RequestCode, ResponseCode};
 use apogee_net::io::ConnectionId;
 use apogee_storage::{Buffer, NodeId};
+use bytes::Bytes;
 
 use super::Standing;
 use super::forward::{self, ForwardAnswer, ForwardFailed, ForwardId, ForwardRequest, PAUSE_MS};
@@ -12,6 +13,7 @@ use crate::service::{Reply, Request};
 use crate::shard::action::Action;
 use crate::shard::cold::ColdPages;
 use crate::shard::handlers::{AnsweredBy, answered_by};
+use crate::shard::load::LoadError;
 use crate::shard::refusal::Refusal;
 use crate::shard::state::Shard;
 
@@ -133,7 +135,10 @@ impl<B: Buffer + 'static> Shard<B> {
             .expect("it was decoded when it came");
         if let Err(ColdPages { index, range }) = self.answer_here(&decoded, now_ms) {
             drop(decoded);
-            let then = move |shard: &mut Self, _, now_ms| shard.answer_held(request, now_ms);
+            let then = move |shard: &mut Self, loaded: Result<Bytes, LoadError>, now_ms| match loaded {
+                Ok(_) => shard.answer_held(request, now_ms),
+                Err(error) => shard.reply(request.to, Refusal::not_stored(&error.to_string()).into()),
+            };
             self.load_cold(ColdPages { index, range }, now_ms, Box::new(then));
         }
     }

@@ -176,7 +176,14 @@ fn a_started_voter_keeps_the_promise_of_its_earlier_life() {
     }
 }
 
-/// Each deliberate fault, and the first case that notices it: `APOGEE_CASES=n` cases at most.
+/// Courses of events that chance hardly ever takes.
+const TARGETED: [(&str, fn()); 3] = [
+    ("a started voter", a_started_voter_keeps_the_promise_of_its_earlier_life),
+    ("a damaged node", a_damaged_node_neither_votes_nor_leads_before_it_is_whole),
+    ("a node far behind", a_node_far_behind_begins_anew),
+];
+
+/// Each deliberate fault, and the first case that notices it: `APOGEE_CASES=n` cases at most, and what is targeted.
 #[test]
 #[ignore = "minutes; prints a table"]
 fn faults_put_in_on_purpose_are_noticed() {
@@ -191,7 +198,10 @@ fn faults_put_in_on_purpose_are_noticed() {
             let text = panic.downcast_ref::<String>().cloned().unwrap_or_default();
             Some((seed - first + 1, text.chars().take(100).collect::<String>()))
         });
+        let targeted = TARGETED.into_iter().filter(|(_, scenario)| catch_unwind(scenario).is_err());
+        let targeted: Vec<&str> = targeted.map(|(name, _)| name).collect();
         flaw::set(None);
+        println!("| {flaw:?} | targeted: {targeted:?} |");
         match noticed {
             Some((case, text)) => println!("| {flaw:?} | {case} | {text}"),
             None => println!("| {flaw:?} | not in {cases} |"),

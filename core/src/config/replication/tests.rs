@@ -169,7 +169,7 @@ fn values_of_the_group_are_compared_and_a_node_s_own_are_not() {
     other.replication.as_mut().unwrap().election_timeout_ms = 1_000;
     let (one, other) = (one.group_wide().unwrap().values(), other.group_wide().unwrap().values());
     let different: Vec<_> = one.iter().zip(&other).filter(|(one, other)| one != other).collect();
-    assert_eq!(different, [(&("election_timeout_ms", 500), &("election_timeout_ms", 1_000))]);
+    assert_eq!(different, [(&("election_timeout_ms", 400), &("election_timeout_ms", 1_000))]);
 }
 
 #[test]

@@ -92,6 +92,7 @@ impl Group {
                     joining: false,
                     term: Default::default(),
                     last_index: Default::default(),
+                    committed: Default::default(),
                     client_address: String::new(),
                 };
                 let node = &mut group.nodes[at as usize - 1];

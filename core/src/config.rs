@@ -377,7 +377,10 @@ impl BrokerConfig {
     /// or a property means the same, under RocketMQ's.
     pub fn properties(&self) -> BTreeMap<String, String> {
         let own = serde_json::to_value(self).expect("the keys are names");
-        let serde_json::Value::Object(own) = own else { unreachable!("a struct is an object") };
+        let serde_json::Value::Object(mut own) = own else { unreachable!("a struct is an object") };
+        if let Some(serde_json::Value::Object(replication)) = own.remove("replication") {
+            own.extend(replication.into_iter().map(|(key, value)| (format!("replication.{key}"), value)));
+        }
         let mut properties: BTreeMap<_, _> = own.into_iter().map(|(key, value)| (key, text(value))).collect();
         for key in SHOWN_AS_SETTINGS {
             properties.remove(*key);

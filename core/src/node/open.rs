@@ -192,6 +192,7 @@ impl Opening<'_> {
                 joining: false,
                 term: state.term,
                 last_index: BatchIndex(0),
+                committed: BatchIndex(0),
                 client_address: self.shard_config.address.to_string(),
             };
             let about = About { peer, group: self.config.group.clone(), values: Vec::new() };

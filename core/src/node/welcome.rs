@@ -61,7 +61,13 @@ pub(super) fn print_ready(plan: &Plan, shards: usize) {
         (Some(broker), _) => {
             let first = broker.base_port;
             let last = broker.port(shards.saturating_sub(1) as u16).unwrap_or(first);
-            println!("ready: {shards} shards on ports {first} to {last}, NameServers {:?}", broker.namesrv);
+            let node = broker.replication.as_ref().map_or_else(String::new, |replication| {
+                format!(", node {} of group {}", replication.node, broker.group)
+            });
+            println!(
+                "ready: {shards} shards on ports {first} to {last}{node}, NameServers {:?}",
+                broker.namesrv
+            );
         }
         (None, Some(address)) => println!("ready: NameServer on {address}"),
         (None, None) => println!("ready"),

@@ -297,8 +297,8 @@ pub fn decode<P>(header: FrameHeader, body: &[u8]) -> Result<PeerMessage<P>, Cod
 
 impl PeerHello {
     /// ```text
-    /// magic "APPH", u32 format, group, u32 shard, node, incarnation, segment bytes, term, last index, recovering?, joining?,
-    /// cluster, client address, crc32c of all before it         strings: u16 length, UTF-8
+    /// magic "APPH", u32 format, group, u32 shard, node, incarnation, segment bytes, term, last index, committed index,
+    /// recovering?, joining?, cluster, client address, crc32c of all before it         strings: u16 length, UTF-8
     /// ```
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
@@ -308,7 +308,8 @@ impl PeerHello {
         writer.0.extend_from_slice(&self.format.to_le_bytes());
         writer.numbers([self.group.0]);
         writer.0.extend_from_slice(&self.shard.to_le_bytes());
-        writer.numbers([self.node.0, self.incarnation, self.segment_bytes, self.term.0, self.last_index.0]);
+        writer.numbers([self.node.0, self.incarnation, self.segment_bytes]);
+        writer.numbers([self.term.0, self.last_index.0, self.committed.0]);
         writer.flag(self.recovering);
         writer.flag(self.joining);
         writer.bytes(self.cluster.as_bytes(), NAME_BYTES_MAX);
@@ -341,6 +342,7 @@ impl PeerHello {
             segment_bytes: reader.u64("segment bytes")?,
             term: reader.term()?,
             last_index: reader.index()?,
+            committed: reader.index()?,
             recovering: reader.flag("recovering")?,
             joining: reader.flag("joining")?,
             cluster: reader.string("cluster")?,

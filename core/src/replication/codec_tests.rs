@@ -162,9 +162,9 @@ proptest! {
 
     #[test]
     fn hellos_survive_the_wire(
-        numbers in any::<[u64; 6]>(), flags in any::<[bool; 2]>(), names in any::<[u8; 2]>(), cut in any::<prop::sample::Index>()
+        numbers in any::<[u64; 7]>(), flags in any::<[bool; 2]>(), names in any::<[u8; 2]>(), cut in any::<prop::sample::Index>()
     ) {
-        let [group, node, incarnation, segment_bytes, term, last_index] = numbers;
+        let [group, node, incarnation, segment_bytes, term, last_index, committed] = numbers;
         let hello = PeerHello {
             cluster: "c".repeat(names[0].into()),
             group: GroupId(group),
@@ -177,6 +177,7 @@ proptest! {
             joining: flags[1],
             term: Term(term),
             last_index: BatchIndex(last_index),
+            committed: BatchIndex(committed),
             client_address: "ü".repeat(names[1].into()),
         };
         let bytes = hello.encode();

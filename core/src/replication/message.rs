@@ -28,6 +28,8 @@ pub struct PeerHello {
     pub term: Term,
     /// Of the newest batch that is [persisted](apogee_storage::CommitLog::persisted_index).
     pub last_index: BatchIndex,
+    /// Of the newest batch that the node knows to be committed.
+    pub committed: BatchIndex,
     /// Where clients reach the node.
     pub client_address: String,
 }

@@ -140,13 +140,6 @@ impl Link {
         self.connection.is_closed()
     }
 
-    /// Waits until the kernel has taken all that was queued, or the link is over.
-    pub async fn flushed(&self) {
-        while self.waiting_bytes() > 0 && !self.is_closed() {
-            self.connection.drained.wait().await;
-        }
-    }
-
     /// Runs the link to its end: frames to `service`, the out-queue to the socket. A malformed frame, an I/O error or
     /// the peer's end ends this link only.
     pub async fn serve<S: LinkService>(self: Rc<Self>, service: &S) -> LinkEnd {

@@ -53,6 +53,14 @@ fn defaults_are_those_of_a_group_made_in_code() {
 }
 
 #[test]
+fn a_node_shows_its_settings_one_by_one() {
+    let properties = three_nodes().properties();
+    assert_eq!(properties["replication.node"], "2");
+    assert_eq!(properties["replication.heartbeat_ms"], "100");
+    assert!(properties["replication.nodes"].contains(r#""address":"10.0.0.1""#), "{properties:?}");
+}
+
+#[test]
 fn a_broker_without_a_group_is_as_before() {
     let config = BrokerConfig { listen: IpAddr::V4(Ipv4Addr::LOCALHOST), ..BrokerConfig::default() };
     config.validate().unwrap();

@@ -251,6 +251,7 @@ pub(super) mod tests {
             joining: false,
             term: Term(4),
             last_index: BatchIndex(5),
+            committed: BatchIndex(4),
             client_address: format!("127.0.0.1:{node}"),
         };
         let values = vec![("heartbeat_ms".into(), 100), ("window_bytes".into(), 8 << 20)];

@@ -113,7 +113,9 @@ impl<B: Buffer + 'static> Replica<B> {
         log: &mut impl GroupLog<B>,
         now_ms: i64,
     ) -> Result<(), PeerFault> {
-        if self.resetting.is_some() || self.is_joining() {
+        // After a crash, part of the log and no doubt of it would be taken for all that this node has ever had.
+        let is_doubt_saved = self.doubted.is_none_or(|change| self.file.is_saved(change));
+        if self.resetting.is_some() || self.is_joining() || !is_doubt_saved {
             return Ok(());
         }
         let mut message = raft_message(MessageType::MsgAppend, from, head.term);
@@ -268,6 +270,7 @@ impl<B: Buffer + 'static> Replica<B> {
 
     pub(super) fn peer_up(&mut self, hello: PeerHello, now_ms: i64) {
         let node = hello.node;
+        self.doubt_own_log(&hello);
         let peer = self.peers.entry(node).or_default();
         *peer = Peer::connected(hello.recovering, hello.joining, now_ms);
         self.give_up_sending(node);
@@ -287,6 +290,18 @@ impl<B: Buffer + 'static> Replica<B> {
             self.lease.forget(node);
         }
         self.raw.ping();
+    }
+
+    /// A node that was in the group from its beginning has an empty log, although something is committed: it comes late, or
+    /// its disk was emptied and it has promised and acknowledged what nobody knows any more. Either way it takes everything
+    /// from the leader first. What is committed a majority holds, so those that come late cannot be all that is left.
+    fn doubt_own_log(&mut self, hello: &PeerHello) {
+        let is_empty = self.raw.raft.raft_log.last_index() == 0;
+        if !is_empty || hello.committed.0 == 0 || self.is_joining() || self.file.state.recovering {
+            return;
+        }
+        self.file.state.recovering = true;
+        self.doubted = Some(self.file.changed());
     }
 
     pub(super) fn peer_down(&mut self, node: NodeId) {

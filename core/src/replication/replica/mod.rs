@@ -205,6 +205,8 @@ pub struct Replica<B> {
     /// Up to here raft has given committed entries.
     apply_to: u64,
     target: Option<Target>,
+    /// The change of the state that says that this node recovers, which it found out while it ran.
+    doubted: Option<u64>,
     /// Up to here the log is that of the leader of this term.
     verified: (u64, u64),
     arriving: Option<Arriving>,
@@ -289,6 +291,7 @@ impl<B: Buffer + 'static> Replica<B> {
             unsaved: VecDeque::new(),
             apply_to: committed,
             target: None,
+            doubted: None,
             verified: (0, 0),
             arriving: None,
             begin: None,

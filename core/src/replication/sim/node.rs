@@ -164,6 +164,7 @@ impl Node {
             joining: state.conf.voters.is_empty(),
             term: process.replica.term(),
             last_index: process.log.persisted_index(),
+            committed: process.log.committed_index(),
             client_address: format!("10.0.0.{}:10911", self.id),
         }
     }

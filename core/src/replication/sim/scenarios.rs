@@ -156,6 +156,33 @@ fn a_damaged_node_neither_votes_nor_leads_before_it_is_whole() {
     }
 }
 
+/// Somebody puts a new disk into a machine and starts it with its old number.
+#[test]
+fn a_node_whose_disk_was_emptied_neither_votes_nor_leads_before_it_is_whole() {
+    for seed in 0..4 {
+        let (mut world, leader) = led_by_seed(seed, Plan::calm(3));
+        let (emptied, other) = (other_than(leader), other_than(other_than(leader)));
+        world.run_for(500 * MS);
+        // What is acknowledged from now on, the leader and the emptied one have alone.
+        for node in [leader, emptied] {
+            world.cut(other, node);
+            world.cut(node, other);
+        }
+        goes_on(&mut world, 2 * SECOND);
+        world.end(leader, false);
+        world.end(emptied, true);
+        world.wipe(emptied);
+        world.net.heal();
+        world.start(emptied);
+        world.run_for(3 * SECOND);
+        assert!(world.leaders().is_empty(), "elected with the vote of a node that lost what it had");
+        assert!(world.is_recovering(emptied));
+        world.start(leader);
+        world.run_until("whole again", 5 * SECOND, |world| !world.is_recovering(emptied));
+        goes_on(&mut world, 2 * SECOND);
+    }
+}
+
 /// The leader and one follower are cut off each other; the other follower starts anew, and the log is idle.
 #[test]
 fn a_started_voter_keeps_the_promise_of_its_earlier_life() {

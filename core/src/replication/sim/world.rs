@@ -775,6 +775,15 @@ impl World {
     }
 
     /// Turns a bit of a batch over that the node has said to be committed and durable.
+    /// Empties the disk of a node that does not run. It comes back as if it had never been there, with its old number.
+    pub(super) fn wipe(&mut self, id: NodeId) {
+        let seed = self.rng.next_u64();
+        let node = self.nodes.get_mut(&id).expect("a node");
+        assert!(node.process.is_none(), "node {id} runs");
+        node.disk = SimDisk::new(seed);
+        node.saved_term = 0;
+    }
+
     pub(super) fn damage(&mut self, id: NodeId) {
         let is_whole = |node: &Node| {
             node.process.as_ref().is_some_and(|process| !process.replica.group_state().recovering)

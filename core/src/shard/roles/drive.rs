@@ -29,6 +29,7 @@ impl<B: Buffer + 'static> Shard<B> {
             joining: state.conf.voters.is_empty(),
             term: state.term,
             last_index: self.log.persisted_index(),
+            committed: self.log.committed_index(),
             client_address: self.config.address.to_string(),
         })
     }
@@ -70,6 +71,7 @@ impl<B: Buffer + 'static> Shard<B> {
         if roles.replica.wake_at_ms() <= now_ms {
             roles.replica.on_tick(&mut self.log, now_ms);
         }
+        self.recall_forwarded(now_ms);
         self.follow_replica(now_ms);
         self.refuse_late(now_ms);
         self.fail_late_waiters(now_ms);

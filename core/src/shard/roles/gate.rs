@@ -20,6 +20,9 @@ use crate::shard::state::Shard;
 /// Held requests that one turn answers or forwards; others follow at once in the next.
 const MOVED_PER_TURN: usize = 256;
 
+/// How long a deposed leader has for answering what was forwarded to it.
+const RECALL_AFTER_MS: i64 = 300;
+
 /// Where a request that needs the leader goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Way {
@@ -111,7 +114,7 @@ impl<B: Buffer + 'static> Shard<B> {
         }
         let forwarded = ForwardRequest::of(&request);
         // Nobody waits for the answer to a oneway request.
-        let id = request.to.map(|_| self.group_roles().held.keep_forwarded(at, request));
+        let id = request.to.map(|_| self.group_roles().held.keep_forwarded(at, request, to));
         self.act(Action::Forward { id, to, request: forwarded });
     }
 
@@ -127,6 +130,21 @@ impl<B: Buffer + 'static> Shard<B> {
                 self.refuse_late(now_ms);
                 self.move_held(now_ms);
             }
+        }
+    }
+
+    /// Another node leads, and whoever was asked before has had time to say what became of the requests: those that it did
+    /// not answer, for it cannot be reached or stands still, go to the new leader.
+    pub(super) fn recall_forwarded(&mut self, now_ms: i64) {
+        let leader = self.leader();
+        let Some(roles) = &mut self.roles else { return };
+        if leader.is_some() && leader != roles.asked {
+            roles.asked = leader;
+            roles.recall_at_ms = Some(now_ms + RECALL_AFTER_MS);
+        }
+        if roles.recall_at_ms.is_some_and(|at_ms| at_ms <= now_ms) {
+            roles.recall_at_ms = None;
+            roles.held.recall_from_others(roles.asked);
         }
     }
 

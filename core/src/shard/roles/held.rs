@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use apogee_net::code::RequestCode;
 use apogee_net::frame::RawFrame;
 use apogee_net::io::ConnectionId;
+use apogee_storage::NodeId;
 use bytes::Bytes;
 
 use super::forward::ForwardId;
@@ -61,7 +62,8 @@ impl HeldRequest {
 #[derive(Debug, Default)]
 pub(super) struct HeldRequests {
     waiting: BTreeMap<u64, HeldRequest>,
-    forwarded: BTreeMap<ForwardId, HeldRequest>,
+    /// With the node that was asked.
+    forwarded: BTreeMap<ForwardId, (NodeId, HeldRequest)>,
     bytes: usize,
     next: u64,
 }
@@ -100,16 +102,22 @@ impl HeldRequests {
     }
 
     /// Keeps one that is being forwarded, under the place that it had.
-    pub(super) fn keep_forwarded(&mut self, at: u64, request: HeldRequest) -> ForwardId {
+    pub(super) fn keep_forwarded(&mut self, at: u64, request: HeldRequest, to: NodeId) -> ForwardId {
         self.bytes += request.bytes();
-        self.forwarded.insert(ForwardId(at), request);
+        self.forwarded.insert(ForwardId(at), (to, request));
         ForwardId(at)
     }
 
     pub(super) fn take_forwarded(&mut self, id: ForwardId) -> Option<HeldRequest> {
-        let request = self.forwarded.remove(&id)?;
+        let (_, request) = self.forwarded.remove(&id)?;
         self.bytes -= request.bytes();
         Some(request)
+    }
+
+    /// What others than the leader were asked for waits again where it stood.
+    pub(super) fn recall_from_others(&mut self, leader: Option<NodeId>) {
+        let of_others = self.forwarded.extract_if(.., |_, (to, _)| Some(*to) != leader);
+        self.waiting.extend(of_others.map(|(id, (_, request))| (id.0, request)));
     }
 
     /// Was forwarded in vain, and waits again where it stood.

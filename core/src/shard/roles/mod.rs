@@ -42,6 +42,10 @@ pub(super) struct Roles<B> {
     standing: Standing,
     held: HeldRequests,
     has_more_to_move: bool,
+    /// The leader that was known last, whom requests are forwarded to.
+    asked: Option<NodeId>,
+    /// When what earlier ones did not answer is asked of it.
+    recall_at_ms: Option<i64>,
     /// Nothing is forwarded before: the last try failed.
     forward_from_ms: i64,
     /// How long a master's lease lasts at most.
@@ -92,6 +96,8 @@ impl<B> Roles<B> {
             standing: Standing::Slave,
             held: HeldRequests::default(),
             has_more_to_move: false,
+            asked: None,
+            recall_at_ms: None,
             forward_from_ms: i64::MIN,
             locks_from_ms: i64::MIN,
             state_at,

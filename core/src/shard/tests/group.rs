@@ -276,8 +276,10 @@ impl Group {
     fn answer_forwards(&mut self) -> bool {
         let mut moved = false;
         for (from, id, to, opaque) in std::mem::take(&mut self.asked) {
-            let Some(Answered { code, remark, ext, body }) = self.at(to).answered.remove(&opaque) else {
-                if self.is_linked(from, to) {
+            let answered = self.is_linked(from, to).then(|| self.at(to).answered.remove(&opaque)).flatten();
+            let Some(Answered { code, remark, ext, body }) = answered else {
+                // Whoever is cut off says nothing; a dead one's connections close.
+                if self.is_alive(to) {
                     self.asked.push((from, id, to, opaque));
                 } else if self.is_alive(from) {
                     self.fail_forward(from, Some(id));

@@ -323,6 +323,22 @@ fn a_forwarded_request_is_not_forwarded_again() {
 }
 
 #[test]
+fn what_a_leader_that_is_cut_off_did_not_answer_is_asked_of_the_next() {
+    let mut group = Group::led_by_1();
+    group.stored(1, "T", "first");
+    group.pass(200);
+    // It reaches node 1 and gets no further.
+    group.slow_down(1, 2);
+    group.slow_down(1, 3);
+    let sent = group.start_send(2, "T", "second");
+    group.cut_off(1);
+    let answer = group.answer(2, sent);
+    assert_eq!((answer.code, answer.int("queueOffset")), (ResponseCode::SUCCESS, 1));
+    group.agree();
+    assert_eq!(group.bodies(1, "T"), ["first", "second"]);
+}
+
+#[test]
 fn offsets_are_kept_by_the_leader_whoever_is_told_and_asked() {
     let mut group = Group::led_by_1();
     group.stored(1, "T", "first");

@@ -56,7 +56,7 @@ fn defaults_are_those_of_a_group_made_in_code() {
 fn a_node_shows_its_settings_one_by_one() {
     let properties = three_nodes().properties();
     assert_eq!(properties["replication.node"], "2");
-    assert_eq!(properties["replication.heartbeat_ms"], "100");
+    assert_eq!(properties["replication.heartbeat_ms"], "80");
     assert!(properties["replication.nodes"].contains(r#""address":"10.0.0.1""#), "{properties:?}");
 }
 

@@ -75,6 +75,8 @@ pub(super) struct World {
     pub(super) namesrvs: Vec<NamesrvHost>,
     pub(super) clients: Vec<HostId>,
     consumers: RefCell<Vec<(ConsumerSetup, HostId, Rc<Consumer>)>>,
+    /// Have ended, and are to begin again.
+    missing: RefCell<Vec<(ConsumerSetup, HostId)>>,
     producers: RefCell<Vec<Rc<Instance>>>,
     sending: Sending,
     pub(super) scope: Rc<Scope>,
@@ -163,6 +165,7 @@ impl World {
                 .collect(),
             clients,
             consumers: RefCell::default(),
+            missing: RefCell::default(),
             producers: RefCell::default(),
             sending: Sending::new(2 * SKEW_MS_MAX * MS),
             scope: Scope::new(&sim),
@@ -386,8 +389,12 @@ impl World {
     /// One of the consumers ends, in order or not, and another takes its place.
     pub(super) async fn replace_consumer(&self, in_order: bool) {
         let count = self.consumers.borrow().len() as u64;
+        if count == 0 {
+            return;
+        }
         let nth = self.sim.below(count) as usize;
         let (setup, host, consumer) = self.consumers.borrow_mut().remove(nth);
+        self.missing.borrow_mut().push((setup.clone(), host));
         if in_order {
             consumer.stop().await;
         } else {
@@ -395,6 +402,7 @@ impl World {
         }
         self.network.end_host(host, Ending::Process);
         self.sim.sleep(self.sim.below(5 * SECOND)).await;
+        self.missing.borrow_mut().retain(|(_, missing)| *missing != host);
         self.start_consumer(setup, host);
     }
 
@@ -455,6 +463,10 @@ impl World {
             if self.namesrvs[nth].running.borrow().is_none() {
                 self.start_namesrv(nth);
             }
+        }
+        for (setup, host) in std::mem::take(&mut *self.missing.borrow_mut()) {
+            self.network.end_host(host, Ending::Process);
+            self.start_consumer(setup, host);
         }
         for (nth, node) in self.nodes.iter().enumerate() {
             for drive in &node.drives {

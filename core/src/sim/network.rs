@@ -48,12 +48,15 @@ enum Piece {
     End,
 }
 
+/// Is told of each frame, and by none of the end.
+type OnFrame = Rc<dyn Fn(Option<Bytes>)>;
+
 struct Side {
     host: HostId,
     /// The host's life in which this side was opened.
     life: u64,
     /// Whoever is told of frames, and by none of the end.
-    listener: RefCell<Option<Rc<dyn Fn(Option<Bytes>)>>>,
+    listener: RefCell<Option<OnFrame>>,
     /// Came before there was a listener.
     early: RefCell<VecDeque<Option<Bytes>>>,
     is_closed: Cell<bool>,
@@ -233,20 +236,19 @@ impl Network {
         let Some(host) = self.addresses.borrow().get(&to.ip()).copied() else {
             return Err(ConnectFailed::Refused);
         };
-        let outcome = loop {
+        loop {
             let (way, back) = (self.way(from, host), self.way(host, from));
             let trip = self.draw(way.latency) + self.draw(back.latency);
             let is_up = self.hosts.borrow()[usize::from(host.0)].is_up.get();
             if !way.is_cut && !back.is_cut && is_up {
                 self.sim.sleep(trip).await;
-                break self.open(from, host, to);
+                return self.open(from, host, to);
             }
             if self.sim.now() - started >= timeout {
-                break Err(ConnectFailed::Timeout);
+                return Err(ConnectFailed::Timeout);
             }
             self.sim.sleep(timeout.min(SECOND)).await;
-        };
-        outcome
+        }
     }
 
     fn open(&self, from: HostId, host: HostId, to: SocketAddr) -> Result<End, ConnectFailed> {
@@ -371,7 +373,7 @@ impl End {
     /// Tells `listener` of each frame that arrives, and by none of the end. It must not hold this connection.
     pub(super) fn listen(&self, listener: impl Fn(Option<Bytes>) + 'static) {
         let side = &self.pipe.sides[self.side];
-        let listener: Rc<dyn Fn(Option<Bytes>)> = Rc::new(listener);
+        let listener: OnFrame = Rc::new(listener);
         *side.listener.borrow_mut() = Some(Rc::clone(&listener));
         let early = std::mem::take(&mut *side.early.borrow_mut());
         for piece in early {

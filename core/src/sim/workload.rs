@@ -44,7 +44,7 @@ impl Sending {
 /// Starts the threads of one producing process.
 pub(super) fn produce(instance: &Rc<Instance>, ledger: &Ledger, sending: &Sending) {
     let producer = Rc::new(Producer::new(instance, "PG", ledger));
-    let threads: [(u64, fn(Rc<Producer>, Sending) -> Thread); 3] = [
+    let threads: [(u64, NewThread); 3] = [
         (2, |producer, sending| Box::pin(plain(producer, sending))),
         (2, |producer, sending| Box::pin(series(producer, sending))),
         (1, |producer, sending| Box::pin(later(producer, sending))),
@@ -59,6 +59,8 @@ pub(super) fn produce(instance: &Rc<Instance>, ledger: &Ledger, sending: &Sendin
 }
 
 type Thread = std::pin::Pin<Box<dyn Future<Output = ()>>>;
+
+type NewThread = fn(Rc<Producer>, Sending) -> Thread;
 
 async fn pause(producer: &Producer) {
     let sim = &producer.instance.sim;

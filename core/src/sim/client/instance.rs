@@ -28,6 +28,9 @@ const HEARTBEAT_WAIT: Us = 3 * SECOND;
 
 pub(in crate::sim) const MASTER: i64 = 0;
 
+/// Is told of a half message that a broker asks about.
+type OnCheck = Rc<dyn Fn(SocketAddr, Asked)>;
+
 pub(in crate::sim) struct Instance {
     pub(in crate::sim) sim: Sim,
     pub(in crate::sim) client_id: String,
@@ -43,7 +46,7 @@ pub(in crate::sim) struct Instance {
     consumers: RefCell<BTreeMap<String, ConsumerData>>,
     /// The members of a group changed, or its subscription.
     pub(in crate::sim) rebalance: Signal,
-    on_check: RefCell<Option<Rc<dyn Fn(SocketAddr, Asked)>>>,
+    on_check: RefCell<Option<OnCheck>>,
 }
 
 impl Instance {

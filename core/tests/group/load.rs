@@ -188,8 +188,9 @@ impl Report {
     }
 }
 
-/// Built if need be, beside the broker's program and in the same profile.
-fn loadgen_program() -> PathBuf {
+/// The load generator's program: built if need be, beside the broker's and in the same profile. To be asked for before there
+/// is a cluster, for a build takes all of a machine.
+pub(crate) fn loadgen_program() -> PathBuf {
     let folder = Path::new(env!("CARGO_BIN_EXE_apogee")).parent().expect("the program is in a folder");
     let program = folder.join("apogee-loadgen");
     static BUILT: std::sync::Once = std::sync::Once::new();

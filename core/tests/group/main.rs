@@ -286,6 +286,7 @@ fn costs() {
     suite("costs", |work| {
         let seconds = number_from("APOGEE_GROUP_SECONDS", 20);
         let rate = number_from("APOGEE_GROUP_RATE", 2_000);
+        load::loadgen_program();
         let mut runs = [Vec::new(), Vec::new(), Vec::new()];
         for round in 0..number_from("APOGEE_GROUP_ROUNDS", 3) {
             for (runs, (name, replicas, slow)) in
@@ -385,6 +386,7 @@ fn trial(name: &'static str, shape: Shape, faults: impl FnOnce(&mut Trial)) {
 fn trial_under(name: &'static str, shape: Shape, rate: &[&str], faults: impl FnOnce(&mut Trial)) {
     suite(name, |work| {
         let Some(client) = load::java_client() else { return };
+        load::loadgen_program();
         let cluster = Cluster::start(work, shape, SETTINGS);
         let load = JavaLoad::start(&cluster, name, work, client);
         let generator = Loadgen::start(&cluster, work, "loadgen", &[LOADGEN, rate].concat());

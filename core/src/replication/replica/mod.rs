@@ -216,6 +216,8 @@ pub struct Replica<B> {
     /// A change of members to be sealed.
     change: Option<Configuration>,
     is_holding: bool,
+    /// The log asks nothing of the disk until the term of this leadership is durable.
+    waits_for_term: bool,
     sick: Option<String>,
     next_checkpoint: u64,
     saved_commit: (u64, i64),
@@ -298,6 +300,7 @@ impl<B: Buffer + 'static> Replica<B> {
             resetting: None,
             change: None,
             is_holding: false,
+            waits_for_term: false,
             sick: None,
             next_checkpoint: 0,
             saved_commit: (committed, now_ms),

@@ -11,6 +11,9 @@ impl<B: Buffer + 'static> Replica<B> {
             self.drive_transfer(log, now_ms);
             self.settle_raft(log, now_ms);
         }
+        if self.file.saved_term() >= self.raw.raft.term {
+            self.release_log(log);
+        }
         self.recover(log);
         self.send_appends(log, now_ms);
         self.save(log, now_ms);
@@ -76,6 +79,7 @@ impl<B: Buffer + 'static> Replica<B> {
             self.lease.clear();
             // The log forgets it, too.
             self.is_holding = false;
+            self.release_log(log);
             self.peers.values_mut().for_each(|peer| {
                 peer.clear();
                 peer.sending = None;
@@ -84,6 +88,12 @@ impl<B: Buffer + 'static> Replica<B> {
         }
         if let Some(term) = leads {
             self.begin_leading(term, log, now_ms);
+        }
+    }
+
+    pub(super) fn release_log(&mut self, log: &mut impl GroupLog<B>) {
+        if std::mem::take(&mut self.waits_for_term) {
+            log.pause(false);
         }
     }
 
@@ -105,6 +115,12 @@ impl<B: Buffer + 'static> Replica<B> {
                 log.follow();
                 return self.give_up_leading(now_ms);
             }
+        }
+        // The only voter asks nobody, so its term may not be on the disk yet. A batch that is there before it would be met
+        // by another of the same index and term, should this node forget the term in a crash.
+        self.waits_for_term = self.file.saved_term() < term && !flawed!(WritesBeforeTermIsDurable);
+        if self.waits_for_term {
+            log.pause(true);
         }
         self.lease.clear();
         self.peers.values_mut().for_each(Peer::clear);

@@ -9,6 +9,8 @@ pub(in crate::replication) enum Flaw {
     /// A leader counts itself for what its disk does not have yet.
     CountsItselfBeforeDurable,
     SpeaksBeforeTermIsDurable,
+    /// The only voter writes batches of a term that it may forget.
+    WritesBeforeTermIsDurable,
     /// Whom it voted for is not written down.
     ForgetsVote,
     /// A leader commits what only it has.
@@ -32,10 +34,11 @@ pub(in crate::replication) enum Flaw {
 }
 
 impl Flaw {
-    pub(super) const ALL: [Flaw; 16] = [
+    pub(super) const ALL: [Flaw; 17] = [
         Flaw::AcknowledgesBeforeDurable,
         Flaw::CountsItselfBeforeDurable,
         Flaw::SpeaksBeforeTermIsDurable,
+        Flaw::WritesBeforeTermIsDurable,
         Flaw::ForgetsVote,
         Flaw::CommitsAlone,
         Flaw::LeaseTooLong,

@@ -94,7 +94,7 @@ impl World {
             node.disk.set_cold([0, 30][rng.below(2) as usize]);
             nodes.insert(id, node);
         }
-        let net = Net::new(plan.is_lossy, plan.hiccups, plan.net_us);
+        let net = Net::new(plan.is_lossy, plan.net_us);
         let mut world = World {
             rng,
             seed,
@@ -399,7 +399,7 @@ impl World {
 
     fn submit(&mut self, id: NodeId, op: DiskOp<AlignedBuffer>) {
         let mut us = self.plan.disk_us / 2 + self.rng.below(self.plan.disk_us);
-        if self.plan.hiccups && self.rng.chance(1) {
+        if self.rng.chance(1) {
             us += self.rng.below(200 * MS);
         }
         let node = &self.nodes[&id];

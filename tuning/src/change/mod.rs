@@ -121,9 +121,21 @@ pub enum Undone {
 
 /// Takes all changes back, newest first. With `force` also those that somebody else has changed since.
 pub fn undo(settings: &Settings, journal: &mut Journal, force: bool) -> Result<Vec<Undone>, JournalError> {
+    undo_to(settings, journal, 0, force)
+}
+
+/// The same for all but the oldest `keep` changes.
+pub(crate) fn undo_to(
+    settings: &Settings,
+    journal: &mut Journal,
+    keep: usize,
+    force: bool,
+) -> Result<Vec<Undone>, JournalError> {
     let mut undone = Vec::new();
     let mut kept = Vec::new();
-    while let Some(entry) = journal.last().cloned() {
+    while journal.entries().len() > keep
+        && let Some(entry) = journal.last().cloned()
+    {
         let found = settings.read(&entry.place);
         let outcome = match found {
             None => Undone::Gone(entry),

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use apogee_tuning::{
-    Applied, CommandProbe, Details, DiskPlan, DiskProbe, DiskProfile, Facts, Journal, Judgement, Machine,
-    NetProbe, Nic, Probe, Profile, ProfileRequest, Report, Settings, Undone, Verdict, Wanted, apply, derive,
-    drift, look, measure_disk, measure_net, nics, script, serve_net, table, tuners, undo, verify, wanted,
+    Applied, CommandProbe, Details, DiskPlan, DiskProbe, DiskProfile, Facts, Journal, Machine, NetProbe, Nic,
+    Probe, Profile, ProfileRequest, Report, Settings, Undone, Verdict, Wanted, apply, derive, drift, look,
+    measure_disk, measure_net, nics, script, serve_net, table, tuners, undo, verify, wanted,
 };
 
 use super::{Command, Data, JournalArgs, MachineArgs, Only};
@@ -291,7 +291,7 @@ fn verify_all(
 ) -> anyhow::Result<bool> {
     let world = World::look_at(args)?;
     let mut results = Vec::new();
-    let mut kept: Vec<Wanted> = Vec::new();
+    let mut journal = Journal::open(&journal.journal)?;
     let mut good = true;
     for report in world.reports(only)? {
         let changes = wanted(std::slice::from_ref(&report));
@@ -308,28 +308,12 @@ fn verify_all(
             None => &mut net_probe,
         };
         eprintln!("{name}: {} pairs of {}", rounds.pairs, probe.name());
-        // Each knob has a journal of its own while it is measured; what is kept goes into the one that `undo` reads.
-        let trial = journal.journal.with_extension("trial");
-        let mut trial = Journal::open(&trial)?;
-        match verify(&world.settings, &changes, probe, rounds.pairs, &mut trial) {
-            Ok(result) => {
-                if result.judgement == Judgement::Better {
-                    undo(&world.settings, &mut trial, false)?;
-                    kept.extend(changes);
-                }
-                results.push(result);
-            }
+        match verify(&world.settings, &changes, probe, rounds.pairs, &mut journal) {
+            Ok(result) => results.push(result),
             Err(error) => {
                 good = false;
                 eprintln!("{name}: {error}");
             }
-        }
-    }
-    let mut journal = Journal::open(&journal.journal)?;
-    for applied in apply(&world.settings, kept, &mut journal)? {
-        if let Err(error) = applied.result {
-            good = false;
-            eprintln!("{}: {error}", applied.wanted.tuner);
         }
     }
     if json {

@@ -16,7 +16,7 @@ pub use probe::{DiskProbe, NetProbe};
 
 use serde::Serialize;
 
-use crate::change::{Journal, JournalError, Wanted, apply, undo};
+use crate::change::{Journal, JournalError, Undone, Wanted, apply, undo_to};
 use crate::knobs::{PlaceError, Settings};
 
 /// Pairs below which no verdict is given: five that agree are one case in 16 by chance.
@@ -90,7 +90,7 @@ pub enum VerifyError {
 
 /// Measures the changes of one tuner with and without, and leaves them made if that is better, else undone.
 ///
-/// Each switch goes through the journal, so that an interrupted run is undone by `undo`.
+/// Each switch goes through the journal, behind what is there already, so that an interrupted run is undone by `undo`.
 pub fn verify(
     settings: &Settings,
     changes: &[Wanted],
@@ -102,14 +102,12 @@ pub fn verify(
     if pairs < PAIRS_MIN {
         return Err(VerifyError::Pairs { found: pairs });
     }
-    if !journal.entries().is_empty() {
-        return Err(VerifyError::JournalInUse);
-    }
+    let before = journal.entries().len();
     let measured = measure(settings, changes, probe, pairs, journal);
     let (without, with) = match measured {
         Ok(rounds) => rounds,
         Err(error) => {
-            undo(settings, journal, false)?;
+            undo_to(settings, journal, before, false)?;
             return Err(error);
         }
     };
@@ -138,6 +136,7 @@ fn measure(
     journal: &mut Journal,
 ) -> Result<(Vec<f64>, Vec<f64>), VerifyError> {
     let tuner = changes.first().map_or("", |wanted| wanted.tuner);
+    let before = journal.entries().len();
     let (mut without, mut with) = (Vec::new(), Vec::new());
     for pair in 0..pairs {
         let order = if pair % 2 == 0 { [false, true] } else { [true, false] };
@@ -145,7 +144,7 @@ fn measure(
             if is_set {
                 set(settings, changes, journal, tuner)?;
                 with.push(probe.round()?);
-                reset(settings, journal, tuner)?;
+                reset(settings, journal, before, tuner)?;
             } else {
                 without.push(probe.round()?);
             }
@@ -166,9 +165,13 @@ fn set(
     Ok(())
 }
 
-fn reset(settings: &Settings, journal: &mut Journal, tuner: &'static str) -> Result<(), VerifyError> {
-    use crate::change::Undone;
-    for undone in undo(settings, journal, false)? {
+fn reset(
+    settings: &Settings,
+    journal: &mut Journal,
+    before: usize,
+    tuner: &'static str,
+) -> Result<(), VerifyError> {
+    for undone in undo_to(settings, journal, before, false)? {
         match undone {
             Undone::Restored(_) => {}
             Undone::Failed { error, .. } => return Err(VerifyError::Set { tuner, error }),
@@ -209,6 +212,7 @@ mod tests {
     use std::fs;
 
     use super::*;
+    use crate::change::undo;
     use crate::knobs::{Change, Place};
 
     /// Answers by the value of the knob, or by turns.
@@ -269,6 +273,20 @@ mod tests {
             assert_eq!(settings.read(&place).as_deref(), Some("1"));
             assert!(journal.entries().is_empty());
         }
+    }
+
+    #[test]
+    fn changes_from_before_stay_made_and_in_the_journal() {
+        let (root, settings, changes, mut journal) = world();
+        fs::write(root.path().join("proc/other"), "7\n").unwrap();
+        let other = Change { place: Place::File("proc/other".into()), value: "8".to_owned() };
+        apply(&settings, vec![Wanted { tuner: "other", change: other.clone() }], &mut journal).unwrap();
+        let place = changes[0].change.place.clone();
+        let mut probe = FakeProbe { settings: &settings, place: place.clone(), rounds: 0, fast_value: None };
+        verify(&settings, &changes, &mut probe, 6, &mut journal).unwrap();
+        assert_eq!(settings.read(&other.place).as_deref(), Some("8"));
+        assert_eq!(settings.read(&place).as_deref(), Some("1"));
+        assert_eq!(journal.entries().len(), 1);
     }
 
     #[test]

@@ -31,6 +31,4 @@ pub use space::SpaceState;
 pub use staging::{AppendRefused, Staged};
 
 pub(crate) use archive::RestoredArchive;
-pub(crate) use commit_log::Restored;
-#[allow(unused_imports)]
-pub(crate) use commit_log::UncommittedBatch;
+pub(crate) use commit_log::{Restored, UncommittedBatch};

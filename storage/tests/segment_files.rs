@@ -156,8 +156,8 @@ fn direct_writes_show_through_the_cache() {
         let file = world.open(SEGMENT).await;
         file.load(0..SEGMENT.bytes).await.unwrap();
         world.write(SEGMENT, 8192, 4096, 2).await;
+        // How much beside it leaves the cache with it is the kernel's choice: the whole folio, large or small.
         assert!(!file.is_resident(8192..8193));
-        assert!(file.is_resident(0..8192) && file.is_resident(12_288..SEGMENT.bytes));
         assert_reads(&file, 8192..12_288, 2).await;
         assert_reads(&file, 0..8192, 1).await;
     });

@@ -26,6 +26,9 @@ pub struct Request<'a> {
     pub body: &'a Bytes,
     /// Another replica of the group asks for a client of its own.
     pub is_forwarded: bool,
+    /// It was asked before, or waited for a leader, here or at the replica that forwards it: what it says of its client
+    /// besides its question may be out of date.
+    pub has_waited: bool,
     frame: &'a RawFrame,
 }
 
@@ -40,7 +43,21 @@ impl<'a> Request<'a> {
         let client = first.filter(|(name, _)| *name == FORWARDED_FOR).and_then(|(_, peer)| peer.parse().ok());
         let is_forwarded = client.is_some();
         let peer = client.unwrap_or(peer);
-        Ok(Request { connection, peer, header, body: &frame.body, is_forwarded, frame })
+        Ok(Request {
+            connection,
+            peer,
+            header,
+            body: &frame.body,
+            is_forwarded,
+            has_waited: is_forwarded,
+            frame,
+        })
+    }
+
+    /// Of a request that was kept: decodes it once more.
+    pub fn decode_again(connection: ConnectionId, peer: SocketAddr, frame: &'a RawFrame) -> Self {
+        let request = Self::decode(connection, peer, frame).expect("it was decoded when it came");
+        Request { has_waited: true, ..request }
     }
 
     /// What is in a frame, a request or an answer; nothing if its header cannot be read, which ends its connection.

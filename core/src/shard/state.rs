@@ -256,8 +256,8 @@ impl<B: Buffer + 'static> Shard<B> {
 
     /// Answers a request, now or later through an action; a oneway request never.
     ///
-    /// With cold pages nothing was answered yet: the same request is to be asked again once they were loaded. What it
-    /// changed already, asking again does not change a second time.
+    /// With cold pages nothing was answered yet: the same request is to be asked again, decoded [again](Request::decode_again),
+    /// once they were loaded. What it changed already, asking again does not change a second time.
     ///
     /// In a group a request that needs the leader is kept for a moment while there is none, and forwarded while it is
     /// another node.

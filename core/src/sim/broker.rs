@@ -495,7 +495,7 @@ impl Broker {
     fn ask_again(&self, connection: ConnectionId, peer: SocketAddr, frame: Bytes, mut pages: ColdPages) {
         self.spawn(|this| async move {
             let frame = wire::frame(&frame);
-            let request = Request::decode(connection, peer, &frame).expect("it was decoded before");
+            let request = Request::decode_again(connection, peer, &frame);
             for _ in 0..INDEX_LOADS_PER_REQUEST_MAX {
                 this.sim.sleep(this.read_time()).await;
                 let _ = pages.index.load(pages.range);

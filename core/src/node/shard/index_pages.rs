@@ -44,7 +44,7 @@ impl ShardDriver {
             body: Bytes::copy_from_slice(&frame.body),
         };
         let work = async move {
-            let request = Request::decode(connection, peer, &frame).expect("it was decoded before");
+            let request = Request::decode_again(connection, peer, &frame);
             if let Err(reason) = this.load_and_ask(&request, pages).await
                 && let Some(to) = request.reply_to()
             {

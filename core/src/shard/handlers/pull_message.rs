@@ -33,18 +33,20 @@ pub(super) fn handle<B: Buffer + 'static>(
     } else if shard.resets.pending(wanted.consumer_group, pull.queue).is_some() {
         return Err(unknown_here("the group was reset"));
     }
+    // A slave keeps no offsets of its own; clients that know it for one do not even say theirs. A pull may have waited at
+    // one leader for messages and then go to the next: its client has told the progress of since by other requests.
+    let says_progress = wanted.sys_flag.contains(PullSysFlag::COMMIT_OFFSET) && wanted.commit_offset >= 0;
+    if is_master && says_progress && !request.has_waited {
+        let offset = QueueOffset(wanted.commit_offset as u64);
+        // A full table must not stop the consumption; the client commits by requests of its own as well.
+        let _ = shard.offsets.commit(wanted.consumer_group, pull.queue, offset);
+    }
     let pulled = shard.pull(&pull, now_ms)?;
     if let Pulled::ForLeader = pulled {
         return Err(unknown_here("the offset is not among those that are here"));
     }
     let next = if let Pulled::Found(plan) = &pulled { plan.next_offset } else { pull.from };
     shard.offsets.note_pulled(wanted.consumer_group, pull.queue, next);
-    // A slave keeps no offsets of its own; clients that know it for one do not even say theirs.
-    if is_master && wanted.sys_flag.contains(PullSysFlag::COMMIT_OFFSET) && wanted.commit_offset >= 0 {
-        let offset = QueueOffset(wanted.commit_offset as u64);
-        // A full table must not stop the consumption; the client commits by requests of its own as well.
-        let _ = shard.offsets.commit(wanted.consumer_group, pull.queue, offset);
-    }
     if let (Pulled::NothingNew { .. }, true, Some(to)) =
         (&pulled, wanted.sys_flag.contains(PullSysFlag::SUSPEND), request.reply_to())
     {

@@ -149,8 +149,7 @@ impl<B: Buffer + 'static> Shard<B> {
     }
 
     fn answer_held(&mut self, request: HeldRequest, now_ms: i64) {
-        let decoded = Request::decode(request.connection, request.peer, &request.frame)
-            .expect("it was decoded when it came");
+        let decoded = Request::decode_again(request.connection, request.peer, &request.frame);
         if let Err(ColdPages { index, range }) = self.answer_here(&decoded, now_ms) {
             drop(decoded);
             let then = move |shard: &mut Self, loaded: Result<Bytes, LoadError>, now_ms| match loaded {

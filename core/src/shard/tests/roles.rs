@@ -6,12 +6,12 @@ use apogee_net::body::{
 };
 use apogee_net::code::{RequestCode, ResponseCode};
 use apogee_net::command::RequestHead;
-use apogee_net::flags::{MessageSysFlag, Perm};
+use apogee_net::flags::{MessageSysFlag, Perm, PullSysFlag};
 use apogee_net::header::NoExt;
 use apogee_net::message::{OffsetMessageId, property};
 use apogee_net::request::{
     CreateTopicRequest, EndTransactionRequest, GetMaxOffsetRequest, GetTopicConfigRequest,
-    QueryConsumerOffsetRequest, SendMessageRequest, UpdateConsumerOffsetRequest,
+    PullMessageRequest, QueryConsumerOffsetRequest, SendMessageRequest, UpdateConsumerOffsetRequest,
 };
 use apogee_storage::sim::Rng;
 use apogee_storage::{LogConfig, NodeId, Retention};
@@ -351,6 +351,21 @@ fn offsets_are_kept_by_the_leader_whoever_is_told_and_asked() {
     group.pass(1_500);
     let leader = group.fail_over();
     assert_eq!(group.committed_offset(leader), 1);
+}
+
+#[test]
+fn a_pull_that_waited_elsewhere_takes_no_progress_back() {
+    let mut group = Group::led_by_1();
+    group.stored(1, "T", "first");
+    group.bodies(1, "T");
+    group.commit_offset(1, 1);
+    let sys_flag = PullSysFlag::SUBSCRIPTION.with(PullSysFlag::COMMIT_OFFSET);
+    let pull = PullMessageRequest { sys_flag, commit_offset: 0, ..pull_from("T", 0) };
+    let mark = [(FORWARDED_FOR, "10.9.9.9:1")];
+    group.asked(1, CONSUMER, RequestCode::PULL_MESSAGE, &(mark, &pull), b"");
+    assert_eq!(group.committed_offset(1), 1, "its client may have told more since");
+    group.asked(1, CONSUMER, RequestCode::PULL_MESSAGE, &pull, b"");
+    assert_eq!(group.committed_offset(1), 0, "the client's own word counts, backwards too");
 }
 
 #[test]

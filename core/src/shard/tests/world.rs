@@ -216,10 +216,11 @@ impl World {
         let mut wire = BytesMut::new();
         append_request(&mut wire, HeaderEncoding::Json, &head, body).unwrap();
         let frame = split_frame(&mut wire).unwrap().unwrap();
-        let request = Request::decode(from, peer, &frame).unwrap();
+        let mut request = Request::decode(from, peer, &frame).unwrap();
         while let Err(pages) = self.shard.on_request(&request, self.now_ms) {
             // Damage is met by the request itself when it is asked again.
             let _ = pages.index.load(pages.range);
+            request = Request::decode_again(from, peer, &frame);
             self.loads += 1;
         }
         self.submit();

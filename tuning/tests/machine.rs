@@ -144,6 +144,10 @@ fn settings() -> BTreeMap<String, String> {
             "stable_node",
             "tcp_mem",
             "udp_mem",
+            "quota/",
+            "nf_conntrack_count",
+            "perf_event_max_sample_rate",
+            "hung_task_detect_count",
         ]
         .iter()
         .any(|part| name.contains(part))

@@ -101,9 +101,10 @@ impl Machine {
         (complete, taken)
     }
 
-    /// Shards of a new data directory, unless the configuration says how many.
-    pub(super) fn shards(&self, cpus: usize) -> usize {
-        if self.is_given { self.profile.shards.len() } else { cpus }
+    /// Shards of a new data directory on the cpus that `config` asks for, unless it says how many: as many as the profile
+    /// has, or one per cpu if the cpus are not the profile's.
+    pub(super) fn shards(&self, config: &BrokerConfig, cpus: usize) -> usize {
+        if self.is_given && config.cpus.is_empty() { self.profile.shards.len() } else { cpus }
     }
 
     /// Where everything runs that is no shard, if the profile sets cpus aside for it.
@@ -203,6 +204,11 @@ mod tests {
         let (complete, taken) = machine.complete(&config);
         assert_eq!((complete.batches_in_flight_max, complete.spin_us), (Some(9), 5));
         assert_eq!(taken.len(), 5, "{taken:?}");
+
+        // Shards for two cpus on a cpu that is asked for alone would get in each other's way.
+        assert_eq!(machine.shards(&config, 7), machine.profile.shards.len());
+        config.cpus = "0".parse().expect("a list");
+        assert_eq!(machine.shards(&config, 1), 1);
     }
 
     #[test]

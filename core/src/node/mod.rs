@@ -152,7 +152,8 @@ impl Node {
     }
 
     fn start_broker(&mut self, machine: &mut Machine, config: &BrokerConfig) -> anyhow::Result<usize> {
-        let (config, taken) = machine.complete(config);
+        let asked = config;
+        let (config, taken) = machine.complete(asked);
         config.validate()?;
         welcome::print_taken(&taken);
         machine.watch(&self.drift);
@@ -168,7 +169,7 @@ impl Node {
         let executors = cpus.len() + 1;
         welcome::check_machine(facts, executors)?;
         let io_memory = welcome::io_memory(facts, executors);
-        let data_dir = DataDir::open(&config, machine.shards(cpus.len()))?;
+        let data_dir = DataDir::open(&config, machine.shards(asked, cpus.len()))?;
         let shards = data_dir.shards();
         self.data_dir = Some(data_dir);
         for (slot, cpu) in cpus.iter().enumerate().take(usize::from(shards)) {

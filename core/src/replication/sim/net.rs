@@ -29,7 +29,8 @@ pub(super) struct Net {
     /// When the last message of each stream arrives.
     busy_until_us: BTreeMap<(NodeId, NodeId, bool), u64>,
     pub(super) is_lossy: bool,
-    pub(super) delay_us: u64,
+    hiccups: bool,
+    delay_us: u64,
 }
 
 /// What becomes of a message.
@@ -41,12 +42,13 @@ pub(super) enum Fate {
 }
 
 impl Net {
-    pub(super) fn new(is_lossy: bool, delay_us: u64) -> Net {
+    pub(super) fn new(is_lossy: bool, hiccups: bool, delay_us: u64) -> Net {
         Net {
             links: BTreeMap::new(),
             cut: BTreeSet::new(),
             busy_until_us: BTreeMap::new(),
             is_lossy,
+            hiccups,
             delay_us,
         }
     }
@@ -92,7 +94,7 @@ impl Net {
             return Fate::Lost;
         }
         let mut delay_us = self.delay_us / 2 + rng.below(self.delay_us + 1);
-        if rng.chance(1) {
+        if self.hiccups && rng.chance(1) {
             delay_us += rng.below(50_000);
         }
         let at_us = now_us + delay_us;

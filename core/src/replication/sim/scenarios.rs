@@ -55,7 +55,7 @@ fn leadership_is_handed_over_in_a_few_round_trips() {
     world.run_for(200 * MS);
     world.hand_over(leader, to).unwrap();
     assert!(!world.has_lease(leader), "a lease while leadership is handed over");
-    world.run_until("the other leads", 50 * MS, |world| world.leaders() == [to]);
+    world.run_until("the other leads", 5 * MS, |world| world.leaders() == [to]);
     goes_on(&mut world, SECOND);
     assert_eq!(world.oracle.tally.numbers.get("failed appends"), None, "an append failed for it");
 }

@@ -94,7 +94,7 @@ impl World {
             node.disk.set_cold([0, 30][rng.below(2) as usize]);
             nodes.insert(id, node);
         }
-        let net = Net::new(plan.is_lossy, plan.net_us);
+        let net = Net::new(plan.is_lossy, plan.hiccups, plan.net_us);
         let mut world = World {
             rng,
             seed,
@@ -255,6 +255,9 @@ impl World {
         if self.nodes[&id].process.is_some() {
             return;
         }
+        // A connection of an earlier process does not reach this one, whether the other side knows that already or not.
+        let others: Vec<NodeId> = self.nodes.keys().copied().filter(|node| *node != id).collect();
+        others.into_iter().for_each(|other| self.disconnect(id, other));
         let (now_us, seed) = (self.now_us, self.seed);
         let node = self.nodes.get_mut(&id).expect("a node");
         let is_damaged =
@@ -399,7 +402,7 @@ impl World {
 
     fn submit(&mut self, id: NodeId, op: DiskOp<AlignedBuffer>) {
         let mut us = self.plan.disk_us / 2 + self.rng.below(self.plan.disk_us);
-        if self.rng.chance(1) {
+        if self.plan.hiccups && self.rng.chance(1) {
             us += self.rng.below(200 * MS);
         }
         let node = &self.nodes[&id];

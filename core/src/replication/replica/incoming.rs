@@ -10,6 +10,9 @@ impl<B: Buffer + 'static> Replica<B> {
         log: &mut impl GroupLog<B>,
         now_ms: i64,
     ) -> Result<(), PeerFault> {
+        if self.is_kept_out() {
+            return Ok(());
+        }
         match message {
             PeerMessage::Append { head, batches } => self.take_append(from, head, batches, log, now_ms),
             PeerMessage::Heartbeat(beat) => {
@@ -90,10 +93,10 @@ impl<B: Buffer + 'static> Replica<B> {
         }
     }
 
+    /// The clock to say back to a leader: its own. That another leader's would do harm no simulation shows: an answer that waits
+    /// for the disk is sent before a vote that this node gave later, since both wait in one queue; so whoever is needed for a
+    /// majority of both has answered the old leader before there is a new one.
     pub(super) fn echo_ms(&self, to: u64, term: u64) -> Option<i64> {
-        if flawed!(EchoesAnyLeader) {
-            return self.heard.map(|heard| heard.clock_ms);
-        }
         self.heard.filter(|heard| (heard.leader, heard.term) == (to, term)).map(|heard| heard.clock_ms)
     }
 
@@ -113,9 +116,7 @@ impl<B: Buffer + 'static> Replica<B> {
         log: &mut impl GroupLog<B>,
         now_ms: i64,
     ) -> Result<(), PeerFault> {
-        // After a crash, part of the log and no doubt of it would be taken for all that this node has ever had.
-        let is_doubt_saved = self.doubted.is_none_or(|change| self.file.is_saved(change));
-        if self.resetting.is_some() || self.is_joining() || !is_doubt_saved {
+        if self.resetting.is_some() || self.is_joining() {
             return Ok(());
         }
         let mut message = raft_message(MessageType::MsgAppend, from, head.term);
@@ -257,10 +258,17 @@ impl<B: Buffer + 'static> Replica<B> {
         if !self.is_joining() || self.resetting.is_some() || members.conf.voters.is_empty() {
             return;
         }
+        let own = self.config.node;
+        let has_vote = members.conf.voters.contains(&own) || members.conf.outgoing.contains(&own);
         self.file.state.conf = members.conf;
         self.file.state.members = members.members;
-        self.file.changed();
+        // A vote is given to those that have the log. One without any had it, and has lost it.
+        if has_vote && !flawed!(VotesWithoutItsLog) {
+            self.file.state.recovering = true;
+        }
+        self.doubted = Some(self.file.changed());
         self.rebuild();
+        self.keep_forgotten_promises();
         self.actions.push_back(ReplicaAction::MembersChanged(self.file.state.members.clone()));
     }
 
@@ -270,7 +278,10 @@ impl<B: Buffer + 'static> Replica<B> {
 
     pub(super) fn peer_up(&mut self, hello: PeerHello, now_ms: i64) {
         let node = hello.node;
+        self.met.insert(node);
+        self.met_term = self.met_term.max(hello.term.0);
         self.doubt_own_log(&hello);
+        self.keep_forgotten_promises();
         let peer = self.peers.entry(node).or_default();
         *peer = Peer::connected(hello.recovering, hello.joining, now_ms);
         self.give_up_sending(node);
@@ -295,13 +306,49 @@ impl<B: Buffer + 'static> Replica<B> {
     /// A node that was in the group from its beginning has an empty log, although something is committed: it comes late, or
     /// its disk was emptied and it has promised and acknowledged what nobody knows any more. Either way it takes everything
     /// from the leader first. What is committed a majority holds, so those that come late cannot be all that is left.
+    ///
+    /// Whoever it meets may not know yet of anything committed, and have batches: then it counts whether this node was there
+    /// when their leader was elected.
     fn doubt_own_log(&mut self, hello: &PeerHello) {
+        let has_missed = hello.last_index.0 > 0 && self.raw.raft.term == 0;
+        let is_behind = hello.committed.0 > 0 || has_missed && !flawed!(DoubtsOnlyCommitted);
         let is_empty = self.raw.raft.raft_log.last_index() == 0;
-        if !is_empty || hello.committed.0 == 0 || self.is_joining() || self.file.state.recovering {
+        if !is_empty || !is_behind || self.is_joining() || self.file.state.recovering || flawed!(NeverDoubts)
+        {
             return;
         }
+        // Should it stand for election just now, it no longer does.
+        self.resign();
         self.file.state.recovering = true;
         self.doubted = Some(self.file.changed());
+    }
+
+    /// Whether this node has lost all it had, its term and its vote too.
+    fn has_forgotten(&self) -> bool {
+        self.file.state.recovering && self.raw.raft.raft_log.last_index() == 0
+    }
+
+    /// The voters that a node which has forgotten everything has not met yet.
+    pub(super) fn unmet(&self) -> Vec<NodeId> {
+        let conf = &self.file.state.conf;
+        let voters = conf.voters.iter().chain(&conf.outgoing).copied();
+        voters.filter(|node| *node != self.config.node && !self.met.contains(node)).collect()
+    }
+
+    /// Who gave somebody a vote takes nothing from the leaders of earlier terms any more. A node that has forgotten its vote keeps
+    /// that promise as well as if it knew it: whom it voted for was in that term before, so once all voters have said which
+    /// term they are in, the newest of these is not earlier. Until then it is as if it were not there. Nor is it before all this
+    /// is on its disk: after a crash, part of the log and no doubt of it would be taken for all that this node has ever had.
+    pub(super) fn is_kept_out(&self) -> bool {
+        let is_saved = self.doubted.is_none_or(|change| self.file.is_saved(change));
+        !is_saved || self.has_forgotten() && !self.unmet().is_empty() && !flawed!(ForgetsPromises)
+    }
+
+    fn keep_forgotten_promises(&mut self) {
+        if self.has_forgotten() && self.met_term > self.raw.raft.term && !flawed!(ForgetsPromises) {
+            self.raw.raft.become_follower(self.met_term, raft::INVALID_ID);
+            self.doubted = Some(self.set_vote(self.met_term, raft::INVALID_ID));
+        }
     }
 
     pub(super) fn peer_down(&mut self, node: NodeId) {

@@ -10,7 +10,7 @@ mod status;
 mod time;
 mod transfer;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 
@@ -205,8 +205,12 @@ pub struct Replica<B> {
     /// Up to here raft has given committed entries.
     apply_to: u64,
     target: Option<Target>,
-    /// The change of the state that says that this node recovers, which it found out while it ran.
+    /// The newest change of the state that this node must not forget before it takes part: that it recovers, which it found out
+    /// while it ran, and the terms of the others.
     doubted: Option<u64>,
+    /// Nodes that have said in this life who they are, and the newest term that any of them was in.
+    met: BTreeSet<NodeId>,
+    met_term: u64,
     /// Up to here the log is that of the leader of this term.
     verified: (u64, u64),
     arriving: Option<Arriving>,
@@ -294,6 +298,8 @@ impl<B: Buffer + 'static> Replica<B> {
             apply_to: committed,
             target: None,
             doubted: None,
+            met: BTreeSet::new(),
+            met_term: 0,
             verified: (0, 0),
             arriving: None,
             begin: None,

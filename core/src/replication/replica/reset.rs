@@ -59,6 +59,12 @@ impl<B: Buffer + 'static> Replica<B> {
                 head.bytes
             )));
         }
+        if self.is_joining() {
+            // Whether it has a vote is to be known first, see `take_members`; the leader tells it and tries again.
+            let message = PeerMessage::ResetAnswer(ResetAnswer { id: head.id, bytes: 0, failed: true });
+            self.actions.push_back(ReplicaAction::Send { to: from, message });
+            return Ok(());
+        }
         if head.term.0 < self.raw.raft.term || self.resetting.is_some() {
             return Ok(());
         }

@@ -166,6 +166,9 @@ impl<B: Buffer + 'static> Replica<B> {
             Some("it is no member of the group".into())
         } else if conf.learners.contains(&own) {
             Some("it is a learner, which has no vote".into())
+        } else if self.is_kept_out() {
+            let unmet = ids(&self.unmet());
+            Some(format!("it lost all it had, and takes nothing before it has met the nodes {unmet:?}"))
         } else if self.group_state().recovering {
             Some(match self.target {
                 Some(target) => format!(

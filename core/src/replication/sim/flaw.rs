@@ -22,11 +22,17 @@ pub(in crate::replication) enum Flaw {
     /// Goes on before a change of members is durable.
     MembersNotDurable,
     RecoveringVotes,
+    /// An empty log is taken for all that there ever was.
+    NeverDoubts,
+    /// Doubts an empty log only for what others call committed.
+    DoubtsOnlyCommitted,
+    /// A node whose disk was emptied takes batches of a leader that it had voted against.
+    ForgetsPromises,
+    /// A node that joined long ago and lost its disk takes itself for one that has just joined.
+    VotesWithoutItsLog,
     /// What a node had before it lost it still counts.
     CountsLostBatches,
     AcknowledgesResetEarly,
-    /// Says the clock of one leader back to another.
-    EchoesAnyLeader,
     /// Says that it has batches that were cut off before they were durable.
     AcknowledgesCutBatches,
     IgnoresWindow,
@@ -34,7 +40,7 @@ pub(in crate::replication) enum Flaw {
 }
 
 impl Flaw {
-    pub(super) const ALL: [Flaw; 17] = [
+    pub(super) const ALL: [Flaw; 20] = [
         Flaw::AcknowledgesBeforeDurable,
         Flaw::CountsItselfBeforeDurable,
         Flaw::SpeaksBeforeTermIsDurable,
@@ -46,9 +52,12 @@ impl Flaw {
         Flaw::VotesAtOnce,
         Flaw::MembersNotDurable,
         Flaw::RecoveringVotes,
+        Flaw::NeverDoubts,
+        Flaw::DoubtsOnlyCommitted,
+        Flaw::ForgetsPromises,
+        Flaw::VotesWithoutItsLog,
         Flaw::CountsLostBatches,
         Flaw::AcknowledgesResetEarly,
-        Flaw::EchoesAnyLeader,
         Flaw::AcknowledgesCutBatches,
         Flaw::IgnoresWindow,
         Flaw::SealsWithoutBound,

@@ -65,6 +65,10 @@ impl Net {
         self.cut.insert((from, to));
     }
 
+    pub(super) fn mend(&mut self, from: NodeId, to: NodeId) {
+        self.cut.remove(&(from, to));
+    }
+
     pub(super) fn heal(&mut self) {
         self.cut.clear();
     }

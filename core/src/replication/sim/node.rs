@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use apogee_storage::sim::SimDisk;
 use apogee_storage::{
-    AlignedBuffer, Append, CommitLog, CommitRule, GroupId, GroupState, LogConfig, Member, NodeId, Place,
-    QueueKey, Record, Retention, Ticket, read_group_state, recover_group,
+    AlignedBuffer, Append, CommitLog, CommitRule, DiskOp, GroupId, GroupState, LogConfig, Member, NodeId,
+    Place, QueueKey, Record, Retention, Ticket, read_group_state, recover_group,
 };
 use smallvec::smallvec;
 
@@ -15,6 +15,7 @@ use crate::replication::{PeerHello, Replica, ReplicaConfig};
 pub(super) const GROUP: GroupId = GroupId(7);
 pub(super) const SEGMENT_BYTES: u64 = 256 << 10;
 pub(super) const BATCH_BYTES_MAX: u32 = 32 << 10;
+pub(super) const STAGED_BYTES_MAX: u64 = 64 << 10;
 
 /// A record that says which it is.
 #[derive(Clone, Debug)]
@@ -59,7 +60,26 @@ pub(super) struct Node {
     /// Nothing of the disk is answered before.
     pub(super) stalled_until_us: u64,
     /// What the disk has for sure.
-    pub(super) saved_term: u64,
+    pub(super) saved: Saved,
+    /// Writes of batches that the disk does not begin with yet, if it is told to wait.
+    pub(super) held_writes: Option<Vec<DiskOp<AlignedBuffer>>>,
+    /// The process began with nothing or with damage, and is to have all again before it counts.
+    pub(super) is_in_doubt: bool,
+}
+
+/// Of the group's state.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Saved {
+    pub(super) term: u64,
+    pub(super) vote: Option<NodeId>,
+    /// The change of members it is of.
+    pub(super) conf_index: u64,
+}
+
+impl Saved {
+    pub(super) fn of(state: &GroupState) -> Saved {
+        Saved { term: state.term.0, vote: state.vote, conf_index: state.conf.index.0 }
+    }
 }
 
 impl Node {
@@ -73,7 +93,9 @@ impl Node {
             offset_ms,
             incarnation: 1,
             stalled_until_us: 0,
-            saved_term: 0,
+            saved: Saved::default(),
+            held_writes: None,
+            is_in_doubt: false,
         }
     }
 
@@ -94,7 +116,7 @@ impl Node {
             batch_bytes_target: 16 << 10,
             batch_bytes_max: BATCH_BYTES_MAX,
             write_window_bytes: 256 << 10,
-            staged_bytes_max: 64 << 10,
+            staged_bytes_max: STAGED_BYTES_MAX,
             tail_cache_bytes: 128 << 10,
             reserve_bytes: 0,
             retention: Retention { age_ms: None, bytes: Some(4 * SEGMENT_BYTES), may_reclaim: false },
@@ -124,10 +146,12 @@ impl Node {
         assert!(self.process.is_none(), "node {} runs already", self.id);
         let config = self.config(plan);
         let saved = read_group_state(&self.disk, GROUP, self.id).map_err(|error| error.to_string())?;
+        self.saved = saved.as_ref().map(Saved::of).unwrap_or_default();
         let state = saved.unwrap_or_else(|| self.first_state(plan));
         let recovered =
             recover_group(&self.disk, &config, state, &mut ()).map_err(|error| error.to_string())?;
         let is_damaged = recovered.damage.is_some();
+        let recovered_in_doubt = recovered.state.recovering;
         let mut log =
             CommitLog::open_group(config, recovered.recovered, SimDisk::alloc).expect("a good config");
         let now_ms = self.now_ms(now_us);
@@ -140,10 +164,10 @@ impl Node {
             preferred_leaders_wait_ms: plan.preferred_wait_ms,
             ..ReplicaConfig::new(self.id, 0)
         };
-        self.saved_term = recovered.state.term.0;
         let replica = Replica::open(config, recovered.state, &mut log, now_ms);
         let committed = log.committed_index().0;
         self.life += 1;
+        self.is_in_doubt = recovered_in_doubt;
         self.process =
             Some(Process { log, replica, tickets: BTreeMap::new(), next_log_tick_ms: now_ms, committed });
         Ok(is_damaged)

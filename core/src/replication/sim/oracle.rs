@@ -6,7 +6,7 @@ use std::fmt;
 use apogee_storage::{ConfState, FileRun, LogOffset, NodeId, Run};
 
 use super::node::Node;
-use crate::replication::PeerMessage;
+use crate::replication::{AppendAnswer, PeerMessage};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Known {
@@ -104,11 +104,12 @@ impl Oracle {
             PeerMessage::Members(members) => members.term.0,
             PeerMessage::ResetPart(_) | PeerMessage::ResetAnswer(_) => 0,
         };
+        let saved = from.saved;
         assert!(
-            term <= from.saved_term || matches!(message, PeerMessage::VoteAnswer(answer) if answer.pre),
+            term <= saved.term || matches!(message, PeerMessage::VoteAnswer(answer) if answer.pre),
             "node {} speaks in term {term} and has saved {}: {:?}",
             from.id,
-            from.saved_term,
+            saved.term,
             std::mem::discriminant(message)
         );
         let vote = match message {
@@ -119,6 +120,16 @@ impl Oracle {
         if let Some((term, whom)) = vote {
             let first = *self.votes.entry((from.id, term)).or_insert(whom);
             assert_eq!(first, whom, "node {} voted twice in term {term}", from.id);
+            // In an earlier term than the one on the disk it votes for nobody any more.
+            assert!(
+                saved.term > term || (saved.term, saved.vote) == (term, Some(whom)),
+                "node {} votes for {whom} in term {term} and has saved {saved:?}",
+                from.id
+            );
+        }
+        if let PeerMessage::AppendAnswer(AppendAnswer { index, refused: None, .. }) = message {
+            let persisted = from.process.as_ref().expect("it sends").log.persisted_index();
+            assert!(*index <= persisted, "node {} acknowledges {index} and has stored {persisted}", from.id);
         }
     }
 
@@ -155,6 +166,18 @@ impl Oracle {
             }
             self.mix(index.wrapping_mul(31) ^ term);
         }
+        self.check_members_saved(node, to);
+    }
+
+    /// What a node calls committed it also calls so after a crash: then it looks for no change of members in it any more.
+    pub(super) fn check_members_saved(&self, node: &Node, committed: u64) {
+        let newest = self.confs.range(..=committed).next_back().map_or(0, |(index, _)| *index);
+        assert!(
+            node.saved.conf_index >= newest,
+            "node {} commits {committed}, and has saved the members as of {}, not of {newest}",
+            node.id,
+            node.saved.conf_index
+        );
     }
 
     fn check_majority(
@@ -188,11 +211,18 @@ impl Oracle {
         self.acknowledgements += records;
     }
 
-    /// With a lease, a leader knows all that was acknowledged.
+    /// With a lease, a leader knows all that was acknowledged, and nobody has led after it.
     pub(super) fn check_leases(&self, nodes: &BTreeMap<NodeId, Node>, now_us: u64) {
         for node in nodes.values() {
             let Some(process) = &node.process else { continue };
             if process.replica.has_lease(node.now_ms(now_us)) {
+                let (newest, leader) = self.leaders.last_key_value().expect("one with a lease leads");
+                assert!(
+                    *newest <= process.replica.term().0,
+                    "node {} has a lease in term {}, and node {leader} leads in term {newest}",
+                    node.id,
+                    process.replica.term()
+                );
                 let committed = process.log.committed_index().0;
                 assert!(
                     committed >= self.acknowledged,

@@ -28,6 +28,8 @@ pub(super) struct Plan {
     pub(super) uncommitted_bytes_max: u64,
     pub(super) flips: bool,
     pub(super) changes: bool,
+    /// Disks are emptied under their nodes, one at a time.
+    pub(super) empties: bool,
     pub(super) preferred_wait_ms: u32,
 }
 
@@ -35,7 +37,7 @@ impl Plan {
     pub(super) fn draw(seed: u64) -> Plan {
         let rng = &mut Rng::new(seed ^ 0x706c_616e);
         let election_timeout_ms = [200, 400, 500][rng.below(3) as usize];
-        Plan {
+        let mut plan = Plan {
             voters: [3, 3, 3, 5, 1][rng.below(5) as usize],
             learners: rng.below(2),
             spare: rng.below(2),
@@ -50,11 +52,15 @@ impl Plan {
             net_us: [100, 250, 5_000][rng.below(3) as usize],
             hiccups: rng.chance(80),
             window_bytes: [64 << 10, 512 << 10, 8 << 20][rng.below(3) as usize],
-            uncommitted_bytes_max: [128 << 10, 1 << 20][rng.below(2) as usize],
+            uncommitted_bytes_max: [16 << 10, 1 << 20][rng.below(2) as usize],
             flips: rng.chance(25),
             changes: rng.chance(40),
             preferred_wait_ms: [1000, 30_000][rng.below(2) as usize],
-        }
+            empties: false,
+        };
+        // Whom it has to meet, a node with an empty disk has from its configuration, which knows of no change.
+        plan.empties = !plan.changes && rng.chance(40);
+        plan
     }
 
     /// Nothing goes wrong by itself: for scenarios.
@@ -77,6 +83,7 @@ impl Plan {
             uncommitted_bytes_max: 1 << 20,
             flips: false,
             changes: false,
+            empties: false,
             preferred_wait_ms: 30_000,
         }
     }

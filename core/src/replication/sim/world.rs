@@ -12,7 +12,7 @@ use apogee_storage::{
 };
 
 use super::net::{Fate, Net};
-use super::node::{GROUP, Node, Process, append, member};
+use super::node::{BATCH_BYTES_MAX, GROUP, Node, Process, STAGED_BYTES_MAX, Saved, append, member};
 use super::oracle::Oracle;
 use super::plan::Plan;
 use crate::replication::codec::{FRAME_HEADER_LEN, FrameHeader, decode, encode};
@@ -61,6 +61,13 @@ impl Ord for Due {
     }
 }
 
+/// What a node has lost, it has again once it has committed up to here.
+#[derive(Clone, Copy, Debug)]
+struct Damaged {
+    node: NodeId,
+    upto: u64,
+}
+
 pub(super) struct World {
     pub(super) plan: Plan,
     pub(super) rng: Rng,
@@ -77,7 +84,7 @@ pub(super) struct World {
     pub(super) is_loaded: bool,
     is_healed: bool,
     /// Damaged and not yet whole again: no second one meanwhile.
-    damaged: Option<NodeId>,
+    damaged: Option<Damaged>,
     /// Removed from the group, to be wiped and added anew.
     removed: Option<NodeId>,
 }
@@ -221,7 +228,11 @@ impl World {
                     self.deliver(from, to, &frame);
                 }
             }
-            Event::Connect { a, b } => self.connect(a, b),
+            Event::Connect { a, b } => {
+                let pause_us = 50 * MS + self.rng.below(100 * MS);
+                self.after(pause_us, Event::Connect { a, b });
+                self.connect(a, b);
+            }
             Event::Break { a, b, epoch } => {
                 if self.net.epoch(a, b) == Some(epoch) {
                     self.disconnect(a, b);
@@ -265,13 +276,17 @@ impl World {
         let life = node.life;
         let process = node.process.as_ref().expect("it started");
         if is_damaged {
-            assert!(self.damaged == Some(id), "node {id} is damaged, and nothing was done to it");
+            assert!(
+                self.damaged.is_some_and(|damaged| damaged.node == id),
+                "node {id} is damaged, and nothing was done to it"
+            );
             assert!(process.replica.group_state().recovering, "node {id} is damaged and not recovering");
             self.oracle.tally.count("damaged logs found");
         }
         let committed = process.committed;
         let known = self.oracle.committed.last_key_value().map_or(0, |(index, _)| *index);
         assert!(committed <= known, "node {id} calls {committed} committed, {known} is");
+        self.oracle.check_members_saved(&self.nodes[&id], committed);
         self.oracle.tally.count("starts");
         self.after(MS, Event::Tick { node: id, life });
         self.pump(id);
@@ -309,19 +324,20 @@ impl World {
                 if result.is_ok() {
                     let saved =
                         apogee_storage::read_group_state(&node.disk, GROUP, id).expect("it was saved");
-                    let term = saved.expect("it was saved").term.0;
+                    let saved = Saved::of(&saved.expect("it was saved"));
+                    let term = saved.term;
                     assert!(
-                        term >= node.saved_term,
+                        term >= node.saved.term,
                         "node {id}: term {term} saved after {}",
-                        node.saved_term
+                        node.saved.term
                     );
-                    node.saved_term = term;
+                    node.saved = saved;
                 }
                 replica.on_group_state_saved(op, result, log, now_ms);
             }
             Completion::ResetDone { id: op, result } => {
                 let result = result.map(|done| {
-                    node.saved_term = done.state.term.0;
+                    node.saved = Saved::of(&done.state);
                     log.reset(&done);
                     process.committed = log.committed_index().0;
                 });
@@ -405,7 +421,19 @@ impl World {
         if self.plan.hiccups && self.rng.chance(1) {
             us += self.rng.below(200 * MS);
         }
-        let node = &self.nodes[&id];
+        let node = self.nodes.get_mut(&id).expect("a node");
+        if let DiskOp::Write { .. } = &op {
+            let replica = &node.process.as_ref().expect("it runs").replica;
+            assert!(
+                !matches!(replica.role(), Role::Leader { .. }) || replica.term().0 <= node.saved.term,
+                "node {id} writes a batch of its own in term {}, and has saved {}",
+                replica.term(),
+                node.saved.term
+            );
+            if let Some(held) = &mut node.held_writes {
+                return held.push(op);
+            }
+        }
         node.disk.submit(op);
         let life = node.life;
         self.after(us, Event::Disk { node: id, life });
@@ -435,16 +463,23 @@ impl World {
         process.committed = now;
         let (uncommitted, limit) = (process.log.uncommitted_bytes(), self.plan.uncommitted_bytes_max);
         if process.log.is_leading() {
-            let slack = 8 * u64::from(super::node::BATCH_BYTES_MAX);
+            // What is staged already is sealed in one go, in batches of whole blocks.
+            let slack = STAGED_BYTES_MAX * 5 / 4;
             assert!(
                 uncommitted <= limit + slack,
                 "node {id}: {uncommitted} bytes are uncommitted, {limit} may be"
             );
         }
         let (in_flight, limit) = (process.replica.in_flight_bytes_max(), self.plan.window_bytes);
-        let slack = 2 * u64::from(super::node::BATCH_BYTES_MAX);
+        let slack = 2 * u64::from(BATCH_BYTES_MAX);
         assert!(in_flight <= limit + slack, "node {id}: {in_flight} bytes are on the way, {limit} may be");
-        self.oracle.on_conf(&process.replica.group_state().conf);
+        let state = process.replica.group_state();
+        if state.recovering && !node.is_in_doubt {
+            assert_eq!(process.log.last_index().0, 0, "node {id} doubts what it has");
+            self.oracle.tally.count("empty logs doubted");
+        }
+        node.is_in_doubt = state.recovering;
+        self.oracle.on_conf(&state.conf);
         if now > before {
             self.oracle.on_commit(&self.nodes, id, before, now);
         }
@@ -475,10 +510,8 @@ impl World {
             }
             ReplicaAction::RoleChanged(role) => {
                 let replica = &self.nodes[&id].process.as_ref().expect("it runs").replica;
-                match role {
-                    Role::Leader { ready: false } => self.oracle.on_leader(replica.term().0, id),
-                    Role::Stopped => {}
-                    _ => {}
+                if role == (Role::Leader { ready: false }) {
+                    self.oracle.on_leader(replica.term().0, id);
                 }
                 self.oracle.mix(id.0 << 32 | replica.term().0);
             }
@@ -493,7 +526,10 @@ impl World {
                 let is_disk = text.contains("disk") || text.contains("write") || text.contains("sync");
                 let is_loss = text.contains("lost what it had acknowledged");
                 let is_checkpoint = text.contains("checkpoint");
-                assert!(is_disk || is_loss && self.damaged.is_some() || is_checkpoint, "node {id}: {text}");
+                assert!(
+                    is_disk || is_loss && self.nodes[&id].is_in_doubt || is_checkpoint,
+                    "node {id}: {text}"
+                );
                 self.oracle.tally.count("alarms");
             }
         }
@@ -551,9 +587,8 @@ impl World {
 
     // Connections.
 
-    fn connect(&mut self, a: NodeId, b: NodeId) {
-        let pause_us = 50 * MS + self.rng.below(100 * MS);
-        self.after(pause_us, Event::Connect { a, b });
+    /// Connects these two if they can be.
+    pub(super) fn connect(&mut self, a: NodeId, b: NodeId) {
         if self.net.is_cut(a, b) || self.net.is_cut(b, a) || self.net.epoch(a, b).is_some() {
             return;
         }
@@ -602,6 +637,7 @@ impl World {
             node.disk.kill()
         }
         node.stalled_until_us = 0;
+        node.held_writes = None;
         self.frozen_until_us.remove(&id);
         self.oracle.tally.count("ends");
         let peers: Vec<NodeId> = self.nodes.keys().copied().filter(|peer| *peer != id).collect();
@@ -652,7 +688,11 @@ impl World {
                 if self.plan.flips && self.rng.chance(50) {
                     self.damage(victim);
                 }
-                self.end(victim, is_power);
+                let is_emptied = self.plan.empties && self.rng.chance(30) && self.may_lose(victim);
+                self.end(victim, is_power || is_emptied);
+                if is_emptied {
+                    self.wipe(victim);
+                }
                 let longest_us = [20 * MS, 3 * SECOND][self.rng.below(2) as usize];
                 let us = MS + self.rng.below(longest_us);
                 self.after(us, Event::Start { node: victim });
@@ -754,7 +794,6 @@ impl World {
                 let (seed, node) = (self.rng.next_u64(), self.nodes.get_mut(&removed).expect("a node"));
                 node.disk = SimDisk::new(seed);
                 node.incarnation += 1;
-                node.saved_term = 0;
                 self.oracle.tally.count("wiped nodes");
                 self.after(MS, Event::Start { node: removed });
                 self.removed = None;
@@ -777,32 +816,50 @@ impl World {
         }
     }
 
-    /// Turns a bit of a batch over that the node has said to be committed and durable.
     /// Empties the disk of a node that does not run. It comes back as if it had never been there, with its old number.
     pub(super) fn wipe(&mut self, id: NodeId) {
         let seed = self.rng.next_u64();
         let node = self.nodes.get_mut(&id).expect("a node");
         assert!(node.process.is_none(), "node {id} runs");
         node.disk = SimDisk::new(seed);
-        node.saved_term = 0;
+        self.damaged = Some(Damaged { node: id, upto: self.newest_committed() });
+        self.oracle.tally.count("disks emptied");
     }
 
-    pub(super) fn damage(&mut self, id: NodeId) {
-        let is_whole = |node: &Node| {
-            node.process.as_ref().is_some_and(|process| !process.replica.group_state().recovering)
+    fn newest_committed(&self) -> u64 {
+        self.oracle.committed.last_key_value().map_or(0, |(index, _)| *index)
+    }
+
+    /// Whether a node has all that it ever acknowledged, as far as it knows.
+    fn is_whole(&self, id: NodeId) -> bool {
+        let process = self.nodes[&id].process.as_ref();
+        process.is_some_and(|process| !process.replica.group_state().recovering)
+    }
+
+    /// Whether a node may lose something now: the others have to be a majority without it, and whole.
+    fn may_lose(&mut self, id: NodeId) -> bool {
+        let is_over = |damaged: Damaged| {
+            self.is_whole(damaged.node)
+                && self.nodes[&damaged.node].process.as_ref().expect("it runs").log.committed_index().0
+                    >= damaged.upto
         };
-        if self.damaged.is_some_and(|damaged| is_whole(&self.nodes[&damaged])) {
+        if self.damaged.is_some_and(is_over) {
             self.damaged = None;
         }
-        if self.damaged.is_some() || !is_whole(&self.nodes[&id]) {
+        if self.damaged.is_some() || !self.is_whole(id) {
+            return false;
+        }
+        // Two cannot lose one, and one has nobody to ask.
+        let conf = &self.nodes[&id].process.as_ref().expect("it runs").replica.group_state().conf;
+        conf.voters.len() >= 3 && conf.outgoing.is_empty()
+    }
+
+    /// Turns a bit of a batch over that the node has said to be committed and durable.
+    pub(super) fn damage(&mut self, id: NodeId) {
+        if !self.may_lose(id) {
             return;
         }
         let node = &self.nodes[&id];
-        // Without it the others must be a majority: two cannot lose one, and one has nobody to ask.
-        let conf = &node.process.as_ref().expect("it runs").replica.group_state().conf;
-        if conf.voters.len() < 3 || !conf.outgoing.is_empty() {
-            return;
-        }
         let saved =
             apogee_storage::read_group_state(&node.disk, GROUP, id).expect("a sound state").expect("it runs");
         let log = &node.process.as_ref().expect("it runs").log;
@@ -826,7 +883,7 @@ impl World {
         let segment = *segment;
         let position = place.base_offset.0 - segment.0 + self.rng.below(place.len.into());
         node.disk.flip_bit(segment, position, self.rng.below(8) as u8);
-        self.damaged = Some(id);
+        self.damaged = Some(Damaged { node: id, upto: self.newest_committed() });
         self.oracle.tally.count("bits turned over");
     }
 
@@ -848,6 +905,35 @@ impl World {
         }
     }
 
+    /// The disk takes batches and does not write them, while everything else goes on.
+    pub(super) fn hold_writes(&mut self, id: NodeId) {
+        self.nodes.get_mut(&id).expect("a node").held_writes = Some(Vec::new());
+    }
+
+    pub(super) fn release_writes(&mut self, id: NodeId) {
+        let held = self.nodes.get_mut(&id).expect("a node").held_writes.take();
+        held.expect("writes are held").into_iter().for_each(|op| self.submit(id, op));
+    }
+
+    /// The process does nothing for a while, and then takes up all that came.
+    pub(super) fn freeze(&mut self, id: NodeId, us: u64) {
+        self.frozen_until_us.insert(id, self.now_us + us);
+    }
+
+    /// Both directions.
+    pub(super) fn cut_between(&mut self, a: NodeId, b: NodeId) {
+        self.net.cut(a, b);
+        self.net.cut(b, a);
+    }
+
+    /// With a connection of its own: what the cut took is missing on the one before.
+    pub(super) fn mend_between(&mut self, a: NodeId, b: NodeId) {
+        self.net.mend(a, b);
+        self.net.mend(b, a);
+        self.disconnect(a, b);
+        self.connect(a, b);
+    }
+
     pub(super) fn stall(&mut self, id: NodeId, us: u64) {
         let until_us = self.now_us + us;
         self.nodes.get_mut(&id).expect("a node").stalled_until_us = until_us;
@@ -865,7 +951,7 @@ impl World {
 
     // What is seen from outside.
 
-    fn process(&self, id: NodeId) -> &Process {
+    pub(super) fn process(&self, id: NodeId) -> &Process {
         self.nodes[&id].process.as_ref().expect("it runs")
     }
 

@@ -12,7 +12,7 @@
 //!   1 append               term, prev index, prev term, commit, last index, clock i64;    batches follow
 //!   2 append answer        term, index, commit, refused?, hint index, hint term, echo?, echo i64
 //!   3 heartbeat            term, commit, last index, clock i64
-//!   4 heartbeat answer     term, commit, echo?, echo i64, sick?
+//!   4 heartbeat answer     term, commit, echo?, echo i64, unfit?
 //!   5 vote request         term, last index, last term, commit, commit term, pre?, transfer?
 //!   6 vote answer          term, commit, commit term, pre?, granted?
 //!   7 timeout now          term
@@ -150,7 +150,7 @@ pub(super) fn encode_with<P>(message: &PeerMessage<P>, batch_bytes: u64, out: &m
         PeerMessage::HeartbeatAnswer(answer) => {
             writer.numbers([answer.term.0, answer.commit.0]);
             writer.echo(answer.echo_ms);
-            writer.flag(answer.sick);
+            writer.flag(answer.unfit);
             4
         }
         PeerMessage::VoteRequest(vote) => {
@@ -249,7 +249,7 @@ pub fn decode<P>(header: FrameHeader, body: &[u8]) -> Result<PeerMessage<P>, Cod
             term: reader.term()?,
             commit: reader.index()?,
             echo_ms: reader.echo()?,
-            sick: reader.flag("sick")?,
+            unfit: reader.flag("unfit")?,
         }),
         5 => PeerMessage::VoteRequest(VoteRequest {
             term: reader.term()?,

@@ -64,8 +64,8 @@ fn message() -> impl Strategy<Value = Message> {
         PeerMessage::Heartbeat(Heartbeat { term, commit, last_index, clock_ms })
     });
     let beat_answer = (term(), index(), any::<Option<i64>>(), any::<bool>());
-    let beat_answer = beat_answer.prop_map(|(term, commit, echo_ms, sick)| {
-        PeerMessage::HeartbeatAnswer(HeartbeatAnswer { term, commit, echo_ms, sick })
+    let beat_answer = beat_answer.prop_map(|(term, commit, echo_ms, unfit)| {
+        PeerMessage::HeartbeatAnswer(HeartbeatAnswer { term, commit, echo_ms, unfit })
     });
     let vote = (term(), any::<bool>(), any::<bool>(), index(), term(), index(), term());
     let vote = vote.prop_map(|(term, pre, transfer, last_index, last_term, commit, commit_term)| {

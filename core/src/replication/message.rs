@@ -74,8 +74,8 @@ pub struct HeartbeatAnswer {
     pub term: Term,
     pub commit: BatchIndex,
     pub echo_ms: Option<i64>,
-    /// Its disk is not fit for a leader.
-    pub sick: bool,
+    /// Not to be given leadership: its disk is too slow or full, or the node is about to stop.
+    pub unfit: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -51,7 +51,7 @@ pub(super) struct Peer {
     pub(super) recovering: bool,
     pub(super) joining: bool,
     /// Its disk is slow or gone, as it says.
-    pub(super) sick: bool,
+    pub(super) unfit: bool,
     pub(super) heard_ms: Option<i64>,
     jobs: VecDeque<Job>,
     /// Last index and bytes of each append on its way.

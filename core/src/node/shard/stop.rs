@@ -16,7 +16,7 @@ const LAST_REPLIES_WAIT: Duration = Duration::from_millis(20);
 /// came meanwhile have gone to the new one by then, or never will.
 const LEAVE_WAIT: Duration = Duration::from_secs(3);
 
-/// How often a shard that lingers looks whether it leads again. Seldom: if all nodes linger, they hand over in turns.
+/// How often a shard that lingers looks whether it leads again, and whether anybody does.
 const LINGER_LOOK: Duration = Duration::from_millis(500);
 
 impl ShardDriver {
@@ -53,12 +53,20 @@ impl ShardDriver {
 
     /// Others lead by now, and clients hear of it when they ask for the route again; until then they come here.
     async fn linger(&self) {
+        if self.peers.is_none() {
+            return;
+        }
         let started = Instant::now();
-        while started.elapsed() < self.linger && self.shard.borrow().has_successor() {
+        // Nobody is known to lead in the moment after it was handed over, but then somebody is, unless all nodes stop.
+        let mut led = started;
+        while started.elapsed() < self.linger && led.elapsed() < LEAVE_WAIT {
             glommio::timer::sleep(LINGER_LOOK).await;
-            // As the node that is to lead it may have been given leadership again.
+            // It may have been given leadership all the same.
             if self.shard.borrow_mut().leave_again(now_ms()) {
                 self.leave_group().await;
+            }
+            if self.shard.borrow().has_successor() {
+                led = Instant::now();
             }
         }
     }

@@ -223,6 +223,8 @@ pub struct Replica<B> {
     /// The log asks nothing of the disk until the term of this leadership is durable.
     waits_for_term: bool,
     sick: Option<String>,
+    /// The node is about to stop.
+    is_leaving: bool,
     next_checkpoint: u64,
     saved_commit: (u64, i64),
     /// No batch could be made for a leadership: not tried again before.
@@ -308,6 +310,7 @@ impl<B: Buffer + 'static> Replica<B> {
             is_holding: false,
             waits_for_term: false,
             sick: None,
+            is_leaving: false,
             next_checkpoint: 0,
             saved_commit: (committed, now_ms),
             unable_until_ms: now_ms,
@@ -524,6 +527,12 @@ impl<B: Buffer + 'static> Replica<B> {
         }
         let to = self.successor(now_ms).ok_or(TransferRefused::Nobody)?;
         self.transfer_to(to, log, now_ms).map(|()| to)
+    }
+
+    /// The node is about to stop: from now on it neither stands for election nor is given leadership, and hands over what it
+    /// has whenever somebody can take it.
+    pub fn leave(&mut self) {
+        self.is_leaving = true;
     }
 
     /// Begins to change the group's nodes; it is done when [`status`](Replica::status) says so.

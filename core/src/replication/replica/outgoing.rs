@@ -31,7 +31,7 @@ impl<B: Buffer + 'static> Replica<B> {
                 term,
                 commit: BatchIndex(message.commit),
                 echo_ms: self.echo_ms(message.to, message.term),
-                sick: self.sick.is_some(),
+                unfit: self.is_unfit(),
             }),
             MessageType::MsgAppendResponse => {
                 let refused =

@@ -179,6 +179,8 @@ impl<B: Buffer + 'static> Replica<B> {
             })
         } else if self.resetting.is_some() || self.arriving.is_some() {
             Some("it was too far behind, and begins anew from a checkpoint".into())
+        } else if self.is_leaving {
+            Some("it is about to stop".into())
         } else {
             self.sick.as_ref().map(|sick| format!("its disk is not fit for it: {sick}"))
         };
@@ -210,8 +212,8 @@ impl<B: Buffer + 'static> Replica<B> {
                 if peer.recovering {
                     parts.push("lost what it had acknowledged when it connected".into());
                 }
-                if peer.sick {
-                    parts.push("its disk is not fit for a leader".into());
+                if peer.unfit {
+                    parts.push("not fit to lead: its disk is slow or full, or it is about to stop".into());
                 }
                 match &peer.sending {
                     Some(sending) if sending.bytes.is_none() => {

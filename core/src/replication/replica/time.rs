@@ -8,7 +8,7 @@ impl<B: Buffer + 'static> Replica<B> {
         let raft_log = &self.raw.raft.raft_log;
         (!self.file.state.recovering || flawed!(RecoveringVotes))
             && self.resetting.is_none()
-            && self.sick.is_none()
+            && !self.is_unfit()
             && !self.is_joining()
             && self.spare.is_some()
             && raft_log.persisted == raft_log.last_index()
@@ -38,6 +38,10 @@ impl<B: Buffer + 'static> Replica<B> {
 
     pub(super) fn durable_commit(&self, log: &impl GroupLog<B>) -> u64 {
         log.durable_index().0.min(log.committed_index().0).min(self.raw.raft.raft_log.applied)
+    }
+
+    pub(super) fn is_unfit(&self) -> bool {
+        self.sick.is_some() || self.is_leaving
     }
 
     pub(super) fn look_at_disk(&mut self, log: &impl GroupLog<B>, now_ms: i64) {
@@ -82,7 +86,7 @@ impl<B: Buffer + 'static> Replica<B> {
         }
         let conf = &self.file.state.conf;
         let is_voter = conf.voters.contains(&self.config.node);
-        if self.sick.is_some() || !is_voter {
+        if self.is_unfit() || !is_voter {
             match self.successor(now_ms) {
                 Some(to) => drop(self.begin_transfer(to, now_ms)),
                 // Nothing this node takes can be kept: the others do better without it.

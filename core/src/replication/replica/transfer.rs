@@ -5,7 +5,7 @@ use super::*;
 impl<B: Buffer + 'static> Replica<B> {
     pub(super) fn is_fit(&self, node: NodeId, now_ms: i64) -> bool {
         let is_well =
-            self.peers.get(&node).is_some_and(|peer| !peer.recovering && !peer.joining && !peer.sick);
+            self.peers.get(&node).is_some_and(|peer| !peer.recovering && !peer.joining && !peer.unfit);
         is_well && self.is_heard(node, now_ms)
     }
 
@@ -68,7 +68,7 @@ impl<B: Buffer + 'static> Replica<B> {
             // There is no lease in this term any more; a new election gives one.
             let term = leading.term;
             self.resign();
-            if self.sick.is_none() {
+            if !self.is_unfit() {
                 let own = self.config.node;
                 self.step(raft_message(MessageType::MsgTimeoutNow, own, Term(term)));
             }

@@ -194,7 +194,9 @@ impl<B: Buffer + 'static> Shard<B> {
             return self.has_left();
         }
         let leads = matches!(roles.replica.role(), Role::Leader { .. });
-        self.group_roles().is_leaving = true;
+        let roles = self.group_roles();
+        roles.is_leaving = true;
+        roles.replica.leave();
         if leads {
             match self.transfer_away(now_ms) {
                 Ok(to) => tracing::info!(broker = self.config.broker_name, %to, "leadership is handed over"),

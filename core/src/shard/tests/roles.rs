@@ -18,9 +18,10 @@ use apogee_storage::{LogConfig, NodeId, Retention};
 
 use super::group::{Group, NODES};
 use super::world::{Answered, BROKER, CLIENT, CONSUMER, PRODUCER, log_config, pull_from, send_to, waiting};
+use crate::replication::TransferRefused;
 use crate::service::FORWARDED_FOR;
 use crate::shard::pop::tests::{INVISIBLE_MS, Received, ack_of, bodies, pop_of, received};
-use crate::shard::{HELD_BYTES_MAX, HELD_MS_MAX, NOT_LEADER, Rank};
+use crate::shard::{HELD_BYTES_MAX, HELD_MS_MAX, NOT_LEADER, NoTransfer, Rank};
 
 impl Group {
     fn start_send(&mut self, node: u64, topic: &str, body: &str) -> i32 {
@@ -473,7 +474,15 @@ fn an_orderly_stop_hands_leadership_over_first() {
         stops += 1;
         assert!(stops < 100, "does not come to rest");
     }
-    assert!(matches!(group.leader(), Some(2 | 3)));
+    let leader = group.leader().expect("another node leads");
+    assert!(matches!(leader, 2 | 3));
+    // Nor is it given back while the node is still there.
+    group.pass(200);
+    let now_ms = group.now_ms;
+    let refused = group.at(leader).shard.transfer_to(NodeId(1), now_ms);
+    assert_eq!(refused, Err(NoTransfer::Refused(TransferRefused::Away { node: NodeId(1) })));
+    let status = group.node(1).shard.group_status(now_ms).expect("it is in a group");
+    assert!(status.why.contains("about to stop"), "{}", status.why);
 }
 
 #[test]

@@ -12,6 +12,7 @@ use apogee_storage::NodeId;
 use serde::{Deserialize, Serialize};
 
 use super::{BrokerConfig, MIB, PORT_STRIDE, between, host};
+use crate::replication::MEMBERS_MAX;
 
 /// How far above a shard's port for clients the one for the other nodes is.
 pub const PEER_PORT_DISTANCE: u16 = 1;
@@ -19,8 +20,9 @@ pub const PEER_PORT_DISTANCE: u16 = 1;
 /// Node ids are RocketMQ's broker ids, which follow the master's 0.
 const NODE_ID_MAX: u16 = 1000;
 
-/// Nodes of a group: a NameServer takes so many brokers of one name, and one is registered twice for a moment.
-const NODES_MAX: usize = 31;
+/// Nodes of a group: as many as a group can have. A NameServer takes more brokers of one name, for one that moves is
+/// registered twice for a moment.
+const NODES_MAX: usize = MEMBERS_MAX;
 
 /// Voters of a new group. With more, each message waits for more machines and nothing is gained.
 const VOTERS_MAX: usize = 7;

@@ -1,12 +1,12 @@
 //! Who belongs to the group, and how that changes.
 
-use apogee_storage::{ConfState, Member, NodeId};
+use apogee_storage::{ConfState, GroupState, Member, NodeId};
 use raft::eraftpb::{ConfChangeSingle, ConfChangeTransition, ConfChangeType, ConfChangeV2};
 
 use super::codec::{ADDRESS_BYTES_MAX, CodecError, NODES_MAX, Reader, Writer};
 
-/// Nodes of a group: while they change, all must fit the group's state and each message.
-pub const MEMBERS_MAX: usize = 31;
+/// Nodes of a group: all must fit the group's state on the disk, and each message while they change.
+pub const MEMBERS_MAX: usize = GroupState::NODES_MAX;
 
 /// A change of the group's nodes. One at a time.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -99,7 +99,7 @@ fn an_address_that_nobody_knows_is_named() {
 fn bounds_are_named_with_what_was_found() {
     for (expected, change) in [
         ("replication.node = 0: expected 1 to 1000", (|r| r.node = 0) as fn(&mut ReplicationConfig)),
-        ("replication.nodes: number = 0: expected 1 to 31", |r| r.nodes.clear()),
+        ("replication.nodes: number = 0: expected 1 to 16", |r| r.nodes.clear()),
         ("replication.nodes: id = 1001: expected 1 to 1000", |r| r.nodes[2].id = 1001),
         ("replication.nodes: node 1: base_port = 80", |r| r.nodes[0].base_port = Some(80)),
         ("replication.heartbeat_ms = 5: expected 10 to 10000", |r| r.heartbeat_ms = 5),

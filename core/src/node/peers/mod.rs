@@ -13,7 +13,8 @@
 //! on its way is lost in both directions, which Raft makes good, and nothing of an old session is delivered in a new one.
 //!
 //! Calls that fail are repeated after a pause that grows up to [`RETRY_MAX`]. A node that starts knocks at those that
-//! will call it, so that they do so at once.
+//! will call it, so that they do so at once, and goes on knocking until they have: one that waits to be added may know
+//! nothing of whoever adds it, and calls back where the knock came from.
 //!
 //! A connection on which nothing was heard for [`SILENCE_MAX`] is ended, since TCP notices by itself only after minutes
 //! that a peer is gone or that only one direction works. Each side says something every [`ALIVE_EVERY`].
@@ -24,7 +25,7 @@ mod tests;
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::{Rc, Weak};
 use std::time::{Duration, Instant};
 
@@ -36,6 +37,7 @@ use apogee_storage::format::{BATCH_HEADER_LEN, RawHeader};
 use futures_lite::future;
 use glommio::TaskQueueHandle;
 
+use crate::config::PEER_PORT_DISTANCE;
 use crate::replication::PeerHello;
 use crate::replication::codec::{BATCHES_BYTES_MAX, BODY_BYTES_MAX, FRAME_HEADER_LEN};
 use hello::First;
@@ -62,6 +64,9 @@ const RETRY_MAX: Duration = Duration::from_millis(500);
 
 /// Longer than any call takes that fails: there was a session, and the next call comes soon again.
 const HELD_LONG: Duration = Duration::from_secs(4);
+
+/// Between knocks at a node that does not call.
+const KNOCK_EVERY: Duration = Duration::from_secs(1);
 
 /// How often each side says something, and after how much silence it counts as gone: four times missed.
 const ALIVE_EVERY: Duration = Duration::from_millis(500);
@@ -166,15 +171,20 @@ impl Peers {
             if peer.address.replace(Some(address)) == Some(address) {
                 continue;
             }
-            let (Some(this), calls) = (self.this.upgrade(), own < node) else { continue };
-            let task = {
-                let peer = peer.clone();
-                async move { if calls { this.keep_calling(peer).await } else { this.knock(peer).await } }
-            };
-            // Replacing the task ends a call to the old address.
-            let task = glommio::spawn_local_into(task, self.queue).expect("made on this executor");
-            *peer.calling.borrow_mut() = Some(task);
+            self.reach(peer, own < node);
         }
+    }
+
+    /// From now on calls a node at its address, or makes it call.
+    fn reach(&self, peer: Rc<Peer>, calls: bool) {
+        let Some(this) = self.this.upgrade() else { return };
+        let task = {
+            let peer = peer.clone();
+            async move { if calls { this.keep_calling(peer).await } else { this.keep_knocking(peer).await } }
+        };
+        // Replacing the task ends a call to the old address.
+        let task = glommio::spawn_local_into(task, self.queue).expect("made on this executor");
+        *peer.calling.borrow_mut() = Some(task);
     }
 
     /// Queues a frame for a peer; dropped unless there is a session.
@@ -371,11 +381,29 @@ impl Peers {
         }
     }
 
-    /// Asks a node that calls this one to do so now. Once: it tries again by itself.
-    async fn knock(self: Rc<Self>, peer: Rc<Peer>) {
-        let Some(address) = peer.address.get() else { return };
-        let Some(hello) = self.hello(LinkKind::Knock, 0, peer.node) else { return };
-        ask(address, hello).await;
+    /// Asks a node that is to call this one to do so now, whenever there is no session.
+    async fn keep_knocking(self: Rc<Self>, peer: Rc<Peer>) {
+        loop {
+            if peer.session.borrow().is_none() {
+                let Some(address) = peer.address.get() else { return };
+                let Some(hello) = self.hello(LinkKind::Knock, 0, peer.node) else { return };
+                ask(address, hello).await;
+            }
+            glommio::timer::sleep(KNOCK_EVERY).await;
+        }
+    }
+
+    /// A node knocked. One that waits to be added knows those that its configuration names, and perhaps not who adds it.
+    fn on_knock(&self, peer: &Rc<Peer>, from: IpAddr, caller: &About, own: &About) {
+        peer.call_now.raise();
+        if !own.peer.joining || self.node > peer.node || peer.address.get().is_some() {
+            return;
+        }
+        let client_address: Option<SocketAddr> = caller.peer.client_address.parse().ok();
+        let port = client_address.and_then(|address| address.port().checked_add(PEER_PORT_DISTANCE));
+        let Some(port) = port else { return };
+        peer.address.set(Some(SocketAddr::new(from, port)));
+        self.reach(peer.clone(), true);
     }
 
     /// None once the shard has gone.
@@ -436,7 +464,7 @@ impl Peers {
         }
         let peer = self.peer(node);
         if hello.kind == LinkKind::Knock {
-            peer.call_now.raise();
+            self.on_knock(&peer, link.peer().ip(), &hello.about, &own);
             let answer = Hello { about: own, to: node, ..hello };
             link.send(&First::Hello(answer).encode(), &[]);
             return None;

@@ -230,6 +230,30 @@ fn a_node_that_starts_is_called_at_once() {
 }
 
 #[test]
+fn a_node_that_waits_to_be_added_calls_whoever_adds_it() {
+    on_executor(|| async {
+        let mut four = about(4);
+        let address = Listener::bind("127.0.0.1:0".parse().unwrap()).unwrap().local();
+        four.peer.client_address = format!("127.0.0.1:{}", address.port() - PEER_PORT_DISTANCE);
+        let four = TestNode::listen(four, address);
+        // It is not there yet when it is added, and has never heard of the other.
+        let one = TestNode::start(about(1));
+        let address = one.address;
+        one.stop().await;
+        four.knows_at(&[(1, address)]);
+        glommio::timer::sleep(RETRY_MAX).await;
+        for (joining, events) in [(false, vec![]), (true, vec![Event::Up(1)])] {
+            let mut one = about(1);
+            one.peer.joining = joining;
+            let one = TestNode::listen(one, address);
+            glommio::timer::sleep(2 * KNOCK_EVERY).await;
+            assert_eq!(four.take(), events, "joining: {joining}");
+            one.stop().await;
+        }
+    });
+}
+
+#[test]
 fn nodes_that_do_not_belong_together_refuse_each_other() {
     on_executor(|| async {
         type Change = fn(&mut About);

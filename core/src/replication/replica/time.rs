@@ -99,6 +99,10 @@ impl<B: Buffer + 'static> Replica<B> {
     }
 
     pub(super) fn tell_joining(&mut self) {
+        // The only voter leads before its term is on the disk.
+        if self.file.saved_term() < self.raw.raft.term {
+            return;
+        }
         let state = &self.file.state;
         let nodes = nodes_of(&state.conf);
         for (node, _) in

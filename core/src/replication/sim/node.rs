@@ -146,10 +146,11 @@ impl Node {
         assert!(self.process.is_none(), "node {} runs already", self.id);
         let config = self.config(plan);
         let saved = read_group_state(&self.disk, GROUP, self.id).map_err(|error| error.to_string())?;
-        self.saved = saved.as_ref().map(Saved::of).unwrap_or_default();
         let state = saved.unwrap_or_else(|| self.first_state(plan));
         let recovered =
             recover_group(&self.disk, &config, state, &mut ()).map_err(|error| error.to_string())?;
+        // The recovery has saved what it changed.
+        self.saved = Saved::of(&recovered.state);
         let is_damaged = recovered.damage.is_some();
         let recovered_in_doubt = recovered.state.recovering;
         let mut log =

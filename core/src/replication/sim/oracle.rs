@@ -1,6 +1,6 @@
 //! What all nodes together may do, compared with what they do.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use apogee_storage::{ConfState, FileRun, LogOffset, NodeId, Run};
@@ -39,6 +39,15 @@ impl fmt::Display for Tally {
     }
 }
 
+/// A disk was emptied that had these batches. A leader to which they were acknowledged counts them until it meets the node again:
+/// it cannot know.
+#[derive(Debug)]
+struct Lost {
+    node: NodeId,
+    upto: u64,
+    unaware: BTreeSet<NodeId>,
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Oracle {
     /// What was committed anywhere.
@@ -51,6 +60,7 @@ pub(super) struct Oracle {
     pub(super) acknowledged: u64,
     pub(super) acknowledgements: u64,
     confs: BTreeMap<u64, ConfState>,
+    lost: Option<Lost>,
     pub(super) tally: Tally,
     digest: u64,
 }
@@ -133,6 +143,23 @@ impl Oracle {
         }
     }
 
+    /// The disk of a node that had stored batches up to here is emptied.
+    pub(super) fn on_emptied(&mut self, nodes: &BTreeMap<NodeId, Node>, node: NodeId, upto: u64) {
+        let unaware = nodes.keys().copied().filter(|other| *other != node).collect();
+        self.lost = Some(Lost { node, upto, unaware });
+    }
+
+    /// Two nodes have heard each other's hello.
+    pub(super) fn on_met(&mut self, a: NodeId, b: NodeId) {
+        if let Some(lost) = &mut self.lost {
+            for (node, other) in [(a, b), (b, a)] {
+                if lost.node == other {
+                    lost.unaware.remove(&node);
+                }
+            }
+        }
+    }
+
     /// A node publishes batches.
     pub(super) fn on_commit(&mut self, nodes: &BTreeMap<NodeId, Node>, at: NodeId, from: u64, to: u64) {
         let node = &nodes[&at];
@@ -189,7 +216,11 @@ impl Oracle {
         len: u32,
         hash: Option<u64>,
     ) {
+        let lost = self.lost.as_ref().filter(|lost| index <= lost.upto && lost.unaware.contains(&at));
         let holds = |node: &NodeId| {
+            if lost.is_some_and(|lost| lost.node == *node) {
+                return true;
+            }
             let Some(node) = nodes.get(node) else { return false };
             let run = run_on(node, base, len);
             run.is_some_and(|run| Some(hash_of(&node.disk.read_durable(run))) == hash)

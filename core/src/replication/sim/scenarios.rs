@@ -202,7 +202,6 @@ fn a_node_whose_disk_was_emptied_neither_votes_nor_leads_before_it_is_whole() {
         }
         goes_on(&mut world, 2 * SECOND);
         world.end(leader, false);
-        world.end(emptied, true);
         world.wipe(emptied);
         world.net.heal();
         world.start(emptied);
@@ -232,7 +231,6 @@ fn a_node_whose_disk_was_emptied_does_not_vote_for_one_that_has_missed_everythin
         cut_off(&mut world, behind, &[leader, emptied]);
         goes_on(&mut world, 2 * SECOND);
         world.end(leader, false);
-        world.end(emptied, true);
         world.wipe(emptied);
         world.start(emptied);
         world.mend_between(behind, emptied);
@@ -260,7 +258,6 @@ fn a_node_whose_disk_was_emptied_takes_nothing_from_a_leader_that_it_voted_again
         met += 1;
         let new = world.leaders().into_iter().find(is_other).unwrap();
         let emptied = third(old, new);
-        world.end(emptied, true);
         world.wipe(emptied);
         world.cut_between(emptied, new);
         world.start(emptied);
@@ -286,7 +283,6 @@ fn a_node_that_joined_and_lost_its_disk_does_not_vote_before_it_is_whole() {
         // What is acknowledged from now on, the leader and the emptied one have alone.
         world.cut_between(other, leader);
         goes_on(&mut world, 2 * SECOND);
-        world.end(emptied, true);
         world.wipe(emptied);
         world.start(emptied);
         world.mend_between(emptied, other);
@@ -313,7 +309,6 @@ fn a_leader_counts_nothing_that_a_node_has_lost() {
     world.run_for(50 * MS);
     let is_ahead = world.process(emptied).log.durable_index() > world.process(leader).log.durable_index();
     assert!(is_ahead, "the follower has stored nothing that its leader has not");
-    world.end(emptied, true);
     world.wipe(emptied);
     world.start(emptied);
     world.connect(leader, emptied);

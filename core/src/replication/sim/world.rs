@@ -596,6 +596,7 @@ impl World {
             return;
         }
         self.net.connect(a, b);
+        self.oracle.on_met(a, b);
         let (hello_of_a, hello_of_b) = (self.nodes[&a].hello(), self.nodes[&b].hello());
         for (at, hello) in [(a, hello_of_b), (b, hello_of_a)] {
             let now_us = self.now_us;
@@ -688,11 +689,10 @@ impl World {
                 if self.plan.flips && self.rng.chance(50) {
                     self.damage(victim);
                 }
-                let is_emptied = self.plan.empties && self.rng.chance(30) && self.may_lose(victim);
-                self.end(victim, is_power || is_emptied);
-                if is_emptied {
+                if self.plan.empties && self.rng.chance(30) && self.may_lose(victim) {
                     self.wipe(victim);
                 }
+                self.end(victim, is_power);
                 let longest_us = [20 * MS, 3 * SECOND][self.rng.below(2) as usize];
                 let us = MS + self.rng.below(longest_us);
                 self.after(us, Event::Start { node: victim });
@@ -816,13 +816,14 @@ impl World {
         }
     }
 
-    /// Empties the disk of a node that does not run. It comes back as if it had never been there, with its old number.
+    /// Ends a node and empties its disk. It comes back as if it had never been there, with its old number.
     pub(super) fn wipe(&mut self, id: NodeId) {
+        let upto = self.process(id).log.durable_index().0;
+        self.end(id, true);
         let seed = self.rng.next_u64();
-        let node = self.nodes.get_mut(&id).expect("a node");
-        assert!(node.process.is_none(), "node {id} runs");
-        node.disk = SimDisk::new(seed);
+        self.nodes.get_mut(&id).expect("a node").disk = SimDisk::new(seed);
         self.damaged = Some(Damaged { node: id, upto: self.newest_committed() });
+        self.oracle.on_emptied(&self.nodes, id, upto);
         self.oracle.tally.count("disks emptied");
     }
 
@@ -849,9 +850,11 @@ impl World {
         if self.damaged.is_some() || !self.is_whole(id) {
             return false;
         }
-        // Two cannot lose one, and one has nobody to ask.
-        let conf = &self.nodes[&id].process.as_ref().expect("it runs").replica.group_state().conf;
-        conf.voters.len() >= 3 && conf.outgoing.is_empty()
+        // Two cannot lose one, and one has nobody to ask; three that are about to be two are as good as these.
+        let [leader] = *self.leaders() else { return false };
+        let process = self.process(leader);
+        let status = process.replica.status(&process.log, self.nodes[&leader].now_ms(self.now_us));
+        status.changing.is_none() && process.replica.group_state().conf.voters.len() >= 3
     }
 
     /// Turns a bit of a batch over that the node has said to be committed and durable.

@@ -94,13 +94,17 @@ impl<B: Buffer + 'static> Shard<B> {
     ///
     /// Source of the table: `DefaultMessageStore#getMessage`, `PullMessageProcessor#composeResponseHeader`. That an offset is
     /// none of the queue's is said by the leader only: push consumers go where they are told to, and commit it. What is
-    /// behind all that a replica has may have been read elsewhere, and what is in front of it may still be there.
+    /// behind all that a replica shows may have been read elsewhere, and what is in front of it may still be there.
     pub(super) fn pull(&self, pull: &Pull, now_ms: i64) -> Result<Pulled<B>, IndexFault> {
         let (min, max) = (self.log.min_offset(pull.queue), self.log.max_offset(pull.queue));
         let from = pull.from;
         if (from < min || from > max) && !self.leads(now_ms) {
             let (next, remark) = (from, "OFFSET_OVERFLOW_ONE");
             return Ok(if from < min { Pulled::ForLeader } else { Pulled::NothingNew { next, remark } });
+        }
+        // A leader that has a change of members still to write down commits nothing behind it; others may, and have shown it.
+        if from > max && from <= self.log.tail_offset(pull.queue) {
+            return Ok(Pulled::NothingNew { next: from, remark: "OFFSET_OVERFLOW_ONE" });
         }
         if max == QueueOffset(0) {
             let (next, remark) = (QueueOffset(0), "NO_MESSAGE_IN_QUEUE");

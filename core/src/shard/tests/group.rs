@@ -39,6 +39,8 @@ pub(in crate::shard) struct Group {
     cut: BTreeSet<u64>,
     /// Nodes that do nothing: their process is gone.
     down: BTreeSet<u64>,
+    /// Nodes whose disks do nothing.
+    stalled: BTreeSet<u64>,
     /// Forwarded requests that are under way: who asked, as what, whom, and the number there.
     asked: Vec<(u64, ForwardId, u64, i32)>,
     next_forward: i32,
@@ -100,6 +102,7 @@ impl Group {
             links: links.collect(),
             cut: BTreeSet::new(),
             down: BTreeSet::new(),
+            stalled: BTreeSet::new(),
             asked: Vec::new(),
             next_forward: 1_000_000,
             now_ms: START_MS,
@@ -200,9 +203,10 @@ impl Group {
         loop {
             let mut moved = false;
             for node in (1..=NODES).filter(|node| !self.down.contains(node)).collect::<Vec<_>>() {
+                let is_stalled = self.stalled.contains(&node);
                 let world = self.at(node);
                 world.submit();
-                while world.step() {
+                while !is_stalled && world.step() {
                     moved = true;
                 }
                 moved |= self.take_sent(node);
@@ -373,7 +377,13 @@ impl Group {
         link.is_slow = true;
     }
 
+    /// A node's disk does nothing until [`quicken`](Self::quicken).
+    pub(in crate::shard) fn stall_disk(&mut self, node: u64) {
+        self.stalled.insert(node);
+    }
+
     pub(in crate::shard) fn quicken(&mut self) {
+        self.stalled.clear();
         self.links.iter_mut().for_each(|link| link.is_slow = false);
         self.settle();
     }

@@ -18,7 +18,7 @@ use apogee_storage::{LogConfig, NodeId, Retention};
 
 use super::group::{Group, NODES};
 use super::world::{Answered, BROKER, CLIENT, CONSUMER, PRODUCER, log_config, pull_from, send_to, waiting};
-use crate::replication::TransferRefused;
+use crate::replication::{MemberChange, TransferRefused};
 use crate::service::FORWARDED_FOR;
 use crate::shard::pop::tests::{INVISIBLE_MS, Received, ack_of, bodies, pop_of, received};
 use crate::shard::{HELD_BYTES_MAX, HELD_MS_MAX, NOT_LEADER, NoTransfer, Rank};
@@ -287,6 +287,27 @@ fn a_slave_never_says_that_an_offset_it_does_not_have_is_wrong() {
     group.cut_off(1);
     group.pass(3_000);
     assert_eq!(group.pull(1, "T", 7).code, ResponseCode::PULL_NOT_FOUND, "it knows no longer");
+}
+
+#[test]
+fn a_leader_that_commits_behind_others_does_not_call_wrong_what_they_have_shown() {
+    let mut group = Group::led_by_1();
+    group.stored(1, "T", "first");
+    group.bodies(1, "T");
+    group.pass(200);
+    group.stall_disk(1);
+    let now_ms = group.now_ms;
+    let learner = MemberChange::AddLearner { node: NodeId(4), address: b"127.0.0.4:10912".to_vec() };
+    group.at(1).shard.change_members(learner, now_ms).unwrap();
+    let sent = group.start_send(1, "T", "second");
+    group.pass(200);
+    assert_eq!(group.bodies(2, "T"), ["first", "second"]);
+    assert_eq!(group.bodies(1, "T"), ["first"], "the change of members is not on its disk yet");
+    assert_eq!(group.pull(1, "T", 2).code, ResponseCode::PULL_NOT_FOUND);
+    assert_eq!(group.pull(1, "T", 3).code, ResponseCode::PULL_OFFSET_MOVED, "nobody can have seen so much");
+    group.quicken();
+    assert_eq!(group.answer(1, sent).code, ResponseCode::SUCCESS);
+    assert_eq!(group.pull(1, "T", 1).bodies(), ["second"]);
 }
 
 #[test]

@@ -51,6 +51,8 @@ pub(super) struct Routes {
     topics: BTreeMap<Box<str>, QueueEntries>,
     /// Entries of all topics together.
     queue_entries: usize,
+    #[cfg(test)]
+    is_unfenced: bool,
 }
 
 /// By broker name, which shares its text with `brokers`.
@@ -108,6 +110,11 @@ impl Routes {
     pub(super) fn masters(&self) -> impl Iterator<Item = (&str, i64)> {
         let master = |group: &BrokerGroup| Some(group.members.get(&MASTER_ID)?.data_version.state_version);
         self.brokers.iter().filter_map(move |(name, group)| Some((&**name, master(group)?)))
+    }
+
+    #[cfg(test)]
+    pub(super) fn forget_to_fence(&mut self) {
+        self.is_unfenced = true;
     }
 
     /// The entries of one broker in all topics.

@@ -84,6 +84,12 @@ impl NameServer {
         self.routes.masters().map(|(name, term)| (name.to_owned(), term)).collect()
     }
 
+    /// From now on any master is taken, of an earlier election, too: to show that it is noticed.
+    #[cfg(test)]
+    pub(crate) fn forget_to_fence(&mut self) {
+        self.routes.forget_to_fence();
+    }
+
     /// The next thing to do, if any.
     pub fn poll_action(&mut self) -> Option<Action> {
         if let Some(connection) = self.to_close.pop() {

@@ -17,6 +17,17 @@ impl<B: Buffer + 'static> Shard<B> {
         self.log.marks()
     }
 
+    /// Changes wait for room in the log.
+    pub(crate) fn has_unlogged(&self) -> bool {
+        !self.unlogged.is_empty() || self.log.staged_bytes() > 0
+    }
+
+    /// The first offset of a queue that this replica has, and the one behind the last.
+    pub(crate) fn bounds_of(&self, topic: &str, queue_id: i32) -> Option<(u64, u64)> {
+        let queue = self.topics.get(topic)?.queue_to_read(queue_id)?;
+        Some((self.log.min_offset(queue).0, self.log.max_offset(queue).0))
+    }
+
     /// How far each group has come, as far as `group` and `topics` go.
     pub(crate) fn progress_of(&self, group: &str, topics: &[&str]) -> Vec<(Progress, u64)> {
         let mut all = Vec::new();

@@ -13,7 +13,7 @@ use super::broker::{Broker, Drive};
 use super::client::producer::id_of;
 use super::executor::{MS, Sim, Us};
 use super::ledger::MessageId;
-use super::namesrv::Namesrv;
+use crate::nameserver::NameServer;
 use crate::replication::Role;
 use crate::shard::seen::Progress;
 
@@ -44,6 +44,8 @@ struct Look {
     at: Us,
     master: (u64, u64),
     appended: LogOffset,
+    /// The log took all that the tables had for it.
+    is_flowing: bool,
     progress: BTreeMap<Progress, u64>,
 }
 
@@ -54,7 +56,9 @@ pub(super) struct Audit {
     shards: RefCell<BTreeMap<String, OfShard>>,
     /// Of the master that a NameServer's life has of each broker name.
     elections: RefCell<BTreeMap<(usize, u64, String), i64>>,
-    /// Copies of what consumers see that must be durable: as many as of what is acknowledged, until a disk loses something.
+    /// A disk called a write done that is not there, and nobody could know yet.
+    pub(super) is_lied_to: Cell<bool>,
+    /// Copies of what consumers see that must be durable: as many, until a disk loses something.
     pub(super) copies_min: Cell<usize>,
     pub(super) looks: Cell<u64>,
 }
@@ -67,6 +71,7 @@ impl Audit {
             watched,
             shards: RefCell::default(),
             elections: RefCell::default(),
+            is_lied_to: Cell::new(false),
             copies_min: Cell::new(if in_groups { 2 } else { 1 }),
             looks: Cell::new(0),
         })
@@ -88,7 +93,8 @@ impl Audit {
 
     /// A producer is told that a message is stored: it must be durable, in a group on a majority.
     pub(super) fn is_acknowledged(&self, broker: &str, physical_offset: i64, id: MessageId) {
-        self.is_durable(broker, physical_offset, id, if self.in_groups { 2 } else { 1 });
+        let is_majority = self.in_groups && !self.is_lied_to.get();
+        self.is_durable(broker, physical_offset, id, if is_majority { 2 } else { 1 });
     }
 
     /// A consumer sees a message.
@@ -104,7 +110,9 @@ impl Audit {
     fn is_durable(&self, broker: &str, physical_offset: i64, id: MessageId, min: usize) {
         let shards = self.shards.borrow();
         let shard = &shards[broker];
-        let copies = shard.disks.iter().filter(|disk| shard.holds(disk, physical_offset as u64, id)).count();
+        let at = physical_offset as u64;
+        let had = |disk: &&SimDisk| shard.is_gone(disk, at) || shard.holds(disk, at, id);
+        let copies = shard.disks.iter().filter(had).count();
         assert!(
             copies >= min,
             "{id:?} at {physical_offset} of {broker} is durable on {copies} nodes, not on {min}"
@@ -125,19 +133,21 @@ impl Audit {
         }
     }
 
-    pub(super) fn look(&self, brokers: &[(u64, Rc<Broker>)], namesrvs: &[(usize, u64, Rc<Namesrv>)]) {
-        self.looks.set(self.looks.get() + 1);
-        for (nth, life, namesrv) in namesrvs {
-            for (name, election) in namesrv.nameserver.borrow().masters() {
-                let mut elections = self.elections.borrow_mut();
-                let newest = elections.entry((*nth, *life, name.clone())).or_insert(election);
-                assert!(
-                    *newest <= election,
-                    "NameServer {nth} had the master of election {newest} for {name}, and now that of {election}"
-                );
-                *newest = election;
-            }
+    /// A NameServer has heard of something: no master that it had gives place to one of an earlier election.
+    pub(super) fn look_at_masters(&self, nth: usize, life: u64, nameserver: &NameServer) {
+        for (name, election) in nameserver.masters() {
+            let mut elections = self.elections.borrow_mut();
+            let newest = elections.entry((nth, life, name.clone())).or_insert(election);
+            assert!(
+                *newest <= election,
+                "NameServer {nth} had the master of election {newest} for {name}, and now that of {election}"
+            );
+            *newest = election;
         }
+    }
+
+    pub(super) fn look(&self, brokers: &[(u64, Rc<Broker>)]) {
+        self.looks.set(self.looks.get() + 1);
         let mut shards = self.shards.borrow_mut();
         for (name, shard) in &mut *shards {
             let replicas: Vec<_> = brokers.iter().filter(|(_, broker)| broker.name() == name).collect();
@@ -146,7 +156,7 @@ impl Audit {
                 leases += shard.look_at(&self.sim, name, *node, broker, &self.watched);
             }
             assert!(leases <= 1, "{leases} nodes hold a lease of {name}");
-            if self.in_groups && replicas.len() == shard.disks.len() {
+            if self.in_groups && !self.is_lied_to.get() && replicas.len() == shard.disks.len() {
                 let upto = replicas
                     .iter()
                     .map(|(_, broker)| broker.marks())
@@ -199,12 +209,22 @@ impl OfShard {
         }
         let master = (node, broker.life());
         self.history.retain(|look| look.master == master);
-        self.history.push_back(Look { at: sim.now(), master, appended: marks.appended, progress });
+        self.history.push_back(Look {
+            at: sim.now(),
+            master,
+            appended: marks.appended,
+            is_flowing: !broker.has_unlogged(),
+            progress,
+        });
         // The record was made by the time of a later look, and all up to there is committed now.
         let Some(oldest) = self.history.front() else { return lease };
         let later = self.history.iter().find(|look| look.at >= oldest.at + JOURNALLED_AFTER);
         if later.is_some_and(|later| later.appended <= marks.committed) {
+            let is_flowing = self.history.iter().all(|look| look.is_flowing);
             let oldest = self.history.pop_front().expect("looked at just now");
+            if !is_flowing {
+                return lease;
+            }
             for (of, mut offset) in oldest.progress {
                 // What went back since went back by a client's word.
                 for look in &self.history {
@@ -224,6 +244,11 @@ impl OfShard {
         is_there.then(|| disk.read_durable(run))
     }
 
+    /// Retention took it, or the log began anew behind it.
+    fn is_gone(&self, disk: &SimDisk, at: u64) -> bool {
+        disk.segment_bases().first().is_some_and(|first| at < first.0)
+    }
+
     fn holds(&self, disk: &SimDisk, at: u64, id: MessageId) -> bool {
         let Some(head) = self.read(disk, at, 4) else { return false };
         let len = u32::from_be_bytes(head.try_into().expect("four bytes"));
@@ -239,7 +264,9 @@ impl OfShard {
     fn agree(&self, name: &str, upto: u64) {
         while self.agreed.get() < upto {
             let at = self.agreed.get();
-            let header = self.read(&self.disks[0], at, BATCH_HEADER_LEN as u32);
+            let disks: Vec<_> =
+                self.disks.iter().enumerate().filter(|(_, disk)| !self.is_gone(disk, at)).collect();
+            let header = disks.first().and_then(|(_, disk)| self.read(disk, at, BATCH_HEADER_LEN as u32));
             let header = header.as_deref().and_then(|bytes| RawHeader(bytes).verify().ok());
             let found = header.map(|header| (header.base_offset().0, header.batch_len() as u32));
             let Some((_, len)) = found.filter(|(base, _)| *base == at) else {
@@ -247,11 +274,12 @@ impl OfShard {
                 self.agreed.set((at / self.segment_bytes + 1) * self.segment_bytes);
                 continue;
             };
-            let first = self.read(&self.disks[0], at, len);
-            for (nth, disk) in self.disks.iter().enumerate().skip(1) {
+            let read: Vec<_> = disks.iter().map(|(nth, disk)| (nth, self.read(disk, at, len))).collect();
+            for pair in read.windows(2) {
+                let [(one, held), (other, held_there)] = pair else { unreachable!("pairs") };
                 assert!(
-                    first == self.read(disk, at, len),
-                    "node {nth} holds another batch at {at} of {name} than node 0"
+                    held == held_there,
+                    "node {other} holds another batch at {at} of {name} than node {one}"
                 );
             }
             self.agreed.set(at + u64::from(len));

@@ -17,6 +17,7 @@ use bytes::Bytes;
 use super::audit::Audit;
 use super::executor::{MS, SECOND, Scope, Signal, Sim, Us};
 use super::host::Clock;
+use super::mutant::{self, LOST_PERCENT, Mutant};
 use super::network::{HostId, Network};
 use super::peers::{PeerEvents, Peers};
 use super::registrar::Registrar;
@@ -76,6 +77,8 @@ pub(super) struct Broker {
     wake_earlier: Signal,
     scope: Rc<Scope>,
     stopping: Cell<bool>,
+    /// While the process stands still: how many operations the disk has finished since.
+    finished: Cell<Option<u64>>,
     this: Weak<Broker>,
 }
 
@@ -90,20 +93,6 @@ pub(super) struct BrokerSetup {
     pub(super) group: Option<GroupSetup>,
     pub(super) mutant: Option<Mutant>,
 }
-
-/// What a driver does wrong on purpose, to show that it is noticed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Mutant {
-    /// Some writes are called done and are not: what is acknowledged is not on a majority.
-    LostWrites,
-    /// What a replica has not got yet is called moved (21) where the client is to ask again (20).
-    MovedOffsets,
-    /// Term and vote are called durable and are not.
-    LostVotes,
-}
-
-/// So many of a hundred writes are lost.
-const LOST_PERCENT: u64 = 5;
 
 /// A shard's place in its group.
 #[derive(Clone)]
@@ -165,6 +154,7 @@ impl Broker {
             wake_earlier: Signal::default(),
             scope: Scope::new(sim),
             stopping: Cell::new(false),
+            finished: Cell::default(),
             this: this.clone(),
         });
         serve(network, setup.host, setup.config.address, &broker);
@@ -231,6 +221,16 @@ impl Broker {
 
     pub(super) fn progress_of(&self, group: &str, topics: &[&str]) -> Vec<(Progress, u64)> {
         self.shard.borrow().progress_of(group, topics)
+    }
+
+    /// Its log did not take yet what its tables have, or it stands still and logs nothing.
+    pub(super) fn has_unlogged(&self) -> bool {
+        self.finished.get().is_some() || self.shard.borrow().has_unlogged()
+    }
+
+    /// The first offset of a queue here, and the one behind the last.
+    pub(super) fn bounds_of(&self, topic: &str, queue_id: i32) -> Option<(u64, u64)> {
+        self.shard.borrow().bounds_of(topic, queue_id)
     }
 
     /// A task that lives as long as the process.
@@ -311,16 +311,36 @@ impl Broker {
         let this = self.this.clone();
         self.sim.after(self.sim.between(min, max), move || {
             let Some(this) = this.upgrade() else { return };
-            if this.mutant == Some(Mutant::LostWrites) && this.sim.chance(LOST_PERCENT) {
-                this.drive.disk.lie_about_next_write(Lie::Lost);
-            }
-            if let Some(completion) = this.drive.disk.step() {
-                this.sim.note(0xd15c);
-                this.read_clock();
-                this.shard.borrow_mut().on_completion(completion, this.now_ms());
-                this.pump();
+            match this.finished.get() {
+                Some(finished) => this.finished.set(Some(finished + 1)),
+                None => this.finish_one(),
             }
         });
+    }
+
+    fn finish_one(&self) {
+        if self.mutant == Some(Mutant::LostWrites) && self.sim.chance(LOST_PERCENT) {
+            self.drive.disk.lie_about_next_write(Lie::Lost);
+        }
+        if let Some(completion) = self.drive.disk.step() {
+            self.sim.note(0xd15c);
+            self.read_clock();
+            self.shard.borrow_mut().on_completion(completion, self.now_ms());
+            self.pump();
+        }
+    }
+
+    /// The process does nothing until it goes on.
+    pub(super) fn stand_still(&self) {
+        self.scope.stand_still();
+        self.finished.set(Some(0));
+    }
+
+    /// What the network held for it has been handed in.
+    pub(super) fn go_on(&self) {
+        let finished = self.finished.take().unwrap_or(0);
+        (0..finished).for_each(|_| self.finish_one());
+        self.scope.go_on();
     }
 
     fn read_clock(&self) {
@@ -385,6 +405,13 @@ impl Broker {
             Action::Peer { to, message } => {
                 if let Some(peers) = &*self.peers.borrow() {
                     peers.send(to, &message);
+                }
+                if self.mutant == Some(Mutant::EarlyAnswers)
+                    && let Some(answer) = mutant::early_answer(&message)
+                {
+                    self.spawn(|this| async move {
+                        this.on_message(to, answer);
+                    });
                 }
             }
             Action::Forward { id, to, request } => self.forward(id, to, request),
@@ -478,10 +505,6 @@ impl Broker {
     }
 
     fn send(&self, to: ReplyTo, reply: &Reply) {
-        if self.mutant == Some(Mutant::MovedOffsets) && reply.code == ResponseCode::PULL_RETRY_IMMEDIATELY {
-            let moved = wire::reply_as(to, reply, ResponseCode::PULL_OFFSET_MOVED);
-            return self.connections.send(to.connection, moved);
-        }
         self.connections.send(to.connection, wire::reply(to, reply));
     }
 
@@ -623,9 +646,12 @@ impl PeerEvents for Broker {
         self.pump();
     }
 
-    fn on_message(&self, from: NodeId, message: PeerMessage<AlignedBuffer>) -> bool {
+    fn on_message(&self, from: NodeId, mut message: PeerMessage<AlignedBuffer>) -> bool {
         if self.stopping.get() {
             return true;
+        }
+        if self.mutant == Some(Mutant::UncommittedReads) {
+            mutant::call_committed(&mut message);
         }
         self.read_clock();
         let heard = self.shard.borrow_mut().on_peer_message(from, message, self.now_ms());
@@ -648,6 +674,12 @@ impl Serve for Broker {
         } else {
             if let Some((progress, offset)) = progress_told(&request) {
                 self.audit.told(&self.name, &progress, offset);
+            }
+            if self.mutant == Some(Mutant::MovedOffsets)
+                && let (Some(moved), Some(to)) =
+                    (mutant::moved(&self.shard.borrow(), &request), request.reply_to())
+            {
+                return self.send(to, &moved);
             }
             let asked = self.shard.borrow_mut().on_request(&request, self.now_ms());
             if let Err(pages) = asked {

@@ -39,6 +39,8 @@ struct Inner {
     /// None while it runs.
     tasks: RefCell<BTreeMap<TaskId, Option<Task>>>,
     ready: Arc<Mutex<Vec<TaskId>>>,
+    /// Of processes that stand still; true for a task that could go on since.
+    still: RefCell<BTreeMap<TaskId, bool>>,
     digest: Cell<u64>,
     steps: Cell<u64>,
     is_talking: bool,
@@ -93,6 +95,7 @@ impl Sim {
             agenda: RefCell::default(),
             tasks: RefCell::default(),
             ready: Arc::default(),
+            still: RefCell::default(),
             digest: Cell::new(seed),
             steps: Cell::new(0),
             is_talking: std::env::var_os("APOGEE_TRACE").is_some(),
@@ -208,6 +211,10 @@ impl Sim {
                 let nth = self.below(ready.len() as u64) as usize;
                 ready.swap_remove(nth)
             };
+            if let Some(could_go_on) = self.0.still.borrow_mut().get_mut(&id) {
+                *could_go_on = true;
+                continue;
+            }
             let taken = self.0.tasks.borrow_mut().get_mut(&id).map(Option::take);
             let Some(Some(mut task)) = taken else { continue };
             self.0.steps.set(self.0.steps.get() + 1);
@@ -256,9 +263,22 @@ impl Scope {
         self.sim.0.ready.lock().expect("nobody panics with it").push(id);
     }
 
+    /// No task goes on until they all do. None may be spawned meanwhile: there is nobody to do it.
+    pub(super) fn stand_still(&self) {
+        let still = &mut *self.sim.0.still.borrow_mut();
+        still.extend(self.tasks.borrow().iter().map(|id| (*id, false)));
+    }
+
+    pub(super) fn go_on(&self) {
+        let still = &mut *self.sim.0.still.borrow_mut();
+        let ready = &mut *self.sim.0.ready.lock().expect("nobody panics with it");
+        ready.extend(self.tasks.borrow().iter().filter(|id| still.remove(id) == Some(true)));
+    }
+
     /// Ends all tasks where they are.
     pub(super) fn end(&self) {
         self.is_over.set(true);
+        self.go_on();
         for id in std::mem::take(&mut *self.tasks.borrow_mut()) {
             // Dropped outside of the borrow: what a task owns may do something when it goes.
             let ended = self.sim.0.tasks.borrow_mut().remove(&id);

@@ -2,11 +2,12 @@
 
 use std::rc::{Rc, Weak};
 
+use super::damage;
 use super::executor::{MS, SECOND, Us};
 use super::network::{Ending, HostId, Way};
 use super::world::{NAMESRVS, NODES, SHARDS, World};
 use crate::replication::MemberChange;
-use apogee_storage::{LogFile, LogOffset};
+use apogee_storage::LogOffset;
 
 /// Makes things go wrong until a time, and repairs them again.
 pub(super) async fn happen(world: Weak<World>, until: Us) {
@@ -26,8 +27,9 @@ async fn one(weak: Weak<World>) {
     let Some(world) = weak.upgrade() else { return };
     let sim = world.sim.clone();
     let long = sim.between(50 * MS, 8 * SECOND);
-    let of_groups = if world.is_in_groups() { 12 } else { 0 };
-    match sim.below(100 + of_groups) {
+    let of_groups = if world.is_in_groups() { 28 } else { 0 };
+    match sim.below(108 + of_groups) {
+        0..20 if world.keeps_little() => stay_away(&world).await,
         0..25 => crash(&world, long).await,
         25..32 => restart_all_in_turn(&world).await,
         32..45 => cut(&world, long).await,
@@ -42,9 +44,17 @@ async fn one(weak: Weak<World>) {
         72..80 => slow_disk(&world, long).await,
         80..85 => full_disk(&world, long).await,
         85..92 => restart_namesrv(&world, long).await,
-        100..108 => hand_over(&world),
-        108..110 => damage(&world).await,
-        110.. => replace_node(&world).await,
+        98..100 => {
+            count(&world, "popping consumer killed");
+            world.replace_popper();
+        }
+        100..108 => stand_still(&world, long).await,
+        108..116 => hand_over(&world),
+        116..124 => part_from_peers(&world, long).await,
+        124..127 => damage::of_a_bit(&world).await,
+        127..129 => damage::of_a_write(&world).await,
+        129..132 => replace_node(&world).await,
+        132.. => lead_unheard_of(&world).await,
         _ => {
             let in_order = sim.chance(50);
             count(&world, if in_order { "consumer replaced" } else { "consumer killed" });
@@ -53,7 +63,7 @@ async fn one(weak: Weak<World>) {
     }
 }
 
-fn count(world: &World, what: &'static str) {
+pub(super) fn count(world: &World, what: &'static str) {
     world.tally.borrow_mut().count(what);
     world.sim.say(|| format!("fault: {what}"));
     world.sim.note(what.len() as u64 ^ 0xfa01_7000);
@@ -98,6 +108,29 @@ async fn crash(world: &Rc<World>, long: Us) {
             world.nodes[nth].is_busy.set(false);
         });
     }
+}
+
+/// A node is away until the others have no more of the log that it could go on from, if that comes to be.
+async fn stay_away(world: &Rc<World>) {
+    let nth = world.sim.below(NODES.into()) as usize;
+    if !world.is_node_up(nth) || world.nodes[nth].is_busy.replace(true) {
+        return;
+    }
+    count(world, "node away for long");
+    let ends: Vec<_> =
+        world.nodes[nth].brokers.borrow().iter().map(|broker| broker.marks().durable).collect();
+    world.kill_node(nth, any_ending(world));
+    let is_too_late = |shard: usize, end: LogOffset| {
+        let others = (0..usize::from(NODES)).filter(|other| *other != nth);
+        let mut firsts =
+            others.map(|other| world.nodes[other].drives[shard].disk.segment_bases().first().copied());
+        firsts.all(|first| first.is_some_and(|first| first > end))
+    };
+    if until(world, || ends.iter().enumerate().any(|(shard, end)| is_too_late(shard, *end))).await {
+        count(world, "log taken from under a node");
+    }
+    world.start_node(nth).unwrap_or_else(|error| panic!("node {nth} cannot start: {error}"));
+    world.nodes[nth].is_busy.set(false);
 }
 
 /// As for an upgrade.
@@ -157,6 +190,35 @@ async fn cut_off(world: &Rc<World>, long: Us) {
     set(false);
 }
 
+/// A node hears nothing of the others of its groups, nor they of it; clients and NameServers reach it still.
+async fn part_from_peers(world: &Rc<World>, long: Us) {
+    let host = HostId(world.sim.below(NODES.into()) as u16);
+    count(world, "node parted from its peers");
+    let set = |is_cut: bool| {
+        for other in (0..NODES).map(HostId).filter(|other| *other != host) {
+            change(world, other, host, |way| way.is_cut = is_cut);
+            change(world, host, other, |way| way.is_cut = is_cut);
+        }
+    };
+    set(true);
+    world.sim.sleep(long).await;
+    set(false);
+}
+
+/// A node does nothing for a while, and does not know it.
+async fn stand_still(world: &Rc<World>, long: Us) {
+    let nth = world.sim.below(NODES.into()) as usize;
+    if !world.is_node_up(nth) || world.nodes[nth].is_busy.replace(true) {
+        return;
+    }
+    count(world, "node stood still");
+    world.sim.say(|| format!("node {nth} stands still for {long} us"));
+    world.stand_still(nth);
+    world.sim.sleep(long).await;
+    world.go_on(nth);
+    world.nodes[nth].is_busy.set(false);
+}
+
 /// A host's ways are slow, or lose much.
 async fn worsen(world: &Rc<World>, long: Us) {
     let host = any_host(world);
@@ -191,8 +253,38 @@ fn hand_over(world: &Rc<World>) {
     }
 }
 
+/// A node leads for a moment while what it says to NameServers is held up: they hear of it when another one leads.
+async fn lead_unheard_of(world: &Rc<World>) {
+    let shard = world.sim.below(SHARDS.into()) as usize;
+    let nth = world.sim.below(NODES.into()) as usize;
+    let Some((first, master)) = world.master(shard).filter(|(first, _)| *first != nth) else { return };
+    if !hold_all(world) {
+        return;
+    }
+    count(world, "leader unheard of");
+    let set = |is_cut: bool| {
+        for namesrv in (NODES..NODES + NAMESRVS).map(HostId) {
+            change(world, world.nodes[nth].host, namesrv, |way| way.is_cut = is_cut);
+        }
+    };
+    set(true);
+    master.transfer_to(world.member(nth, shard).0);
+    drop(master);
+    let leads = |nth: usize| world.master(shard).is_some_and(|(leader, _)| leader == nth);
+    if until(world, || leads(nth)).await
+        && let Some(master) = world.replica(nth, shard)
+    {
+        master.transfer_to(world.member(first, shard).0);
+        drop(master);
+        until(world, || !leads(nth)).await;
+        world.sim.sleep(world.sim.below(SECOND)).await;
+    }
+    set(false);
+    release_all(world);
+}
+
 /// Keeps all nodes from being stopped for other reasons; false if one of them is.
-fn hold_all(world: &World) -> bool {
+pub(super) fn hold_all(world: &World) -> bool {
     let nodes = 0..usize::from(NODES);
     if nodes.clone().any(|nth| !world.is_node_up(nth) || world.nodes[nth].is_busy.get()) {
         return false;
@@ -201,12 +293,12 @@ fn hold_all(world: &World) -> bool {
     true
 }
 
-fn release_all(world: &World) {
+pub(super) fn release_all(world: &World) {
     world.nodes.iter().for_each(|node| node.is_busy.set(false));
 }
 
 /// Waits until something is so, but not for ever.
-async fn until(world: &World, is_so: impl Fn() -> bool) -> bool {
+pub(super) async fn until(world: &World, is_so: impl Fn() -> bool) -> bool {
     for _ in 0..300 {
         if is_so() {
             return true;
@@ -214,41 +306,6 @@ async fn until(world: &World, is_so: impl Fn() -> bool) -> bool {
         world.sim.sleep(100 * MS).await;
     }
     false
-}
-
-/// A node comes back from a loss of power with a bit turned over in what it had acknowledged: it must notice, and be mended
-/// by the others. They stay up meanwhile: no group of three survives a second loss.
-async fn damage(world: &Rc<World>) {
-    let shard = world.sim.below(SHARDS.into()) as usize;
-    let nth = world.sim.below(NODES.into()) as usize;
-    let Some(broker) = world.replica(nth, shard) else { return };
-    if !hold_all(world) {
-        return;
-    }
-    let (disk, segment_bytes) = (world.nodes[nth].drives[shard].disk.clone(), world.segment_bytes());
-    let agreed = world.audit().agreed_of(broker.name());
-    drop(broker);
-    let base = LogOffset(agreed / segment_bytes * segment_bytes);
-    world.kill_node(nth, Ending::Power);
-    // A segment that has its index is not read when the log is opened.
-    let is_sealed = disk.small_files().contains(&LogFile::Index(base));
-    if agreed > base.0 && !is_sealed {
-        count(world, "bit turned over");
-        world.audit().copies_min.set(1);
-        disk.flip_bit(base, world.sim.below(agreed - base.0), world.sim.below(8) as u8);
-    }
-    world.sim.sleep(world.sim.below(SECOND)).await;
-    world.start_node(nth).unwrap_or_else(|error| panic!("node {nth} cannot start: {error}"));
-    let is_whole = || {
-        (0..usize::from(SHARDS)).all(|shard| {
-            world.replica(nth, shard).is_some_and(|broker| {
-                let is_recovering = broker.group_status().is_some_and(|status| status.recovering);
-                !is_recovering && broker.marks().durable.0 >= agreed.min(broker.marks().committed.0)
-            })
-        })
-    };
-    until(world, is_whole).await;
-    release_all(world);
 }
 
 /// A node leaves its groups, and comes back with an empty disk as a new one.
@@ -337,6 +394,10 @@ async fn slow_disk(world: &Rc<World>, long: Us) {
 }
 
 async fn full_disk(world: &Rc<World>, long: Us) {
+    // A log that is to begin anew and finds no room for its checkpoint stops its group until the next start.
+    if world.keeps_little() {
+        return;
+    }
     let node = world.sim.below(NODES.into()) as usize;
     count(world, "disk full");
     for drive in &world.nodes[node].drives {

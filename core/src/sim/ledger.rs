@@ -75,9 +75,13 @@ struct Books {
     series: BTreeMap<(String, u64), u64>,
     /// Groups that shall get all of a topic.
     groups: BTreeMap<String, BTreeSet<String>>,
+    /// A consumer came too late for what it wanted next.
+    has_gaps: bool,
     acknowledged: u64,
     delivered: u64,
     again: u64,
+    /// Places of messages that were handed out and are done with, since when.
+    done: BTreeMap<(Queue, u64), Us>,
     failed: u64,
     /// Why sends failed, for people.
     whys: BTreeMap<String, u64>,
@@ -89,11 +93,13 @@ pub(super) struct Ledger {
     sim: Sim,
     books: Rc<RefCell<Books>>,
     audit: Rc<Audit>,
+    /// Retention may take messages that were not consumed.
+    may_lose_old: bool,
 }
 
 impl Ledger {
-    pub(super) fn new(sim: &Sim, audit: &Rc<Audit>) -> Ledger {
-        Ledger { sim: sim.clone(), books: Rc::default(), audit: audit.clone() }
+    pub(super) fn new(sim: &Sim, audit: &Rc<Audit>, may_lose_old: bool) -> Ledger {
+        Ledger { sim: sim.clone(), books: Rc::default(), audit: audit.clone(), may_lose_old }
     }
 
     /// `group` shall get every message of `topic`.
@@ -179,6 +185,10 @@ impl Ledger {
     /// A pull was told that its offset is none of the queue's.
     pub(super) fn offset_moved(&self, queue: &Queue, from: u64, next: u64, min: u64) {
         let tail = self.tail(queue);
+        if from < min {
+            assert!(self.may_lose_old, "nothing is taken from {queue}, and it begins at {min}");
+            self.books.borrow_mut().has_gaps = true;
+        }
         assert!(
             from < min || from > tail,
             "a pull of {queue} at {from} was moved to {next}, and the queue goes from {min} to {tail}"
@@ -208,7 +218,10 @@ impl Ledger {
         let entry = books.messages.get_mut(&id).expect("it was looked up just now");
         if let (true, Kind::InOrder { series, number }) = (in_order, entry.kind) {
             let upto = books.series.entry((group.to_owned(), series)).or_default();
-            assert!(number <= *upto, "{group} got number {number} of series {series} before number {upto}");
+            assert!(
+                number <= *upto || books.has_gaps,
+                "{group} got number {number} of series {series} before number {upto}"
+            );
             *upto = (*upto).max(number + 1);
         }
         let times = entry.delivered.entry(group.to_owned()).or_default();
@@ -217,17 +230,50 @@ impl Ledger {
         books.again += u64::from(*times > 1);
     }
 
-    /// Acknowledged messages that a group has not got yet.
-    pub(super) fn owed(&self) -> Vec<(MessageId, String)> {
+    /// A message is handed out to whoever asked at that time.
+    pub(super) fn handed_out(&self, (queue, offset): (&Queue, u64), asked_at: Us) {
+        let done_at = self.books.borrow().done.get(&(queue.clone(), offset)).copied();
+        assert!(
+            done_at.is_none_or(|done_at| asked_at < done_at),
+            "what stands at {offset} of {queue} was acknowledged at {done_at:?} and is handed out again to whoever \
+             asked at {asked_at}"
+        );
+    }
+
+    /// Whoever was handed a message has acknowledged it in time: it comes to nobody else.
+    pub(super) fn is_done_with(&self, (queue, offset): (&Queue, u64), id: MessageId) {
+        self.sim.note(id.0 ^ 0xac4);
+        self.books.borrow_mut().done.insert((queue.clone(), offset), self.sim.now());
+    }
+
+    /// How many messages were acknowledged so.
+    pub(super) fn done(&self) -> BTreeMap<MessageId, u64> {
+        let books = self.books.borrow();
+        let mut done = BTreeMap::new();
+        for place in books.done.keys() {
+            *done.entry(books.places[place]).or_default() += 1;
+        }
+        done
+    }
+
+    /// Acknowledged messages that a group has not got yet. What retention took, by the first offset that a queue still has,
+    /// is owed to nobody; of what has no place yet it cannot be told.
+    pub(super) fn owed(&self, first_offset: impl Fn(&Queue) -> u64) -> Vec<(MessageId, String)> {
         let books = self.books.borrow();
         let nobody = BTreeSet::new();
+        let mut lost = BTreeSet::new();
+        if self.may_lose_old {
+            let is_lost = |((queue, offset), _): &(&(Queue, u64), &MessageId)| *offset < first_offset(queue);
+            lost.extend(books.places.iter().filter(is_lost).map(|(_, id)| *id));
+        }
         let mut owed = Vec::new();
         for (id, entry) in &books.messages {
             let is_promised = match entry.kind {
-                Kind::Half(verdict) => entry.acknowledged && verdict == Some(Verdict::Commit),
-                _ => entry.acknowledged,
+                Kind::Half(verdict) => verdict == Some(Verdict::Commit) && !self.may_lose_old,
+                Kind::Delayed { .. } => !self.may_lose_old,
+                Kind::Plain | Kind::InOrder { .. } => !lost.contains(id),
             };
-            if !is_promised {
+            if !is_promised || !entry.acknowledged {
                 continue;
             }
             for group in books.groups.get(&entry.topic).unwrap_or(&nobody) {

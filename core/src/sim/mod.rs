@@ -3,13 +3,16 @@
 mod audit;
 mod broker;
 mod client;
+mod damage;
 mod executor;
 mod faults;
 mod host;
 mod ledger;
+mod mutant;
 mod namesrv;
 mod network;
 mod peers;
+mod readback;
 mod registrar;
 mod remoting;
 mod runs;

@@ -7,8 +7,10 @@ use std::rc::Rc;
 use apogee_net::io::ConnectionId;
 use bytes::Bytes;
 
+use super::audit::Audit;
 use super::executor::{Scope, Sim, Us};
 use super::host::Clock;
+use super::mutant::Mutant;
 use super::network::{HostId, Network};
 use super::server::{Connections, Serve, serve};
 use super::wire;
@@ -17,22 +19,39 @@ use crate::service::Request;
 
 pub(super) struct Namesrv {
     sim: Sim,
-    pub(super) nameserver: RefCell<NameServer>,
+    nameserver: RefCell<NameServer>,
     connections: Connections,
     clock: Clock,
+    /// Which of the NameServers it is, and which of that one's lives.
+    nth: usize,
     life: u64,
+    audit: Rc<Audit>,
     scope: Rc<Scope>,
 }
 
 impl Namesrv {
-    pub(super) fn start(sim: &Sim, network: &Network, host: HostId, address: SocketAddr) -> Rc<Namesrv> {
+    pub(super) fn start(
+        sim: &Sim,
+        network: &Network,
+        host: HostId,
+        address: SocketAddr,
+        nth: usize,
+        audit: &Rc<Audit>,
+        mutant: Option<Mutant>,
+    ) -> Rc<Namesrv> {
         let clock = Clock::wrong(sim);
+        let mut nameserver = NameServer::new(NameServerConfig::default(), KvConfig::default(), 0);
+        if mutant == Some(Mutant::UnfencedMasters) {
+            nameserver.forget_to_fence();
+        }
         let namesrv = Rc::new(Namesrv {
             sim: sim.clone(),
-            nameserver: RefCell::new(NameServer::new(NameServerConfig::default(), KvConfig::default(), 0)),
+            nameserver: RefCell::new(nameserver),
             connections: Connections::default(),
             clock,
+            nth,
             life: sim.now(),
+            audit: audit.clone(),
             scope: Scope::new(sim),
         });
         serve(network, host, address, &namesrv);
@@ -69,11 +88,6 @@ impl Namesrv {
         }
     }
 
-    /// Which of the lives of its host this is.
-    pub(super) fn life(&self) -> u64 {
-        self.life
-    }
-
     pub(super) fn end(&self) {
         self.scope.end();
     }
@@ -88,6 +102,7 @@ impl Serve for Namesrv {
             return;
         }
         let reply = self.nameserver.borrow_mut().handle(&request, self.now_ms());
+        self.audit.look_at_masters(self.nth, self.life, &self.nameserver.borrow());
         self.carry_out();
         if let Some(to) = request.reply_to() {
             self.connections.send(connection, wire::reply(to, &reply));

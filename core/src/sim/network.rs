@@ -89,6 +89,8 @@ type Accept = Rc<dyn Fn(End)>;
 struct Host {
     life: Cell<u64>,
     is_up: Cell<bool>,
+    /// Stands still: what came for it meanwhile, in order.
+    waiting: RefCell<Option<Vec<(End, u64, Piece)>>>,
 }
 
 pub(super) struct Network {
@@ -129,7 +131,7 @@ impl Network {
 
     pub(super) fn add_host(&self, ip: std::net::IpAddr) -> HostId {
         let mut hosts = self.hosts.borrow_mut();
-        hosts.push(Host { life: Cell::new(1), is_up: Cell::new(true) });
+        hosts.push(Host { life: Cell::new(1), is_up: Cell::new(true), waiting: RefCell::default() });
         let id = HostId(hosts.len() as u16 - 1);
         self.addresses.borrow_mut().insert(ip, id);
         id
@@ -179,6 +181,7 @@ impl Network {
         let hosts = self.hosts.borrow();
         let gone = &hosts[usize::from(host.0)];
         gone.life.set(gone.life.get() + 1);
+        drop(gone.waiting.borrow_mut().take());
         if ending == Ending::Power {
             gone.is_up.set(false);
         }
@@ -192,6 +195,19 @@ impl Network {
                     }
                 }
             }
+        }
+    }
+
+    /// The host takes nothing that comes, and keeps it.
+    pub(super) fn stand_still(&self, host: HostId) {
+        self.hosts.borrow()[usize::from(host.0)].waiting.borrow_mut().get_or_insert_default();
+    }
+
+    /// It takes what has come.
+    pub(super) fn go_on(&self, host: HostId) {
+        let waiting = self.hosts.borrow()[usize::from(host.0)].waiting.borrow_mut().take();
+        for (end, number, piece) in waiting.into_iter().flatten() {
+            self.pass_on(&end, number, piece);
         }
     }
 
@@ -327,6 +343,9 @@ impl Network {
                 self.sim.after(delay, move || back.arrive(Piece::End));
             }
             return;
+        }
+        if let Some(waiting) = &mut *self.hosts.borrow()[usize::from(receiver.host.0)].waiting.borrow_mut() {
+            return waiting.push((end.clone(), number, piece));
         }
         receiver.overtaking.borrow_mut().insert(number, piece);
         loop {

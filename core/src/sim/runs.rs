@@ -8,7 +8,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use super::broker::Mutant;
+use super::executor::{SECOND, Us};
+use super::mutant::Mutant;
 use super::world::{Outcome, World};
 
 /// With the ordinary tests: so many runs, or as many as fit into this time.
@@ -32,6 +33,7 @@ struct Sum {
     again: u64,
     frames: u64,
     late: u64,
+    time: Us,
     steps: u64,
     agreed: u64,
     looks: u64,
@@ -50,6 +52,7 @@ impl Sum {
         self.again += outcome.counts.again;
         self.frames += outcome.frames;
         self.late += outcome.late;
+        self.time += outcome.time;
         self.steps += outcome.steps;
         self.agreed += outcome.agreed;
         self.looks += outcome.looks;
@@ -61,10 +64,11 @@ impl std::fmt::Display for Sum {
         let faults: u64 = self.faults.values().sum();
         writeln!(
             f,
-            "{} schedules, {faults} faults injected; messages: {} sent, {} acknowledged, {} sends failed, \
+            "{} schedules of {} s altogether, {faults} faults injected; messages: {} sent, {} acknowledged, {} sends failed, \
              {} consumed, {} of them again; {} frames, {} of them hindered; {} turns of tasks; {} bytes of logs compared \
              over all replicas, {} looks at everything",
             self.runs,
+            self.time / SECOND,
             self.sent,
             self.acknowledged,
             self.failed,
@@ -143,20 +147,33 @@ fn run_many(in_groups: bool) {
     assert!(!is_over.load(Relaxed), "a run failed: its seed stands above");
 }
 
-/// Each thing that a driver does wrong on purpose is noticed within so many runs.
-const BITE_WITHIN: u64 = 40;
+/// Runs until one notices what drivers do wrong on purpose.
+fn noticed(mutant: Mutant, cases: u64) -> Option<u64> {
+    let first = number_from_env("APOGEE_SEED").unwrap_or(1);
+    let run = |seed: u64| {
+        let run = || World::with(seed, true, Some(mutant)).run(true);
+        std::panic::catch_unwind(run).is_err()
+    };
+    let nth = (first..first + cases).position(run).map(|nth| nth as u64 + 1);
+    println!("{mutant:?}: noticed by run {nth:?}");
+    nth
+}
+
+#[test]
+fn what_is_plainly_wrong_is_noticed_at_once() {
+    const WITHIN: u64 = 3;
+    for mutant in Mutant::ALL.into_iter().filter(|mutant| mutant.is_plain()) {
+        assert!(noticed(mutant, WITHIN).is_some(), "{mutant:?} is not noticed");
+    }
+}
 
 #[test]
 #[ignore = "takes minutes: to be run when what is checked changes"]
 fn what_is_wrong_on_purpose_is_noticed() {
-    for mutant in [Mutant::LostWrites, Mutant::MovedOffsets, Mutant::LostVotes] {
-        let noticed = (1..=BITE_WITHIN).find(|seed| {
-            let run = || World::with(*seed, true, Some(mutant)).run(true);
-            std::panic::catch_unwind(run).is_err()
-        });
-        println!("{mutant:?}: noticed by run {noticed:?}");
-        assert!(noticed.is_some(), "{mutant:?} is not noticed");
-    }
+    const WITHIN: u64 = 100;
+    let cases = number_from_env("APOGEE_CASES").unwrap_or(WITHIN);
+    let missed: Vec<_> = Mutant::ALL.into_iter().filter(|mutant| noticed(*mutant, cases).is_none()).collect();
+    assert!(missed.is_empty(), "not noticed: {missed:?}");
 }
 
 #[test]

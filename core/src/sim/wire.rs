@@ -68,13 +68,9 @@ pub(super) fn request(
 }
 
 pub(super) fn reply(to: ReplyTo, reply: &Reply) -> Bytes {
-    reply_as(to, reply, reply.code)
-}
-
-/// A reply with another code than its own.
-pub(super) fn reply_as(to: ReplyTo, reply: &Reply, code: ResponseCode) -> Bytes {
     let body: Vec<u8> = reply.body.iter().flat_map(in_memory).copied().collect();
-    let head = ReplyHead { code, opaque: to.opaque, remark: reply.remark.as_deref(), ext: &reply.ext };
+    let head =
+        ReplyHead { code: reply.code, opaque: to.opaque, remark: reply.remark.as_deref(), ext: &reply.ext };
     let mut wire = BytesMut::new();
     encode_reply(&mut wire, to.encoding, &head, body.len()).expect("a reply fits a frame");
     wire.extend_from_slice(&body);

@@ -19,6 +19,8 @@ pub(super) const PLAIN: &str = "Plain";
 pub(super) const ORDERED: &str = "Ordered";
 pub(super) const LATER: &str = "Later";
 pub(super) const BARGAIN: &str = "Bargain";
+/// Is popped.
+pub(super) const HANDED: &str = "Handed";
 
 /// The level of delay that is used, and what it means.
 const LEVEL: (i32, Us) = (3, 10 * SECOND);
@@ -44,8 +46,9 @@ impl Sending {
 /// Starts the threads of one producing process.
 pub(super) fn produce(instance: &Rc<Instance>, ledger: &Ledger, sending: &Sending) {
     let producer = Rc::new(Producer::new(instance, "PG", ledger));
-    let threads: [(u64, NewThread); 3] = [
-        (2, |producer, sending| Box::pin(plain(producer, sending))),
+    let threads: [(u64, NewThread); 4] = [
+        (2, |producer, sending| Box::pin(plain(PLAIN, producer, sending))),
+        (1, |producer, sending| Box::pin(plain(HANDED, producer, sending))),
         (2, |producer, sending| Box::pin(series(producer, sending))),
         (1, |producer, sending| Box::pin(later(producer, sending))),
     ];
@@ -67,10 +70,10 @@ async fn pause(producer: &Producer) {
     sim.sleep(sim.between(PAUSE.0, PAUSE.1)).await;
 }
 
-async fn plain(producer: Rc<Producer>, sending: Sending) {
+async fn plain(topic: &'static str, producer: Rc<Producer>, sending: Sending) {
     while !sending.is_over.get() {
-        let id = producer.ledger.begin(PLAIN, Kind::Plain);
-        match producer.send(PLAIN, id, &Extra::default()).await {
+        let id = producer.ledger.begin(topic, Kind::Plain);
+        match producer.send(topic, id, &Extra::default()).await {
             Ok(sent) => producer.ledger.acknowledged(id, Some(sent.place()), sent.stored_at()),
             Err(why) => producer.ledger.failed(id, &why.0),
         }

@@ -5,25 +5,25 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 
 use apogee_net::code::RequestCode;
-use apogee_net::flags::{Perm, PullSysFlag};
-use apogee_net::message::StoredMessages;
-use apogee_net::request::{CreateTopicRequest, PullMessageRequest};
+use apogee_net::flags::Perm;
+use apogee_net::request::CreateTopicRequest;
 use apogee_storage::{CommitRule, GroupId, LogConfig, Marks, NodeId, Retention};
 
 use super::audit::{Audit, LOOK_EVERY, Watched};
-use super::broker::{Broker, BrokerSetup, Drive, GroupSetup, Mutant};
+use super::broker::{Broker, BrokerSetup, Drive, GroupSetup};
 use super::client::consumer::{Consumer, ConsumerSetup};
 use super::client::instance::Instance;
-use super::client::producer::id_of;
+use super::client::popper::{self, Popper};
 use super::executor::{MS, SECOND, Scope, Sim, Us};
 use super::host::{Clock, SKEW_MS_MAX};
-use super::ledger::{Counts, Ledger, Queue};
+use super::ledger::{Counts, Ledger};
+use super::mutant::Mutant;
 use super::namesrv::Namesrv;
 use super::network::{Ending, HostId, Network};
 use super::remoting::Remoting;
 use super::server::client_ip;
 use super::wire::Answer;
-use super::workload::{self, BARGAIN, LATER, ORDERED, PLAIN, Sending};
+use super::workload::{self, BARGAIN, HANDED, LATER, ORDERED, PLAIN, Sending};
 use crate::config::member_address;
 use crate::shard::ShardConfig;
 use crate::shard::settings::Settings;
@@ -36,6 +36,12 @@ pub(super) const NAMESRVS: u16 = 3;
 pub(super) const SHARDS: u16 = 2;
 const PRODUCERS: u16 = 2;
 const CONSUMERS: u16 = 4;
+const POPPERS: u16 = 2;
+/// In so many of a hundred runs of groups little is kept, so that a node that was away has to begin anew.
+const KEEPS_LITTLE_PERCENT: u64 = 20;
+const RETENTION_BYTES: u64 = 4 << 20;
+/// Of each topic that is made beforehand.
+pub(super) const QUEUES: i32 = 2;
 
 /// Faults come in this part of a run; before, everything starts, and after it nothing goes wrong any more.
 const CLIENTS_AT: Us = SECOND;
@@ -52,7 +58,7 @@ const LEVEL_WITHIN: Us = 60 * SECOND;
 
 pub(super) struct Node {
     pub(super) host: HostId,
-    setups: Vec<BrokerSetup>,
+    pub(super) setups: Vec<BrokerSetup>,
     pub(super) drives: Vec<Drive>,
     pub(super) brokers: RefCell<Vec<Rc<Broker>>>,
     pub(super) is_busy: Cell<bool>,
@@ -77,11 +83,14 @@ pub(super) struct World {
     consumers: RefCell<Vec<(ConsumerSetup, HostId, Rc<Consumer>)>>,
     /// Have ended, and are to begin again.
     missing: RefCell<Vec<(ConsumerSetup, HostId)>>,
+    poppers: RefCell<Vec<(HostId, Rc<Popper>)>>,
     producers: RefCell<Vec<Rc<Instance>>>,
     sending: Sending,
     pub(super) scope: Rc<Scope>,
     watching: Rc<Scope>,
     in_groups: bool,
+    keeps_little: bool,
+    mutant: Option<Mutant>,
     next_client: Cell<u64>,
     pub(super) tally: RefCell<Tally>,
 }
@@ -126,9 +135,14 @@ impl World {
     pub(super) fn with(seed: u64, in_groups: bool, mutant: Option<Mutant>) -> Rc<World> {
         let sim = Sim::new(seed);
         let network = Network::new(&sim);
-        let watched: Watched = vec![("Readers", vec![PLAIN, LATER, BARGAIN]), ("Followers", vec![ORDERED])];
+        let watched: Watched = vec![
+            ("Readers", vec![PLAIN, LATER, BARGAIN]),
+            ("Followers", vec![ORDERED]),
+            (popper::GROUP, vec![HANDED]),
+        ];
         let audit = Audit::new(&sim, in_groups, watched);
-        let ledger = Ledger::new(&sim, &audit);
+        let keeps_little = in_groups && sim.chance(KEEPS_LITTLE_PERCENT);
+        let ledger = Ledger::new(&sim, &audit, keeps_little);
         let mut next_host = 0;
         let mut add_host = || {
             let host = network.add_host(client_ip(HostId(next_host)));
@@ -137,13 +151,15 @@ impl World {
         };
         let node_hosts: Vec<_> = (0..NODES).map(|_| add_host()).collect();
         let namesrv_hosts: Vec<_> = (0..NAMESRVS).map(|_| add_host()).collect();
-        let clients: Vec<_> = (0..PRODUCERS + CONSUMERS).map(|_| add_host()).collect();
+        let clients: Vec<_> = (0..PRODUCERS + CONSUMERS + POPPERS).map(|_| add_host()).collect();
         let namesrv_addresses: Vec<_> = namesrv_hosts.iter().copied().map(namesrv_address).collect();
         let node = |(node, host): (usize, HostId)| {
             let setups = (0..SHARDS)
-                .map(|shard| BrokerSetup {
-                    mutant,
-                    ..setup(node as u16, &node_hosts, shard, in_groups, &namesrv_addresses)
+                .map(|shard| {
+                    let setup = setup(node as u16, &node_hosts, shard, in_groups, &namesrv_addresses);
+                    let bytes = keeps_little.then_some(RETENTION_BYTES);
+                    let retention = Retention { bytes, ..setup.log.retention };
+                    BrokerSetup { mutant, log: LogConfig { retention, ..setup.log }, ..setup }
                 })
                 .collect();
             let drives =
@@ -166,6 +182,7 @@ impl World {
             clients,
             consumers: RefCell::default(),
             missing: RefCell::default(),
+            poppers: RefCell::default(),
             producers: RefCell::default(),
             sending: Sending::new(2 * SKEW_MS_MAX * MS),
             scope: Scope::new(&sim),
@@ -176,6 +193,8 @@ impl World {
             audit,
             watching: Scope::new(&sim),
             in_groups,
+            keeps_little,
+            mutant,
             sim,
         });
         world.start();
@@ -211,6 +230,7 @@ impl World {
         for (group, topics, _) in &groups {
             topics.iter().for_each(|topic| self.ledger.subscribe(group, topic));
         }
+        self.ledger.subscribe(popper::GROUP, HANDED);
         for nth in 0..usize::from(PRODUCERS) {
             self.start_producer(self.clients[nth]);
         }
@@ -219,18 +239,21 @@ impl World {
             let setup = ConsumerSetup { group: group.to_owned(), topics, is_orderly };
             self.start_consumer(setup, self.clients[usize::from(PRODUCERS) + nth]);
         }
+        for nth in 0..usize::from(POPPERS) {
+            self.start_popper(self.clients[usize::from(PRODUCERS + CONSUMERS) + nth]);
+        }
     }
 
     /// As an operator does before clients come; the other topics are made by whoever sends to them first.
     async fn make_topics(&self) {
         let remoting = Remoting::new(&self.sim, &self.network, self.clients[0]);
         for setup in self.nodes.iter().flat_map(|node| &node.setups) {
-            for topic in [PLAIN, ORDERED] {
+            for topic in [PLAIN, ORDERED, HANDED] {
                 let header = CreateTopicRequest {
                     topic,
                     default_topic: "TBW102",
-                    read_queues: 2,
-                    write_queues: 2,
+                    read_queues: QUEUES,
+                    write_queues: QUEUES,
                     perm: Perm::READ_WRITE,
                     filter_type: "SINGLE_TAG",
                     topic_sys_flag: None,
@@ -250,14 +273,7 @@ impl World {
         for (nth, node) in self.nodes.iter().enumerate() {
             brokers.extend(node.brokers.borrow().iter().map(|broker| (nth as u64, broker.clone())));
         }
-        let running = self.namesrvs.iter().enumerate();
-        let namesrvs: Vec<_> = running
-            .filter_map(|(nth, namesrv)| {
-                let running = namesrv.running.borrow().clone()?;
-                Some((nth, running.life(), running))
-            })
-            .collect();
-        self.audit.look(&brokers, &namesrvs);
+        self.audit.look(&brokers);
     }
 
     /// All replicas hold the same, and all of it is committed.
@@ -279,7 +295,8 @@ impl World {
     pub(super) fn start_namesrv(&self, nth: usize) {
         let NamesrvHost { host, address, running } = &self.namesrvs[nth];
         self.network.host_is_up(*host);
-        *running.borrow_mut() = Some(Namesrv::start(&self.sim, &self.network, *host, *address));
+        *running.borrow_mut() =
+            Some(Namesrv::start(&self.sim, &self.network, *host, *address, nth, &self.audit, self.mutant));
     }
 
     pub(super) fn kill_namesrv(&self, nth: usize, ending: Ending) {
@@ -309,6 +326,11 @@ impl World {
 
     pub(super) fn is_in_groups(&self) -> bool {
         self.in_groups
+    }
+
+    /// Retention takes what is a few seconds old.
+    pub(super) fn keeps_little(&self) -> bool {
+        self.keeps_little
     }
 
     pub(super) fn segment_bytes(&self) -> u64 {
@@ -365,6 +387,21 @@ impl World {
         self.kill_node(nth, Ending::Process);
     }
 
+    /// The machine stands still with all that runs on it, as a virtual one that is paused; its clock goes on.
+    pub(super) fn stand_still(&self, nth: usize) {
+        let node = &self.nodes[nth];
+        node.brokers.borrow().iter().for_each(|broker| broker.stand_still());
+        self.network.stand_still(node.host);
+    }
+
+    /// It goes on, with all that came meanwhile first.
+    pub(super) fn go_on(&self, nth: usize) {
+        let node = &self.nodes[nth];
+        self.network.go_on(node.host);
+        let brokers = node.brokers.borrow().clone();
+        brokers.iter().for_each(|broker| broker.go_on());
+    }
+
     fn client_id(&self, host: HostId) -> String {
         let number = self.next_client.get();
         self.next_client.set(number + 1);
@@ -384,6 +421,21 @@ impl World {
         let consumer =
             Consumer::start(&self.sim, &self.network, host, id, &namesrvs, setup.clone(), &self.ledger);
         self.consumers.borrow_mut().push((setup, host, consumer));
+    }
+
+    fn start_popper(&self, host: HostId) {
+        let (id, namesrvs) = (self.client_id(host), self.namesrv_addresses());
+        let popper = Popper::start(&self.sim, &self.network, host, id, &namesrvs, HANDED, &self.ledger);
+        self.poppers.borrow_mut().push((host, popper));
+    }
+
+    /// One that pops is killed with all that it was handed, and another takes its place at once.
+    pub(super) fn replace_popper(&self) {
+        let nth = self.sim.below(POPPERS.into()) as usize;
+        let (host, popper) = self.poppers.borrow_mut().remove(nth);
+        popper.instance.kill();
+        self.network.end_host(host, Ending::Process);
+        self.start_popper(host);
     }
 
     /// One of the consumers ends, in order or not, and another takes its place.
@@ -423,22 +475,24 @@ impl World {
         self.sim.run(self.sim.now() + SENDING_AFTER);
         self.sending.is_over.set(true);
         let deadline = self.sim.now() + SETTLE_WITHIN;
-        let mut owed = self.ledger.owed();
+        let mut owed = self.ledger.owed(|queue| self.first_offset(queue));
         while !owed.is_empty() && self.sim.now() < deadline {
             self.sim.run(self.sim.now() + SECOND);
-            owed = self.ledger.owed();
+            owed = self.ledger.owed(|queue| self.first_offset(queue));
         }
         if let Some((id, group)) = owed.first() {
             let owed = owed.len();
             panic!("{group} never got {}, one of {owed}", self.ledger.describe(*id));
         }
         self.read_back();
+        self.read_handed_out();
         if self.in_groups {
             let deadline = self.sim.now() + LEVEL_WITHIN;
             while !self.is_level() {
                 assert!(self.sim.now() < deadline, "the replicas do not come to hold the same");
                 self.sim.run(self.sim.now() + 50 * MS);
             }
+            self.audit.is_lied_to.set(false);
             self.look();
         }
         Outcome {
@@ -448,6 +502,7 @@ impl World {
             tally: self.tally.borrow().clone(),
             frames: self.network.frames.get(),
             late: self.network.faults.get(),
+            time: self.sim.now(),
             steps: self.sim.steps(),
             digest: self.sim.digest(),
         }
@@ -473,6 +528,7 @@ impl World {
                 drive.latency.set(super::broker::DISK_LATENCY);
                 drive.disk.set_full(false);
             }
+            self.go_on(nth);
             // One that was being stopped is stopped halfway.
             if self.is_node_up(nth) && node.is_busy.get() {
                 self.kill_node(nth, Ending::Process);
@@ -481,80 +537,6 @@ impl World {
                 self.start_node(nth).unwrap_or_else(|error| panic!("node {nth} cannot start: {error}"));
             }
         }
-    }
-
-    /// Everything that anybody was told of stands where it was said to stand.
-    fn read_back(self: &Rc<Self>) {
-        let reader = HostId(self.clients[0].0);
-        let remoting = Remoting::new(&self.sim, &self.network, reader);
-        let places = self.ledger.places();
-        let done = Rc::new(Cell::new(false));
-        let (this, is_done) = (self.clone(), done.clone());
-        let scope = Scope::new(&self.sim);
-        scope.spawn(async move {
-            let mut nth = 0;
-            while nth < places.len() {
-                let ((queue, offset), _) = &places[nth];
-                let found = this.read(&remoting, queue, *offset).await;
-                assert!(!found.is_empty(), "nothing can be read at {offset} of {queue}");
-                // As many of the expected ones as the answer covers.
-                let end = offset + found.len() as u64;
-                while let Some(((at, offset_at), id)) = places.get(nth)
-                    && at == queue
-                    && *offset_at < end
-                {
-                    let stands = found[(offset_at - offset) as usize];
-                    assert_eq!(stands, Some(*id), "at {offset_at} of {queue}: {}", this.ledger.describe(*id));
-                    nth += 1;
-                }
-            }
-            is_done.set(true);
-        });
-        self.sim.run(self.sim.now() + 60 * SECOND);
-        assert!(done.get(), "not everything could be read back in time");
-    }
-
-    async fn read(
-        &self,
-        remoting: &Rc<Remoting>,
-        queue: &Queue,
-        from: u64,
-    ) -> Vec<Option<super::ledger::MessageId>> {
-        let header = PullMessageRequest {
-            consumer_group: "Auditors",
-            topic: &queue.topic,
-            queue_id: queue.id,
-            queue_offset: from as i64,
-            messages_max: 32,
-            sys_flag: PullSysFlag::SUBSCRIPTION,
-            commit_offset: 0,
-            suspend_timeout_ms: 0,
-            subscription: Some("*"),
-            sub_version: 0,
-            expression_type: Some("TAG"),
-            message_bytes_max: None,
-        };
-        let to = self.address_of(&queue.broker);
-        let call = remoting.call(to, RequestCode::PULL_MESSAGE, &header, b"", 5 * SECOND);
-        let answer = call.await.unwrap_or_else(|error| panic!("{queue} cannot be read: {error:?}"));
-        if !answer.is_success() {
-            return Vec::new();
-        }
-        StoredMessages::new(&answer.body)
-            .map(|message| id_of(message.expect("a whole message").body))
-            .collect()
-    }
-
-    fn address_of(&self, broker: &str) -> SocketAddr {
-        let nodes = self.nodes.iter();
-        let mut running = nodes.flat_map(|node| node.setups.iter().zip(node.brokers.borrow().clone()));
-        let master = running.find(|(_, running)| running.name() == broker && running.is_master());
-        if let Some((setup, _)) = master {
-            return setup.config.address;
-        }
-        let setups = self.nodes.iter().flat_map(|node| &node.setups);
-        let mut named = setups.filter(|setup| setup.config.broker_name == broker);
-        named.next().unwrap_or_else(|| panic!("there is no {broker}")).config.address
     }
 }
 
@@ -620,6 +602,8 @@ pub(super) struct Outcome {
     pub(super) frames: u64,
     /// Pieces and connections that the network delayed, held up or broke.
     pub(super) late: u64,
+    /// Virtual.
+    pub(super) time: Us,
     pub(super) steps: u64,
     /// Bytes of logs that were compared over all replicas, and how often everything was looked at.
     pub(super) agreed: u64,

@@ -200,6 +200,12 @@ impl SimDisk {
         self.state.borrow_mut().faults.lie = Some(lie);
     }
 
+    /// Whether a lie is still to be told.
+    #[must_use]
+    pub fn is_about_to_lie(&self) -> bool {
+        self.state.borrow().faults.lie.is_some()
+    }
+
     /// The next index or snapshot is answered as written, with one bit turned over.
     pub fn flip_next_small_file(&self) {
         self.state.borrow_mut().faults.flip_small_file = true;

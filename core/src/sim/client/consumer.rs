@@ -25,6 +25,7 @@ use super::super::executor::{MS, SECOND, Signal, Us};
 use super::super::ledger::{Ledger, MessageId, Queue};
 use super::super::network::{HostId, Network};
 use super::super::wire::Answer;
+use super::super::world::NODES;
 use super::instance::{Instance, MASTER};
 use super::producer::{Extra, Producer, id_of};
 use crate::sim::executor::Sim;
@@ -45,6 +46,9 @@ const CACHED_MAX: usize = 1000;
 const CALL_WAIT: Us = 3 * SECOND;
 const LOCK_WAIT: Us = SECOND;
 const SEND_BACK_WAIT: Us = 5 * SECOND;
+
+/// So many of a hundred pulls go to whichever broker id, as a client's own choice or an older suggestion would have it.
+const ANYWHERE_PERCENT: u64 = 10;
 
 /// So many of a hundred messages are not consumed the first time.
 const FAILED_PERCENT: u64 = 3;
@@ -369,10 +373,14 @@ impl Consumer {
 
     async fn pull(&self, held: &Held) -> Option<Answer> {
         let Queue { topic, broker, id } = &held.queue;
-        let mut address = self.instance.address(broker, held.suggested.get(), false);
+        let wanted = match self.sim().chance(ANYWHERE_PERCENT) {
+            true => self.sim().below(u64::from(NODES) + 1) as i64,
+            false => held.suggested.get(),
+        };
+        let mut address = self.instance.address(broker, wanted, false);
         if address.is_none() {
             self.instance.update_route(topic, false).await;
-            address = self.instance.address(broker, held.suggested.get(), false);
+            address = self.instance.address(broker, wanted, false);
         }
         let (to, is_slave) = address?;
         let done = held.done.get();

@@ -2,4 +2,5 @@
 
 pub(super) mod consumer;
 pub(super) mod instance;
+pub(super) mod popper;
 pub(super) mod producer;

@@ -1,0 +1,97 @@
+//! One node of a group loses what it had acknowledged, by its disk's fault. The others stay up until it is whole again: no
+//! group of three survives a second loss.
+
+use std::rc::Rc;
+
+use apogee_storage::sim::Lie;
+use apogee_storage::{LogFile, LogOffset};
+
+use super::executor::{MS, SECOND};
+use super::faults::{count, hold_all, release_all, until};
+use super::network::Ending;
+use super::world::{NODES, SHARDS, World};
+
+/// A node comes back from a loss of power with a bit turned over in what it had acknowledged: it must notice, and be mended
+/// by the others. They stay up meanwhile: no group of three survives a second loss.
+pub(super) async fn of_a_bit(world: &Rc<World>) {
+    let shard = world.sim.below(SHARDS.into()) as usize;
+    let nth = world.sim.below(NODES.into()) as usize;
+    let Some(broker) = world.replica(nth, shard) else { return };
+    if !hold_all(world) {
+        return;
+    }
+    let (disk, segment_bytes) = (world.nodes[nth].drives[shard].disk.clone(), world.segment_bytes());
+    let agreed = world.audit().agreed_of(broker.name());
+    drop(broker);
+    let base = LogOffset(agreed / segment_bytes * segment_bytes);
+    world.kill_node(nth, Ending::Power);
+    // A segment that has its index is not read when the log is opened.
+    let is_sealed = disk.small_files().contains(&LogFile::Index(base));
+    if agreed > base.0 && !is_sealed {
+        count(world, "bit turned over");
+        world.audit().copies_min.set(1);
+        disk.flip_bit(base, world.sim.below(agreed - base.0), world.sim.below(8) as u8);
+    }
+    world.sim.sleep(world.sim.below(SECOND)).await;
+    world.start_node(nth).unwrap_or_else(|error| panic!("node {nth} cannot start: {error}"));
+    is_mended(world, nth, agreed).await;
+    release_all(world);
+}
+
+/// A write is called done and landed behind its place, or not at all, or with a bit turned over. Nobody can know before the
+/// node reads it, so it is soon stopped, and starts again when all others have what it should have.
+pub(super) async fn of_a_write(world: &Rc<World>) {
+    let shard = world.sim.below(SHARDS.into()) as usize;
+    let nth = world.sim.below(NODES.into()) as usize;
+    let Some(broker) = world.replica(nth, shard) else { return };
+    if !hold_all(world) {
+        return;
+    }
+    let (disk, segment_bytes) = (world.nodes[nth].drives[shard].disk.clone(), world.segment_bytes());
+    // A segment that was sealed meanwhile would not be read.
+    if broker.marks().appended.0 % segment_bytes > segment_bytes / 4 * 3 {
+        return release_all(world);
+    }
+    let lie = *world.sim.pick(&[Lie::MisdirectedBehind, Lie::Lost, Lie::Flipped]);
+    let what = match lie {
+        Lie::Lost => "write lost",
+        Lie::Flipped => "write with a bit turned over",
+        Lie::Misdirected | Lie::MisdirectedBehind => "write misdirected",
+    };
+    count(world, what);
+    world.audit().copies_min.set(1);
+    world.audit().is_lied_to.set(true);
+    disk.lie_about_next_write(lie);
+    until(world, || !disk.is_about_to_lie()).await;
+    world.sim.sleep(world.sim.below(200 * MS)).await;
+    let upto = broker.marks().committed;
+    drop(broker);
+    world.kill_node(nth, Ending::Power);
+    let others: Vec<_> = (0..usize::from(NODES))
+        .filter(|other| *other != nth)
+        .filter_map(|other| world.replica(other, shard))
+        .collect();
+    // What was acknowledged by its word is on one of the others, and soon on both.
+    let most = others.iter().map(|broker| broker.marks().durable).max().unwrap_or_default();
+    until(world, || others.iter().all(|broker| broker.marks().durable >= most)).await;
+    drop(others);
+    world.sim.sleep(world.sim.below(200 * MS)).await;
+    world.start_node(nth).unwrap_or_else(|error| panic!("node {nth} cannot start: {error}"));
+    if is_mended(world, nth, upto.0).await {
+        world.audit().is_lied_to.set(false);
+    }
+    release_all(world);
+}
+
+/// Waits until the node has again what was there.
+async fn is_mended(world: &Rc<World>, nth: usize, agreed: u64) -> bool {
+    let is_whole = || {
+        (0..usize::from(SHARDS)).all(|shard| {
+            world.replica(nth, shard).is_some_and(|broker| {
+                let is_recovering = broker.group_status().is_some_and(|status| status.recovering);
+                !is_recovering && broker.marks().durable.0 >= agreed.min(broker.marks().committed.0)
+            })
+        })
+    };
+    until(world, is_whole).await
+}

@@ -8,17 +8,16 @@
 //!
 //! Checked at every event, numbers as in the list that the design began with:
 //!
-//! 1. one leader per term; 2. an index and a term name one batch; 3. all nodes commit the same; 4. at its first commit a
-//!    batch is on the disks of a majority; 5. what was acknowledged stays; 6. nothing committed is cut off (the log asserts
-//!    it); 7. commit never goes back in a life, and a term is durable before it is spoken in; 8. one vote per node and term,
-//!    durable before it is given;
-//! 9. with a lease, all that was acknowledged anywhere is committed here, and nobody has led in a
-//!    later term; 10. a log begins anew behind what is committed;
-//! 11. batches stand at the same place everywhere (2 compares their bytes); 12. nobody serves what is not committed; 13. once
-//!     all is well there is a leader, progress, and equal logs; 14. the same seed gives the same run; 15. what a log calls
-//!     durable is on its disk; 16. majorities of successive memberships share a node, and what is called committed has its membership on the disk; 19. damage of what was committed is
-//!     never cut off for good, and its node neither votes nor leads before it has all again; 20. what is uncommitted and what
-//!     is on its way stay within their bounds.
+//! 1. one leader per term; 2. an index and a term name one batch; 3. all nodes commit the same; 4. at its first commit
+//!    a batch is on the disks of a majority; 5. what was acknowledged stays; 6. nothing committed is cut off (the log
+//!    asserts it); 7. commit never goes back in a life, and a term is durable before it is spoken in; 8. one vote per node
+//!    and term, durable before it is given; 9. with a lease, all that was acknowledged anywhere is committed here, and
+//!    nobody has led in a later term; 10. a log begins anew behind what is committed; 11. batches stand at the same place
+//!    everywhere (2 compares their bytes); 12. nobody serves what is not committed; 13. once all is well there is a
+//!    leader, progress, and equal logs; 14. the same seed gives the same run; 15. what a log calls durable is on its disk;
+//!    16. majorities of successive memberships share a node, and what is called committed has its membership on the disk;
+//!    19. damage of what was committed is never cut off for good, and its node neither votes nor leads before it has all
+//!    again; 20. what is uncommitted and what is on its way stay within their bounds.
 //!
 //! `world.rs` drives, `net.rs` is the network, `node.rs` a machine, `oracle.rs` compares, `plan.rs` draws a case.
 //!

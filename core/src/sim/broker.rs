@@ -363,15 +363,16 @@ impl Broker {
             Action::Reply { to, reply } => self.send(to, &reply),
             Action::Push { to, push } => self.push(to, &push),
             Action::Read { to, reply, runs } => {
+                let mut reply = reply;
+                // At once: whoever reads a file has it open, and retention cannot take it away from him.
+                for run in runs {
+                    reply.body.push(match run {
+                        Fetch::Here(chunk) => chunk,
+                        Fetch::File(run) => Chunk::Bytes(self.drive.disk.read(run).into()),
+                    });
+                }
                 self.spawn(|this| async move {
                     this.sim.sleep(this.read_time()).await;
-                    let mut reply = reply;
-                    for run in runs {
-                        reply.body.push(match run {
-                            Fetch::Here(chunk) => chunk,
-                            Fetch::File(run) => Chunk::Bytes(this.drive.disk.read(run).into()),
-                        });
-                    }
                     this.send(to, &reply);
                 });
             }
@@ -480,16 +481,16 @@ impl Broker {
     }
 
     fn load(&self, id: LoadId, need: Need) {
+        let loaded = match need {
+            Need::Pages(pages) => {
+                // Damage is met by whoever looks into the pages.
+                let _ = pages.index.load(pages.range);
+                Vec::new()
+            }
+            Need::Runs(runs) => runs.into_iter().map(|run| self.drive.disk.read(run).into()).collect(),
+        };
         self.spawn(|this| async move {
             this.sim.sleep(this.read_time()).await;
-            let loaded = match need {
-                Need::Pages(pages) => {
-                    // Damage is met by whoever looks into the pages.
-                    let _ = pages.index.load(pages.range);
-                    Vec::new()
-                }
-                Need::Runs(runs) => runs.into_iter().map(|run| this.drive.disk.read(run).into()).collect(),
-            };
             this.shard.borrow_mut().on_loaded(id, Ok(loaded), this.now_ms());
             this.pump();
         });

@@ -16,8 +16,8 @@ use apogee_storage::{DerivedState, LogConfig, LogEvent, LogOffset, NodeId, Queue
 use super::harness::{Numbered, Shard, append, identity, on_executor};
 use super::reading::{bytes_of, read_all};
 
-/// In CI; in two directories at a time.
-const KILLS: u64 = 200;
+/// In CI, at about a second each; in two directories at a time.
+const KILLS: u64 = 100;
 const DIRECTORIES: u64 = 2;
 
 /// The last one's records are control records.

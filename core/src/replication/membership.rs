@@ -211,6 +211,11 @@ pub(super) fn nodes_of(conf: &ConfState) -> Vec<NodeId> {
     nodes
 }
 
+/// Whether a node is a voter, before or after a change of members that is under way.
+pub(super) fn has_vote(conf: &ConfState, node: NodeId) -> bool {
+    conf.voters.contains(&node) || conf.outgoing.contains(&node)
+}
+
 /// Whether the nodes for which `has` holds are a majority, of both sets of voters while the members change.
 pub(super) fn is_majority(conf: &ConfState, has: impl Fn(NodeId) -> bool) -> bool {
     let majority = |voters: &[NodeId]| {

@@ -50,7 +50,7 @@ pub(super) struct Peer {
     pub(super) up: bool,
     pub(super) recovering: bool,
     pub(super) joining: bool,
-    /// Its disk is slow or gone, as it says.
+    /// Not to be given leadership, as it says.
     pub(super) unfit: bool,
     pub(super) heard_ms: Option<i64>,
     jobs: VecDeque<Job>,

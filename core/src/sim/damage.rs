@@ -3,24 +3,39 @@
 
 use std::rc::Rc;
 
-use apogee_storage::sim::Lie;
+use apogee_storage::sim::{Lie, SimDisk};
 use apogee_storage::{LogFile, LogOffset};
 
+use super::broker::Broker;
 use super::executor::{MS, SECOND};
 use super::faults::{count, hold_all, release_all, until};
 use super::network::Ending;
 use super::world::{NODES, SHARDS, World};
 
+/// A replica that is up, and its disk, which is about to do wrong.
+struct Victim {
+    shard: usize,
+    nth: usize,
+    broker: Rc<Broker>,
+    disk: SimDisk,
+}
+
+impl Victim {
+    /// Any one, if all nodes can be held: until they are released nothing else happens to them.
+    fn hold(world: &World) -> Option<Victim> {
+        let shard = world.sim.below(SHARDS.into()) as usize;
+        let nth = world.sim.below(NODES.into()) as usize;
+        let broker = world.replica(nth, shard)?;
+        let disk = world.nodes[nth].drives[shard].disk.clone();
+        hold_all(world).then_some(Victim { shard, nth, broker, disk })
+    }
+}
+
 /// A node comes back from a loss of power with a bit turned over in what it had acknowledged: it must notice, and be mended
 /// by the others. They stay up meanwhile: no group of three survives a second loss.
 pub(super) async fn of_a_bit(world: &Rc<World>) {
-    let shard = world.sim.below(SHARDS.into()) as usize;
-    let nth = world.sim.below(NODES.into()) as usize;
-    let Some(broker) = world.replica(nth, shard) else { return };
-    if !hold_all(world) {
-        return;
-    }
-    let (disk, segment_bytes) = (world.nodes[nth].drives[shard].disk.clone(), world.segment_bytes());
+    let Some(Victim { nth, broker, disk, .. }) = Victim::hold(world) else { return };
+    let segment_bytes = world.segment_bytes();
     let agreed = world.audit().agreed_of(broker.name());
     drop(broker);
     let base = LogOffset(agreed / segment_bytes * segment_bytes);
@@ -41,13 +56,8 @@ pub(super) async fn of_a_bit(world: &Rc<World>) {
 /// A write is called done and landed behind its place, or not at all, or with a bit turned over. Nobody can know before the
 /// node reads it, so it is soon stopped, and starts again when all others have what it should have.
 pub(super) async fn of_a_write(world: &Rc<World>) {
-    let shard = world.sim.below(SHARDS.into()) as usize;
-    let nth = world.sim.below(NODES.into()) as usize;
-    let Some(broker) = world.replica(nth, shard) else { return };
-    if !hold_all(world) {
-        return;
-    }
-    let (disk, segment_bytes) = (world.nodes[nth].drives[shard].disk.clone(), world.segment_bytes());
+    let Some(Victim { shard, nth, broker, disk }) = Victim::hold(world) else { return };
+    let segment_bytes = world.segment_bytes();
     // A segment that was sealed meanwhile would not be read.
     if broker.marks().appended.0 % segment_bytes > segment_bytes / 4 * 3 {
         return release_all(world);

@@ -1,6 +1,7 @@
 //! A whole cluster and its clients, from one seed.
 
 use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::rc::Rc;
 
@@ -98,7 +99,7 @@ pub(super) struct World {
 /// What was done to the cluster.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Tally {
-    pub(super) faults: std::collections::BTreeMap<&'static str, u64>,
+    pub(super) faults: BTreeMap<&'static str, u64>,
 }
 
 impl Tally {
@@ -279,8 +280,7 @@ impl World {
     /// All replicas hold the same, and all of it is committed.
     fn is_level(&self) -> bool {
         let brokers = self.nodes.iter().flat_map(|node| node.brokers.borrow().clone());
-        let mut marks: std::collections::BTreeMap<String, std::collections::BTreeSet<u64>> =
-            Default::default();
+        let mut marks: BTreeMap<String, BTreeSet<u64>> = BTreeMap::new();
         for broker in brokers {
             let Marks { appended, committed, durable, .. } = broker.marks();
             marks.entry(broker.name().to_owned()).or_default().extend([appended.0, committed.0, durable.0]);

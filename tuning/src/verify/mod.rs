@@ -82,10 +82,6 @@ pub enum VerifyError {
     Disturbed { tuner: &'static str, what: String },
     #[error("{found} pairs are too few for a verdict: at least {PAIRS_MIN}")]
     Pairs { found: u32 },
-    #[error(
-        "the journal has changes from before: `apogee-tune undo` them first, they would be mixed up with these"
-    )]
-    JournalInUse,
 }
 
 /// Measures the changes of one tuner with and without, and leaves them made if that is better, else undone.

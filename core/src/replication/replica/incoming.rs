@@ -258,8 +258,7 @@ impl<B: Buffer + 'static> Replica<B> {
         if !self.is_joining() || self.resetting.is_some() || members.conf.voters.is_empty() {
             return;
         }
-        let own = self.config.node;
-        let has_vote = members.conf.voters.contains(&own) || members.conf.outgoing.contains(&own);
+        let has_vote = has_vote(&members.conf, self.config.node);
         self.file.state.conf = members.conf;
         self.file.state.members = members.members;
         // A vote is given to those that have the log. One without any had it, and has lost it.

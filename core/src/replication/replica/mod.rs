@@ -33,7 +33,7 @@ use super::group_log::{GroupLog, configuration_body};
 use super::lease::Lease;
 use super::logger::raft_logger;
 use super::membership::{
-    ChangeRefused, Configuration, MEMBERS_MAX, MemberChange, Step, from_raft, nodes_of, to_raft,
+    ChangeRefused, Configuration, MEMBERS_MAX, MemberChange, Step, from_raft, has_vote, nodes_of, to_raft,
 };
 use super::message::{
     AppendAnswer, AppendHead, Heartbeat, HeartbeatAnswer, Members, PeerHello, PeerMessage, ResetAnswer,

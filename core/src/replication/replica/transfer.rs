@@ -91,9 +91,7 @@ impl<B: Buffer + 'static> Replica<B> {
         let is_asked = leading.transfer.is_some_and(|transfer| transfer.asked);
         let is_full =
             log.uncommitted_bytes() >= self.config.uncommitted_bytes_max && !flawed!(SealsWithoutBound);
-        let conf = &self.file.state.conf;
-        let is_member = conf.voters.contains(&self.config.node) || conf.outgoing.contains(&self.config.node);
-        let holds = is_asked || is_full || !is_member;
+        let holds = is_asked || is_full || !has_vote(&self.file.state.conf, self.config.node);
         if holds != self.is_holding {
             self.is_holding = holds;
             log.hold_sealing(holds);

@@ -48,6 +48,21 @@ fn cut_off(world: &mut World, node: NodeId, others: &[NodeId]) {
     others.iter().for_each(|other| world.cut_between(node, *other));
 }
 
+/// The others that run need the vote of a node that has lost what it had: without the leader nobody is elected, with it all goes on.
+fn nobody_leads_without(world: &mut World, leader: NodeId, lost: NodeId) {
+    world.run_for(3 * SECOND);
+    assert!(world.leaders().is_empty(), "elected with the vote of a node that lost what it had");
+    assert!(world.is_recovering(lost));
+    world.net.heal();
+    world.start(leader);
+    becomes_whole(world, lost);
+}
+
+fn becomes_whole(world: &mut World, lost: NodeId) {
+    world.run_until("whole again", 5 * SECOND, |world| !world.is_recovering(lost));
+    goes_on(world, 2 * SECOND);
+}
+
 /// Three nodes with equal logs and nothing to do.
 fn idle_and_led(seed: u64) -> (World, NodeId) {
     let (mut world, leader) = led_by_seed(seed, Plan::calm(3));
@@ -180,11 +195,7 @@ fn a_damaged_node_neither_votes_nor_leads_before_it_is_whole() {
         // Alone with it, the other must not be elected: it may lack what the damaged one has lost.
         world.end(leader, false);
         world.net.heal();
-        world.run_for(3 * SECOND);
-        assert!(world.leaders().is_empty(), "elected with the vote of a node that lost what it had");
-        world.start(leader);
-        world.run_until("whole again", 5 * SECOND, |world| !world.is_recovering(damaged));
-        goes_on(&mut world, 2 * SECOND);
+        nobody_leads_without(&mut world, leader, damaged);
     }
 }
 
@@ -205,12 +216,7 @@ fn a_node_whose_disk_was_emptied_neither_votes_nor_leads_before_it_is_whole() {
         world.wipe(emptied);
         world.net.heal();
         world.start(emptied);
-        world.run_for(3 * SECOND);
-        assert!(world.leaders().is_empty(), "elected with the vote of a node that lost what it had");
-        assert!(world.is_recovering(emptied));
-        world.start(leader);
-        world.run_until("whole again", 5 * SECOND, |world| !world.is_recovering(emptied));
-        goes_on(&mut world, 2 * SECOND);
+        nobody_leads_without(&mut world, leader, emptied);
     }
 }
 
@@ -234,12 +240,7 @@ fn a_node_whose_disk_was_emptied_does_not_vote_for_one_that_has_missed_everythin
         world.wipe(emptied);
         world.start(emptied);
         world.mend_between(behind, emptied);
-        world.run_for(3 * SECOND);
-        assert!(world.leaders().is_empty(), "elected with the vote of a node that lost what it had");
-        world.net.heal();
-        world.start(leader);
-        world.run_until("whole again", 5 * SECOND, |world| !world.is_recovering(emptied));
-        goes_on(&mut world, 2 * SECOND);
+        nobody_leads_without(&mut world, leader, emptied);
     }
 }
 
@@ -265,8 +266,7 @@ fn a_node_whose_disk_was_emptied_takes_nothing_from_a_leader_that_it_voted_again
         world.is_loaded = true;
         world.run_for(SECOND);
         world.net.heal();
-        world.run_until("whole again", 5 * SECOND, |world| !world.is_recovering(emptied));
-        goes_on(&mut world, 2 * SECOND);
+        becomes_whole(&mut world, emptied);
     }
     assert!(met > 0, "the old leader always knew first");
 }
@@ -289,12 +289,7 @@ fn a_node_that_joined_and_lost_its_disk_does_not_vote_before_it_is_whole() {
         world.mend_between(emptied, leader);
         world.run_until("told", SECOND, |world| !world.conf(emptied).voters.is_empty());
         world.end(leader, false);
-        world.run_for(3 * SECOND);
-        assert!(world.leaders().is_empty(), "elected with the vote of a node that lost what it had");
-        world.net.heal();
-        world.start(leader);
-        world.run_until("whole again", 5 * SECOND, |world| !world.is_recovering(emptied));
-        goes_on(&mut world, 2 * SECOND);
+        nobody_leads_without(&mut world, leader, emptied);
     }
 }
 

@@ -16,6 +16,7 @@ use super::node::{BATCH_BYTES_MAX, GROUP, Node, Process, STAGED_BYTES_MAX, Saved
 use super::oracle::Oracle;
 use super::plan::Plan;
 use crate::replication::codec::{FRAME_HEADER_LEN, FrameHeader, decode, encode};
+use crate::replication::membership::has_vote;
 use crate::replication::{MemberChange, PeerMessage, ReplicaAction, Role, TransferRefused};
 
 const MS: u64 = 1000;
@@ -785,10 +786,7 @@ impl World {
         let Some(leader) = self.leaders().last().copied().filter(|_| is_allowed) else { return };
         if let Some(removed) = self.removed {
             let conf = &self.nodes[&leader].process.as_ref().expect("it runs").replica.group_state().conf;
-            if !conf.voters.contains(&removed)
-                && !conf.outgoing.contains(&removed)
-                && !conf.learners.contains(&removed)
-            {
+            if !has_vote(conf, removed) && !conf.learners.contains(&removed) {
                 // It comes back with an empty disk.
                 self.end(removed, true);
                 let (seed, node) = (self.rng.next_u64(), self.nodes.get_mut(&removed).expect("a node"));

@@ -86,7 +86,7 @@ pub(super) enum Step {
 /// u8 version 1, u16 count, each: u8 kind (1 voter, 2 learner, 3 gone), u64 node, u16 length, address
 /// ```
 ///
-/// No step at all leaves the joint configuration that more than one voter's change goes through.
+/// No step at all leaves the joint configuration that some changes go through.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Configuration {
     pub(super) steps: Vec<Step>,
@@ -136,11 +136,21 @@ impl Configuration {
         Ok(Configuration { steps })
     }
 
+    /// Whether both sets of voters decide until a batch of its own leaves that, made by whoever leads then: raft's own leaving is
+    /// forgotten by a change of leader.
+    ///
+    /// One that goes does so in this way too. A majority that it belongs to may have committed what it alone holds beside the
+    /// leader; the batch that leaves is committed only when a majority of those who stay has all of that. So once a node is
+    /// no member, its disk is owed to nobody and may be emptied.
+    fn is_joint(&self) -> bool {
+        let lets_go = self.steps.iter().any(|step| matches!(step, Step::Gone { .. }));
+        self.steps.len() > 1 || lets_go && !flawed!(LetsGoAtOnce)
+    }
+
     /// For raft, which never sees the bytes of a batch.
     pub(super) fn change(&self) -> ConfChangeV2 {
         let mut change = ConfChangeV2::default();
-        // Left by a batch of its own, whoever leads then: raft's own leaving is forgotten by a change of leader.
-        if self.steps.len() > 1 {
+        if self.is_joint() {
             change.set_transition(ConfChangeTransition::Explicit);
         }
         for step in &self.steps {

@@ -315,7 +315,6 @@ async fn replace_node(world: &Rc<World>) {
         return;
     }
     count(world, "node replaced");
-    world.audit().copies_min.set(1);
     let shards = 0..usize::from(SHARDS);
     for shard in shards.clone() {
         let (node, _) = world.member(nth, shard);

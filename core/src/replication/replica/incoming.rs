@@ -316,6 +316,11 @@ impl<B: Buffer + 'static> Replica<B> {
         {
             return;
         }
+        let (shard, other) = (self.config.shard, hello.node.0);
+        tracing::warn!(
+            shard,
+            "the log is empty, and node {other} has what was stored before: until this node has it too, it does not vote"
+        );
         // Should it stand for election just now, it no longer does.
         self.resign();
         self.file.state.recovering = true;

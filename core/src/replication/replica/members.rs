@@ -79,7 +79,7 @@ impl<B: Buffer + 'static> Replica<B> {
         })
     }
 
-    /// A change of more than one voter goes through a configuration of both; whoever leads leaves it.
+    /// Whoever leads leaves the configuration of both sets of voters that some changes go through.
     pub(super) fn leave_joint(&mut self) {
         let leading = self.leading.as_ref().expect("a leader");
         let is_pending =

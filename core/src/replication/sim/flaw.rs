@@ -32,6 +32,8 @@ pub(in crate::replication) enum Flaw {
     VotesWithoutItsLog,
     /// What a node had before it lost it still counts.
     CountsLostBatches,
+    /// A node is gone as soon as a majority that it belongs to agrees.
+    LetsGoAtOnce,
     AcknowledgesResetEarly,
     /// Says that it has batches that were cut off before they were durable.
     AcknowledgesCutBatches,
@@ -40,7 +42,7 @@ pub(in crate::replication) enum Flaw {
 }
 
 impl Flaw {
-    pub(super) const ALL: [Flaw; 20] = [
+    pub(super) const ALL: [Flaw; 21] = [
         Flaw::AcknowledgesBeforeDurable,
         Flaw::CountsItselfBeforeDurable,
         Flaw::SpeaksBeforeTermIsDurable,
@@ -57,6 +59,7 @@ impl Flaw {
         Flaw::ForgetsPromises,
         Flaw::VotesWithoutItsLog,
         Flaw::CountsLostBatches,
+        Flaw::LetsGoAtOnce,
         Flaw::AcknowledgesResetEarly,
         Flaw::AcknowledgesCutBatches,
         Flaw::IgnoresWindow,

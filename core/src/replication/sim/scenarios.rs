@@ -173,6 +173,31 @@ fn a_node_joins_becomes_a_voter_and_takes_the_place_of_another() {
     goes_on(&mut world, 2 * SECOND);
 }
 
+/// What the leader and the one that goes have alone would be on one disk otherwise.
+#[test]
+fn a_removed_node_is_gone_only_when_those_who_stay_have_all() {
+    let (mut world, leader) = led(Plan::calm(3));
+    let (removed, behind) = (other_than(leader), other_than(other_than(leader)));
+    world.run_for(500 * MS);
+    for node in [leader, removed] {
+        world.cut(behind, node);
+        world.cut(node, behind);
+    }
+    goes_on(&mut world, 500 * MS);
+    let newest = world.newest_committed();
+    assert!(world.durable_index(behind) < newest);
+    assert!(world.change(leader, MemberChange::Remove { node: removed }));
+    world.run_for(200 * MS);
+    assert!(world.conf(leader).outgoing.contains(&removed), "it is gone already: {:?}", world.conf(leader));
+    world.net.heal();
+    let without = |world: &World, node| {
+        let conf = world.conf(node);
+        conf.outgoing.is_empty() && !conf.voters.contains(&removed)
+    };
+    world.run_until("it is gone", 5 * SECOND, |world| without(world, leader) || without(world, behind));
+    assert!(world.durable_index(behind) >= newest, "those who stay lack what is committed");
+}
+
 #[test]
 fn a_damaged_node_neither_votes_nor_leads_before_it_is_whole() {
     for seed in 0..4 {
@@ -435,6 +460,9 @@ fn notices(flaw: Flaw) -> (fn(), &'static str) {
         }
         Flaw::CountsLostBatches => {
             (a_leader_counts_nothing_that_a_node_has_lost, "not on the disks of a majority")
+        }
+        Flaw::LetsGoAtOnce => {
+            (a_removed_node_is_gone_only_when_those_who_stay_have_all, "it is gone already")
         }
         Flaw::AcknowledgesResetEarly => (a_node_far_behind_begins_anew, "acknowledges"),
         Flaw::AcknowledgesCutBatches => {

@@ -816,7 +816,7 @@ impl World {
 
     /// Ends a node and empties its disk. It comes back as if it had never been there, with its old number.
     pub(super) fn wipe(&mut self, id: NodeId) {
-        let upto = self.process(id).log.durable_index().0;
+        let upto = self.durable_index(id);
         self.end(id, true);
         let seed = self.rng.next_u64();
         self.nodes.get_mut(&id).expect("a node").disk = SimDisk::new(seed);
@@ -825,7 +825,7 @@ impl World {
         self.oracle.tally.count("disks emptied");
     }
 
-    fn newest_committed(&self) -> u64 {
+    pub(super) fn newest_committed(&self) -> u64 {
         self.oracle.committed.last_key_value().map_or(0, |(index, _)| *index)
     }
 
@@ -962,6 +962,10 @@ impl World {
 
     pub(super) fn first_index(&self, id: NodeId) -> u64 {
         self.process(id).log.first_index().0
+    }
+
+    pub(super) fn durable_index(&self, id: NodeId) -> u64 {
+        self.process(id).log.durable_index().0
     }
 
     pub(super) fn lag(&self, leader: NodeId, id: NodeId) -> u64 {

@@ -8,18 +8,16 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use apogee_storage::driver::{Disk, DmaBuffer, Identity, ShardDirectory};
-use apogee_storage::format::FORMAT_VERSION;
 use apogee_storage::{
-    BatchIndex, CommitRule, GroupRecovered, GroupState, LogConfig, LogSource as _, Member, Recovered,
-    RecoveryReport, RefusedSnapshot, ReplacedIndex, read_group_state, read_saved_group_state, recover,
-    recover_group, save_group_state,
+    CommitRule, GroupRecovered, GroupState, LogConfig, LogSource as _, Member, Recovered, RecoveryReport,
+    RefusedSnapshot, ReplacedIndex, read_group_state, read_saved_group_state, recover, recover_group,
+    save_group_state,
 };
 
 use super::clock::now_ms;
 use super::data_dir::shard_dir;
-use super::peers::{self, About, Hello, LinkKind};
 use crate::config::{BrokerConfig, ReplicationConfig, member_address};
-use crate::replication::{PeerHello, ReplicaConfig};
+use crate::replication::ReplicaConfig;
 use crate::shard::topics::TopicPolicy;
 use crate::shard::{GroupStart, Replay, Shard, ShardConfig};
 
@@ -52,7 +50,7 @@ impl OpenShard {
         };
         let shard = match &config.replication {
             None => opening.shard_alone()?,
-            Some(replication) => opening.shard_of_group(replication, &disk).await?,
+            Some(replication) => opening.shard_of_group(replication, &disk)?,
         };
         Ok(OpenShard { shard, disk, directory })
     }
@@ -110,7 +108,7 @@ impl Opening<'_> {
         Ok(Shard::open(self.shard_config, self.log_config, recovered, replay, now_ms())?)
     }
 
-    async fn shard_of_group(
+    fn shard_of_group(
         self,
         replication: &ReplicationConfig,
         disk: &Disk,
@@ -127,9 +125,6 @@ impl Opening<'_> {
                 // undecided.
                 let alone = LogConfig { commit_rule: CommitRule::Local, ..self.log_config.clone() };
                 state.commit = recover(files, &alone, &mut self.replay())?.report.last_index;
-                // It may be the first start of a voter, later than the others', or its disk was replaced and it has
-                // forgotten what it acknowledged. The second must not vote before it has all again, and the first can wait.
-                state.recovering = self.others_have_batches(replication, &state).await?;
                 // Before anybody hears of this node: it must not come back as another one.
                 save_group_state(files, &state)?;
                 state
@@ -167,44 +162,6 @@ impl Opening<'_> {
         let group = GroupStart { config, recovered };
         let alloc = |len| disk.alloc(len);
         Ok(Shard::open_in_group(self.shard_config, self.log_config, group, replay, now_ms(), alloc)?)
-    }
-
-    /// Whether a shard of another node has a part of the group's log, though this one has nothing and is a voter.
-    async fn others_have_batches(
-        &self,
-        replication: &ReplicationConfig,
-        state: &GroupState,
-    ) -> anyhow::Result<bool> {
-        if replication.join || state.commit > BatchIndex(0) {
-            return Ok(false);
-        }
-        let mut asked = Vec::new();
-        for other in replication.nodes.iter().filter(|other| other.node_id() != state.node) {
-            let peer = PeerHello {
-                cluster: self.config.cluster.clone(),
-                group: state.group,
-                shard: self.number.into(),
-                node: state.node,
-                incarnation: state.incarnation,
-                format: FORMAT_VERSION.into(),
-                segment_bytes: state.segment_bytes,
-                recovering: false,
-                joining: false,
-                term: state.term,
-                last_index: BatchIndex(0),
-                committed: BatchIndex(0),
-                client_address: self.shard_config.address.to_string(),
-            };
-            let about = About { peer, group: self.config.group.clone(), values: Vec::new() };
-            let hello = Hello { kind: LinkKind::Knock, session: 0, about, to: other.node_id() };
-            let address = other.peer_address(self.number, self.config.base_port)?;
-            asked.push(glommio::spawn_local(peers::ask(address, hello)));
-        }
-        let mut has_batches = false;
-        for answer in asked {
-            has_batches |= answer.await.is_some_and(|other| other.last_index > BatchIndex(0));
-        }
-        Ok(has_batches)
     }
 
     /// What a node says when it comes to its group for the first time.

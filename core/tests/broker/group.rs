@@ -148,7 +148,7 @@ fn what_was_acknowledged_is_read_from_the_new_leader_when_the_old_one_is_killed(
         assert!(started.elapsed() < PATIENCE, "node {old} does not catch up:\n{}", group.node(old).log());
         std::thread::sleep(Duration::from_millis(50));
     }
-    assert!(group.node(old).log().contains("recovering=true"), "{}", group.node(old).log());
+    assert!(group.node(old).log().contains("until this node has it too"), "{}", group.node(old).log());
     // It has all, so it counts again.
     group.kill(new);
     let other = group.up().into_iter().find(|other| *other != old).unwrap();

@@ -387,7 +387,7 @@ impl Peers {
             if peer.session.borrow().is_none() {
                 let Some(address) = peer.address.get() else { return };
                 let Some(hello) = self.hello(LinkKind::Knock, 0, peer.node) else { return };
-                ask(address, hello).await;
+                knock(address, hello).await;
             }
             glommio::timer::sleep(KNOCK_EVERY).await;
         }
@@ -711,21 +711,18 @@ fn batch_len(head: &[u8]) -> Result<usize, LinkError> {
     Ok(header.batch_len())
 }
 
-/// Knocks at a shard of another node, and gives what it says of itself.
-pub(super) async fn ask(address: SocketAddr, hello: Hello) -> Option<PeerHello> {
-    let socket = in_time(CONNECT_WAIT, Socket::connect(address)).await?.ok()?;
+/// Knocks at a shard of another node, and waits until that has heard it.
+async fn knock(address: SocketAddr, hello: Hello) {
+    let Some(Ok(socket)) = in_time(CONNECT_WAIT, Socket::connect(address)).await else { return };
     let link = Link::new(ConnectionId(0), socket, LIMITS, OUT_BYTES_MAX);
     link.send(&First::Hello(hello).encode(), &[]);
-    let asker = Asker::default();
-    in_time(HELLO_WAIT, link.serve(&asker)).await;
-    asker.0.take()
+    in_time(HELLO_WAIT, link.serve(&Knocker)).await;
 }
 
-/// Hears one answer.
-#[derive(Default)]
-struct Asker(RefCell<Option<PeerHello>>);
+/// Whoever is knocked at answers with a hello, and all is said.
+struct Knocker;
 
-impl LinkService for Asker {
+impl LinkService for Knocker {
     type Part = DmaBuffer;
     const PART_HEAD_BYTES: usize = BATCH_HEADER_LEN;
 
@@ -737,10 +734,7 @@ impl LinkService for Asker {
         glommio::allocate_dma_buffer(len)
     }
 
-    fn on_frame(&self, link: &Rc<Link>, frame: LinkFrame<DmaBuffer>) {
-        if let Ok(First::Hello(hello)) = First::decode(&frame.head) {
-            *self.0.borrow_mut() = Some(hello.about.peer);
-        }
+    fn on_frame(&self, link: &Rc<Link>, _frame: LinkFrame<DmaBuffer>) {
         link.close("it has answered");
     }
 

@@ -44,9 +44,11 @@ const RETENTION_BYTES: u64 = 4 << 20;
 /// Of each topic that is made beforehand.
 pub(super) const QUEUES: i32 = 2;
 
-/// Faults come in this part of a run; before, everything starts, and after it nothing goes wrong any more.
-const CLIENTS_AT: Us = SECOND;
-const CALM_BEFORE: Us = 5 * SECOND;
+/// Within this time topics are made, by groups that have to elect their leaders first.
+const TOPICS_WITHIN: Us = 30 * SECOND;
+/// Clients have so long to start before faults come.
+const CALM_BEFORE: Us = 4 * SECOND;
+/// After which nothing goes wrong any more.
 const FAULTS_FOR: Us = 60 * SECOND;
 /// Producers go on for so long after the last fault.
 const SENDING_AFTER: Us = 5 * SECOND;
@@ -221,9 +223,18 @@ impl World {
         for node in 0..usize::from(NODES) {
             self.start_node(node).expect("an empty disk holds nothing wrong");
         }
-        let this = self.clone();
-        self.scope.spawn(async move { this.make_topics().await });
-        self.sim.run(CLIENTS_AT);
+        // Before clients come: a producer would have them made with more queues, and what it sent to these is read by nobody
+        // once there are fewer.
+        let are_made = Rc::new(Cell::new(false));
+        let (this, done) = (self.clone(), are_made.clone());
+        self.scope.spawn(async move {
+            this.make_topics().await;
+            done.set(true);
+        });
+        while !are_made.get() {
+            assert!(self.sim.now() < TOPICS_WITHIN, "the topics are not made");
+            self.sim.run(self.sim.now() + 100 * MS);
+        }
         let groups = [
             ("Readers", vec![PLAIN.to_owned(), LATER.to_owned(), BARGAIN.to_owned()], false),
             ("Followers", vec![ORDERED.to_owned()], true),
@@ -460,13 +471,12 @@ impl World {
 
     /// The whole run: start, faults, and what must be true in the end.
     pub(super) fn run(self: &Rc<Self>, with_faults: bool) -> Outcome {
-        self.sim.run(CALM_BEFORE);
+        self.sim.run(self.sim.now() + CALM_BEFORE);
+        let until = self.sim.now() + FAULTS_FOR;
         if with_faults {
-            let world = Rc::downgrade(self);
-            let until = CALM_BEFORE + FAULTS_FOR;
-            self.scope.spawn(super::faults::happen(world, until));
+            self.scope.spawn(super::faults::happen(Rc::downgrade(self), until));
         }
-        self.sim.run(CALM_BEFORE + FAULTS_FOR);
+        self.sim.run(until);
         self.scope.end();
         self.heal();
         if self.in_groups {

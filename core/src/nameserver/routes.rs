@@ -76,6 +76,8 @@ struct BrokerGroup {
     enable_acting_master: bool,
     zone_name: Option<String>,
     members: BTreeMap<i64, Member>,
+    /// The highest `stateVersion` that any of them came with, though it may have gone since, and its address.
+    latest_election: (i64, String),
 }
 
 /// One registered broker.
@@ -110,6 +112,12 @@ impl Routes {
     pub(super) fn masters(&self) -> impl Iterator<Item = (&str, i64)> {
         let master = |group: &BrokerGroup| Some(group.members.get(&MASTER_ID)?.data_version.state_version);
         self.brokers.iter().filter_map(move |(name, group)| Some((&**name, master(group)?)))
+    }
+
+    /// Whether any broker of that name is known.
+    #[cfg(test)]
+    pub(super) fn knows(&self, broker_name: &str) -> bool {
+        self.brokers.contains_key(broker_name)
     }
 
     #[cfg(test)]

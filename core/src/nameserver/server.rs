@@ -84,6 +84,12 @@ impl NameServer {
         self.routes.masters().map(|(name, term)| (name.to_owned(), term)).collect()
     }
 
+    /// Whether any broker of that name is known.
+    #[cfg(test)]
+    pub(crate) fn knows(&self, broker_name: &str) -> bool {
+        self.routes.knows(broker_name)
+    }
+
     /// From now on any master is taken, of an earlier election, too: to show that it is noticed.
     #[cfg(test)]
     pub(crate) fn forget_to_fence(&mut self) {

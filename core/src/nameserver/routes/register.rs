@@ -103,7 +103,7 @@ impl Routes {
     }
 
     /// True if the sender was master before an election that it has not heard of: the id is held by another address with
-    /// a higher `stateVersion`, or a slave knows of a later election although its master has not come yet.
+    /// a higher `stateVersion`, or nobody is master and a later election has been heard of.
     ///
     /// The second is our own: a group's slaves register with their term as well, so a master that was cut off from its
     /// group cannot come back by the death of its successor. Who is master already is left alone, for its successor
@@ -114,13 +114,15 @@ impl Routes {
             return false;
         }
         let Some(group) = self.brokers.get(registration.broker_name) else { return false };
-        let is_later = |member: &Member| {
-            member.addr != registration.addr
-                && member.data_version.state_version > registration.topics.data_version.state_version
+        let is_later = |state_version: i64, addr: &str| {
+            addr != registration.addr && state_version > registration.topics.data_version.state_version
         };
         match group.members.get(&registration.broker_id) {
-            Some(holder) => is_later(holder),
-            None => registration.broker_id == MASTER_ID && group.members.values().any(is_later),
+            Some(holder) => is_later(holder.data_version.state_version, &holder.addr),
+            None => {
+                let (election, addr) = &group.latest_election;
+                registration.broker_id == MASTER_ID && is_later(*election, addr)
+            }
         }
     }
 
@@ -160,6 +162,7 @@ impl Routes {
                 enable_acting_master: false,
                 zone_name: None,
                 members: BTreeMap::new(),
+                latest_election: (0, String::new()),
             };
             self.brokers.insert(registration.broker_name.into(), group);
         }
@@ -171,6 +174,9 @@ impl Routes {
         group.zone_name = registration.zone_name.map(str::to_owned);
         let before = group.id_of(registration.addr).and_then(|id| Some((id, group.members.remove(&id)?)));
         let data_version = registration.topics.data_version;
+        if data_version.state_version >= group.latest_election.0 {
+            group.latest_election = (data_version.state_version, registration.addr.to_owned());
+        }
         let member = Member {
             addr: registration.addr.to_owned(),
             ha_server_addr: registration.ha_server_addr.to_owned(),

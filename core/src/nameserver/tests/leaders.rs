@@ -82,6 +82,18 @@ fn whatever_the_order_of_arrival_the_newest_leader_is_master_and_each_node_has_o
 }
 
 #[test]
+fn a_deposed_leader_does_not_come_back_by_its_successor_s_death_though_no_slave_has_heard_of_that() {
+    let mut world = group();
+    let successor = node(2, Leads, 6).on(9);
+    world.register(&successor).success();
+    world.close(&successor);
+    world.register(&node(1, Leads, 5)).success();
+    assert_eq!(route(&mut world), "3=3");
+    world.register(&node(3, Leads, 7)).success();
+    assert_eq!(route(&mut world), "0=3");
+}
+
+#[test]
 fn a_late_registration_of_the_old_leader_is_ignored_in_every_order() {
     // Node 1 says once more that it leads in term 5, on a connection that was slow.
     let change = [node(1, Leads, 5), node(2, Leads, 6), node(3, Follows, 6)];

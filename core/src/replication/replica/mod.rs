@@ -58,8 +58,9 @@ const RESET_STUCK_MS: i64 = 10_000;
 /// Election timeouts for which a node that could not make its first batch leaves leading to others.
 const UNABLE_TIMEOUTS: i64 = 20;
 
-/// Pause between two writes of the group's state only for the sake of how far is committed.
-const SAVE_COMMIT_MS: i64 = 5000;
+/// Pause between two writes of the group's state only for the sake of how far is committed. Damage of what came since cannot be
+/// told from a write that was interrupted, unless much lies behind it.
+const SAVE_COMMIT_MS: i64 = 1000;
 
 /// What raft marks votes with that the leader asked for.
 const CAMPAIGN_TRANSFER: &[u8] = b"CampaignTransfer";

@@ -206,7 +206,7 @@ fn a_damaged_node_neither_votes_nor_leads_before_it_is_whole() {
         world.run_for(500 * MS);
         // Idle for long enough that the node writes down how far it has committed.
         world.is_loaded = false;
-        world.run_for(7 * SECOND);
+        world.run_for(3 * SECOND);
         world.damage(damaged);
         world.is_loaded = true;
         world.end(damaged, false);

@@ -3,7 +3,7 @@
 use apogee_net::code::RequestCode;
 use apogee_net::flags::PullSysFlag;
 use apogee_net::request::{PullMessageRequest, TypedHeader, UpdateConsumerOffsetRequest};
-use apogee_storage::{Buffer, Marks};
+use apogee_storage::{BatchIndex, Buffer, LogOffset, Marks};
 
 use super::state::Shard;
 use super::topics::TopicNumber;
@@ -20,6 +20,11 @@ impl<B: Buffer + 'static> Shard<B> {
     /// Changes wait for room in the log.
     pub(crate) fn has_unlogged(&self) -> bool {
         !self.unlogged.is_empty() || self.log.staged_bytes() > 0
+    }
+
+    /// Where a batch stands, if that is known without looking into an index file.
+    pub(crate) fn base_of(&self, index: BatchIndex) -> Option<LogOffset> {
+        self.log.batch_at(index).ok()?.map(|place| place.base_offset)
     }
 
     /// The first offset of a queue that this replica has, and the one behind the last.

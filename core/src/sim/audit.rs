@@ -133,8 +133,13 @@ impl Audit {
         }
     }
 
-    /// A NameServer has heard of something: no master that it had gives place to one of an earlier election.
+    /// A NameServer has heard of something: no master that it had gives place to one of an earlier election. Once the last
+    /// broker of a name has gone it knows nothing of the name any more.
     pub(super) fn look_at_masters(&self, nth: usize, life: u64, nameserver: &NameServer) {
+        let is_known = |(by, of_life, name): &(usize, u64, String)| {
+            (*by, *of_life) != (nth, life) || nameserver.knows(name)
+        };
+        self.elections.borrow_mut().retain(|election, _| is_known(election));
         for (name, election) in nameserver.masters() {
             let mut elections = self.elections.borrow_mut();
             let newest = elections.entry((nth, life, name.clone())).or_insert(election);

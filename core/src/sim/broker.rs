@@ -9,8 +9,8 @@ use apogee_net::code::ResponseCode;
 use apogee_net::io::{Chunk, ConnectionId};
 use apogee_storage::sim::{Lie, SimDisk};
 use apogee_storage::{
-    AlignedBuffer, Completion, DiskOp, GroupState, LogConfig, Marks, Member, NodeId, read_group_state,
-    recover, recover_group, save_group_state,
+    AlignedBuffer, BatchIndex, Completion, DiskOp, GroupState, LogConfig, LogOffset, Marks, Member, NodeId,
+    read_group_state, recover, recover_group, save_group_state,
 };
 use bytes::Bytes;
 
@@ -226,6 +226,11 @@ impl Broker {
     /// Its log did not take yet what its tables have, or it stands still and logs nothing.
     pub(super) fn has_unlogged(&self) -> bool {
         self.finished.get().is_some() || self.shard.borrow().has_unlogged()
+    }
+
+    /// Where a batch stands, if it is here.
+    pub(super) fn base_of(&self, index: BatchIndex) -> Option<LogOffset> {
+        self.shard.borrow().base_of(index)
     }
 
     /// The first offset of a queue here, and the one behind the last.

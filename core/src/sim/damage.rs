@@ -4,7 +4,7 @@
 use std::rc::Rc;
 
 use apogee_storage::sim::{Lie, SimDisk};
-use apogee_storage::{LogFile, LogOffset};
+use apogee_storage::{LogConfig, LogFile, LogOffset, read_group_state};
 
 use super::broker::Broker;
 use super::executor::{MS, SECOND};
@@ -31,12 +31,16 @@ impl Victim {
     }
 }
 
-/// A node comes back from a loss of power with a bit turned over in what it had acknowledged: it must notice, and be mended
-/// by the others. They stay up meanwhile: no group of three survives a second loss.
+/// A node comes back from a loss of power with a bit turned over in what it had acknowledged, as its state says, which is
+/// written once a second: it must notice, and be mended by the others. They stay up meanwhile: no group of three survives a
+/// second loss.
 pub(super) async fn of_a_bit(world: &Rc<World>) {
-    let Some(Victim { nth, broker, disk, .. }) = Victim::hold(world) else { return };
+    let Some(Victim { shard, nth, broker, disk }) = Victim::hold(world) else { return };
     let segment_bytes = world.segment_bytes();
-    let agreed = world.audit().agreed_of(broker.name());
+    let LogConfig { group, node, .. } = world.nodes[nth].setups[shard].log;
+    let state = read_group_state(&disk, group, node).expect("a sound state").expect("it runs");
+    let known = broker.base_of(state.commit).unwrap_or_default();
+    let agreed = world.audit().agreed_of(broker.name()).min(known.0);
     drop(broker);
     let base = LogOffset(agreed / segment_bytes * segment_bytes);
     world.kill_node(nth, Ending::Power);
@@ -54,14 +58,12 @@ pub(super) async fn of_a_bit(world: &Rc<World>) {
 }
 
 /// A write is called done and landed behind its place, or not at all, or with a bit turned over. Nobody can know before the
-/// node reads it, so it is soon stopped, and starts again when all others have what it should have.
+/// node reads it, so it is soon stopped, and starts again when all others have what it should have. A segment that was
+/// sealed by then is not read when a log is opened: somebody who looks it through finds the damage and empties the disk.
 pub(super) async fn of_a_write(world: &Rc<World>) {
     let Some(Victim { shard, nth, broker, disk }) = Victim::hold(world) else { return };
     let segment_bytes = world.segment_bytes();
-    // A segment that was sealed meanwhile would not be read.
-    if broker.marks().appended.0 % segment_bytes > segment_bytes / 4 * 3 {
-        return release_all(world);
-    }
+    let base = LogOffset(broker.marks().appended.0 / segment_bytes * segment_bytes);
     let lie = *world.sim.pick(&[Lie::MisdirectedBehind, Lie::Lost, Lie::Flipped]);
     let what = match lie {
         Lie::Lost => "write lost",
@@ -77,6 +79,10 @@ pub(super) async fn of_a_write(world: &Rc<World>) {
     let upto = broker.marks().committed;
     drop(broker);
     world.kill_node(nth, Ending::Power);
+    if disk.small_files().iter().any(|file| matches!(file, LogFile::Index(sealed) if *sealed >= base)) {
+        count(world, "disk emptied");
+        disk.wipe();
+    }
     let others: Vec<_> = (0..usize::from(NODES))
         .filter(|other| *other != nth)
         .filter_map(|other| world.replica(other, shard))

@@ -82,6 +82,8 @@ struct Books {
     again: u64,
     /// Places of messages that were handed out and are done with, since when.
     done: BTreeMap<(Queue, u64), Us>,
+    /// Messages that a consumer gave back to come again later.
+    given_back: BTreeSet<MessageId>,
     failed: u64,
     /// Why sends failed, for people.
     whys: BTreeMap<String, u64>,
@@ -256,8 +258,13 @@ impl Ledger {
         done
     }
 
+    /// A consumer gives a message back; it waits for another time then.
+    pub(super) fn is_given_back(&self, id: MessageId) {
+        self.books.borrow_mut().given_back.insert(id);
+    }
+
     /// Acknowledged messages that a group has not got yet. What retention took, by the first offset that a queue still has,
-    /// is owed to nobody; of what has no place yet it cannot be told.
+    /// is owed to nobody; of what waits for its time, and has no place that is known, it cannot be told.
     pub(super) fn owed(&self, first_offset: impl Fn(&Queue) -> u64) -> Vec<(MessageId, String)> {
         let books = self.books.borrow();
         let nobody = BTreeSet::new();
@@ -265,6 +272,7 @@ impl Ledger {
         if self.may_lose_old {
             let is_lost = |((queue, offset), _): &(&(Queue, u64), &MessageId)| *offset < first_offset(queue);
             lost.extend(books.places.iter().filter(is_lost).map(|(_, id)| *id));
+            lost.extend(&books.given_back);
         }
         let mut owed = Vec::new();
         for (id, entry) in &books.messages {

@@ -111,6 +111,7 @@ impl Serve for Namesrv {
 
     fn on_closed(&self, connection: ConnectionId) {
         self.nameserver.borrow_mut().on_connection_closed(connection);
+        self.audit.look_at_masters(self.nth, self.life, &self.nameserver.borrow());
         self.carry_out();
     }
 

@@ -492,6 +492,7 @@ impl Consumer {
     /// Gives a message back, to come again later; true if somebody took it.
     async fn send_back(&self, held: &Held, message: &Cached) -> bool {
         let delay_level = self.sim().between(1, 3) as i32;
+        message.id.inspect(|id| self.ledger.is_given_back(*id));
         let header = ConsumerSendMsgBackRequest {
             offset: message.physical_offset,
             group: &self.setup.group,
@@ -504,7 +505,12 @@ impl Consumer {
         if let Some(to) = self.instance.master(&held.queue.broker) {
             let code = RequestCode::CONSUMER_SEND_MSG_BACK;
             let call = self.instance.remoting.call(to, code, &header, b"", SEND_BACK_WAIT);
-            if call.await.is_ok_and(|answer| answer.is_success()) {
+            let is_taken = call.await.is_ok_and(|answer| answer.is_success());
+            let (id, at) = (message.id, message.physical_offset);
+            self.sim().say(|| {
+                format!("{id:?} at {at} is given back to {to}, delay level {delay_level}: {is_taken}")
+            });
+            if is_taken {
                 return true;
             }
         }
@@ -514,7 +520,10 @@ impl Consumer {
             (property::DELAY, (3 + message.reconsume_times).to_string()),
         ];
         let extra = Extra { properties, sys_flag: 0 };
-        self.fallback.send(&self.retry_topic(), id, &extra).await.is_ok()
+        let sent = self.fallback.send(&self.retry_topic(), id, &extra).await;
+        self.sim()
+            .say(|| format!("{id:?} is sent to {}: {:?}", self.retry_topic(), sent.as_ref().map(|_| ())));
+        sent.is_ok()
     }
 
     async fn consume_in_order(self: Rc<Self>, held: Rc<Held>) {

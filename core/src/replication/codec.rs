@@ -19,7 +19,7 @@
 //!   8 reset                term, id, bytes, clock i64
 //!   9 reset part           id, at, the bytes
 //!  10 reset answer         id, bytes, failed?
-//!  11 members              term, conf state, members
+//!  11 members              term, leader or 0, conf state, members
 //!
 //! conf state    index, auto leave?, then four lists (voters, outgoing, learners, next learners): u16 count, nodes
 //! members       u16 count, each: node, u16 length, address
@@ -190,7 +190,7 @@ pub(super) fn encode_with<P>(message: &PeerMessage<P>, batch_bytes: u64, out: &m
             10
         }
         PeerMessage::Members(members) => {
-            writer.numbers([members.term.0]);
+            writer.numbers([members.term.0, members.leader.map_or(0, |leader| leader.0)]);
             writer.conf(&members.conf);
             writer.members(&members.members);
             11
@@ -286,6 +286,7 @@ pub fn decode<P>(header: FrameHeader, body: &[u8]) -> Result<PeerMessage<P>, Cod
         }),
         11 => PeerMessage::Members(Box::new(Members {
             term: reader.term()?,
+            leader: Some(NodeId(reader.u64("leader")?)).filter(|leader| leader.0 != 0),
             conf: reader.conf()?,
             members: reader.members()?,
         })),

@@ -84,8 +84,10 @@ fn message() -> impl Strategy<Value = Message> {
     let part_answer = (any::<u64>(), any::<u64>(), any::<bool>()).prop_map(|(id, bytes, failed)| {
         PeerMessage::ResetAnswer(ResetAnswer { id: OpId(id), bytes, failed })
     });
-    let told = (term(), conf(), members())
-        .prop_map(|(term, conf, members)| PeerMessage::Members(Box::new(Members { term, conf, members })));
+    let told = (term(), any::<u64>(), conf(), members()).prop_map(|(term, leader, conf, members)| {
+        let leader = Some(NodeId(leader)).filter(|leader| leader.0 != 0);
+        PeerMessage::Members(Box::new(Members { term, leader, conf, members }))
+    });
     prop_oneof![
         append,
         answer,

@@ -167,8 +167,8 @@ impl Configuration {
         change
     }
 
-    /// How the members are reached once this is applied.
-    pub(super) fn apply_to(&self, members: &mut Vec<Member>) {
+    /// How the members are reached once this has made `conf`. Whoever leaves is reached for as long as its vote counts.
+    pub(super) fn apply_to(&self, members: &mut Vec<Member>, conf: &ConfState) {
         for step in &self.steps {
             match step {
                 Step::Voter { address, .. } | Step::Learner { address, .. } if address.is_empty() => {}
@@ -177,9 +177,10 @@ impl Configuration {
                     members.push(Member { node: *node, address: address.clone() });
                     members.sort_by_key(|member| member.node);
                 }
-                Step::Gone { node } => members.retain(|member| member.node != *node),
+                Step::Gone { .. } => {}
             }
         }
+        members.retain(|member| is_member(conf, member.node));
     }
 }
 
@@ -219,6 +220,13 @@ pub(super) fn nodes_of(conf: &ConfState) -> Vec<NodeId> {
     nodes.sort_unstable();
     nodes.dedup();
     nodes
+}
+
+/// Whether a node belongs to the group, also if only until or from the end of a change that is under way.
+pub(super) fn is_member(conf: &ConfState, node: NodeId) -> bool {
+    [&conf.voters, &conf.outgoing, &conf.learners, &conf.learners_next]
+        .iter()
+        .any(|nodes| nodes.contains(&node))
 }
 
 /// Whether a node is a voter, before or after a change of members that is under way.

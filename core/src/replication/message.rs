@@ -126,10 +126,12 @@ pub struct ResetAnswer {
     pub failed: bool,
 }
 
-/// Who belongs to the group, for a node that is in none.
+/// Who belongs to the group, for a node that waits to be added, or that was removed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Members {
     pub term: Term,
+    /// Who leads in this term, if the sender knows.
+    pub leader: Option<NodeId>,
     pub conf: ConfState,
     pub members: Vec<Member>,
 }

@@ -16,6 +16,13 @@ const APPEND_BYTES_MAX: u64 = 1 << 20;
 /// Batches of one append.
 const APPEND_BATCHES_MAX: u64 = 64;
 
+/// What a node outside of the group is told: as of which batch it is, and who leads, in which term.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Farewell {
+    pub(super) index: BatchIndex,
+    pub(super) leader: Option<(Term, NodeId)>,
+}
+
 /// Batches that raft wants a follower to have.
 #[derive(Debug)]
 struct Job {
@@ -50,6 +57,8 @@ pub(super) struct Peer {
     pub(super) up: bool,
     pub(super) recovering: bool,
     pub(super) joining: bool,
+    /// What it was told in this session, if it is outside of the group.
+    pub(super) farewell: Option<Farewell>,
     /// Not to be given leadership, as it says.
     pub(super) unfit: bool,
     pub(super) heard_ms: Option<i64>,

@@ -57,6 +57,7 @@ pub(super) struct Peers {
 struct Peer {
     node: NodeId,
     address: Cell<Option<SocketAddr>>,
+    is_member: Cell<bool>,
     session: RefCell<Option<Session>>,
     /// One connection of a call that came from the other node.
     half: RefCell<Option<Rc<Link>>>,
@@ -154,6 +155,7 @@ impl Peers {
             Rc::new(Peer {
                 node,
                 address: Cell::default(),
+                is_member: Cell::default(),
                 session: RefCell::default(),
                 half: RefCell::default(),
             })
@@ -161,16 +163,14 @@ impl Peers {
         self.peers.borrow_mut().entry(node).or_insert_with(new).clone()
     }
 
-    /// Who the others are and where they are called. Sessions with others end.
+    /// Who the others are and where they are called. A session with another goes on until it ends.
     pub(super) fn set_members(&self, members: &BTreeMap<NodeId, SocketAddr>) {
-        let all: Vec<_> = self.peers.borrow().values().cloned().collect();
-        for peer in all.into_iter().filter(|peer| !members.contains_key(&peer.node)) {
-            if peer.address.take().is_some() {
-                self.end_session(&peer, None);
-            }
+        for peer in self.peers.borrow().values() {
+            peer.is_member.set(members.contains_key(&peer.node));
         }
         for (&node, &address) in members.iter().filter(|(node, _)| **node != self.node) {
             let peer = self.peer(node);
+            peer.is_member.set(true);
             if peer.address.replace(Some(address)).is_none() && self.node < node {
                 let Some(this) = self.this.upgrade() else { continue };
                 self.scope.spawn(async move { this.keep_calling(peer).await });
@@ -183,6 +183,10 @@ impl Peers {
         while let Some(address) = peer.address.get() {
             if self.call(&peer, address).await.is_some() {
                 retry = RETRY_FIRST;
+            }
+            if !peer.is_member.get() {
+                peer.address.take();
+                return;
             }
             self.sim.sleep(retry).await;
             retry = (retry * 2).min(RETRY_MAX);

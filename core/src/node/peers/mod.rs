@@ -13,8 +13,11 @@
 //! on its way is lost in both directions, which Raft makes good, and nothing of an old session is delivered in a new one.
 //!
 //! Calls that fail are repeated after a pause that grows up to [`RETRY_MAX`]. A node that starts knocks at those that
-//! will call it, so that they do so at once, and goes on knocking until they have: one that waits to be added may know
-//! nothing of whoever adds it, and calls back where the knock came from.
+//! will call it, so that they do so at once, and goes on knocking until they have. Whoever does not know the one that knocks
+//! calls back where the knock came from: it may wait to be added and be knocked at by who adds it, or the other is
+//! outside of the group and is to hear who leads.
+//!
+//! A session with a node that is no member any more goes on until one of the two ends it. Nobody calls for another.
 //!
 //! A connection on which nothing was heard for [`SILENCE_MAX`] is ended, since TCP notices by itself only after minutes
 //! that a peer is gone or that only one direction works. Each side says something every [`ALIVE_EVERY`].
@@ -110,6 +113,7 @@ struct Peer {
     node: NodeId,
     /// Where it is called; none for one that is only known because it called.
     address: Cell<Option<SocketAddr>>,
+    is_member: Cell<bool>,
     session: RefCell<Option<Session>>,
     /// A call of the other node of which one connection is here.
     half: RefCell<Option<Half>>,
@@ -155,19 +159,15 @@ impl Peers {
         })
     }
 
-    /// Who the others are and where they are called. Sessions with others end.
+    /// Who the others are and where they are called.
     pub(super) fn set_members(&self, members: &BTreeMap<NodeId, SocketAddr>) {
         let own = self.node;
-        let gone: Vec<_> =
-            self.peers.borrow().values().filter(|peer| !members.contains_key(&peer.node)).cloned().collect();
-        for peer in gone {
-            if peer.address.take().is_some() {
-                drop(peer.calling.take());
-                self.end_session(&peer, None, "no member any more");
-            }
+        for peer in self.peers.borrow().values() {
+            peer.is_member.set(members.contains_key(&peer.node));
         }
         for (&node, &address) in members.iter().filter(|(node, _)| **node != own) {
             let peer = self.peer(node);
+            peer.is_member.set(true);
             if peer.address.replace(Some(address)) == Some(address) {
                 continue;
             }
@@ -274,6 +274,7 @@ impl Peers {
             Rc::new(Peer {
                 node,
                 address: Cell::default(),
+                is_member: Cell::default(),
                 session: RefCell::default(),
                 half: RefCell::default(),
                 call_now: Signal::default(),
@@ -297,12 +298,17 @@ impl Peers {
         }
     }
 
+    /// Calls a member for as long as it is one, any other node once.
     async fn keep_calling(self: Rc<Self>, peer: Rc<Peer>) {
         let mut retry = RETRY_FIRST;
-        loop {
+        while let Some(address) = peer.address.get() {
             let began = Instant::now();
-            if let Err(reason) = self.call(&peer).await {
+            if let Err(reason) = self.call(&peer, address).await {
                 self.tell(&peer, format!("no connection: {reason}"));
+            }
+            if !peer.is_member.get() {
+                peer.address.take();
+                return;
             }
             // What one of the two does not understand it will not understand a moment later.
             if began.elapsed() > HELD_LONG {
@@ -317,8 +323,7 @@ impl Peers {
     }
 
     /// One call, to its end. An error if there never was a session.
-    async fn call(self: &Rc<Self>, peer: &Rc<Peer>) -> Result<(), String> {
-        let Some(address) = peer.address.get() else { return Err("no address".into()) };
+    async fn call(self: &Rc<Self>, peer: &Rc<Peer>, address: SocketAddr) -> Result<(), String> {
         let both = async { future::try_zip(Socket::connect(address), Socket::connect(address)).await };
         let (control, appends) = in_time(CONNECT_WAIT, both)
             .await
@@ -381,11 +386,14 @@ impl Peers {
         }
     }
 
-    /// Asks a node that is to call this one to do so now, whenever there is no session.
+    /// Asks a member that is to call this node to do so now, whenever there is no session.
     async fn keep_knocking(self: Rc<Self>, peer: Rc<Peer>) {
-        loop {
+        while let Some(address) = peer.address.get() {
+            if !peer.is_member.get() {
+                peer.address.take();
+                return;
+            }
             if peer.session.borrow().is_none() {
-                let Some(address) = peer.address.get() else { return };
                 let Some(hello) = self.hello(LinkKind::Knock, 0, peer.node) else { return };
                 knock(address, hello).await;
             }
@@ -393,10 +401,10 @@ impl Peers {
         }
     }
 
-    /// A node knocked. One that waits to be added knows those that its configuration names, and perhaps not who adds it.
-    fn on_knock(&self, peer: &Rc<Peer>, from: IpAddr, caller: &About, own: &About) {
+    /// A node knocked. One that is no member here is called once: this one or the other may know better.
+    fn on_knock(&self, peer: &Rc<Peer>, from: IpAddr, caller: &About) {
         peer.call_now.raise();
-        if !own.peer.joining || self.node > peer.node || peer.address.get().is_some() {
+        if self.node > peer.node || peer.address.get().is_some() {
             return;
         }
         let client_address: Option<SocketAddr> = caller.peer.client_address.parse().ok();
@@ -464,7 +472,7 @@ impl Peers {
         }
         let peer = self.peer(node);
         if hello.kind == LinkKind::Knock {
-            self.on_knock(&peer, link.peer().ip(), &hello.about, &own);
+            self.on_knock(&peer, link.peer().ip(), &hello.about);
             let answer = Hello { about: own, to: node, ..hello };
             link.send(&First::Hello(answer).encode(), &[]);
             return None;

@@ -230,26 +230,48 @@ fn a_node_that_starts_is_called_at_once() {
 }
 
 #[test]
-fn a_node_that_waits_to_be_added_calls_whoever_adds_it() {
+fn whoever_is_knocked_at_by_a_stranger_calls_it_once() {
     on_executor(|| async {
         let mut four = about(4);
         let address = Listener::bind("127.0.0.1:0".parse().unwrap()).unwrap().local();
         four.peer.client_address = format!("127.0.0.1:{}", address.port() - PEER_PORT_DISTANCE);
         let four = TestNode::listen(four, address);
-        // It is not there yet when it is added, and has never heard of the other.
+        // Not there yet, and has never heard of the other.
         let one = TestNode::start(about(1));
         let address = one.address;
         one.stop().await;
         four.knows_at(&[(1, address)]);
         glommio::timer::sleep(RETRY_MAX).await;
-        for (joining, events) in [(false, vec![]), (true, vec![Event::Up(1)])] {
+        // It waits to be added and the other adds it; or the other is outside of the group.
+        for joining in [true, false] {
             let mut one = about(1);
             one.peer.joining = joining;
             let one = TestNode::listen(one, address);
-            glommio::timer::sleep(2 * KNOCK_EVERY).await;
-            assert_eq!(four.take(), events, "joining: {joining}");
+            assert_eq!(four.has(1).await, [Event::Up(1)], "joining: {joining}");
             one.stop().await;
+            assert_eq!(four.has(1).await, [Event::Down(1)]);
+            // Called once, for it is no member.
+            glommio::timer::sleep(2 * RETRY_MAX).await;
+            assert_eq!(four.take(), []);
         }
+    });
+}
+
+#[test]
+fn a_session_outlives_the_membership_and_is_not_begun_anew() {
+    on_executor(|| async {
+        let (one, two) = pair().await;
+        one.knows(&[]);
+        one.peers.send(NodeId(2), LinkKind::Control, b"farewell", &[]);
+        assert_eq!(two.has(1).await, [Event::Frame(1, "farewell".into(), vec![])]);
+        let address = two.address;
+        two.stop().await;
+        assert_eq!(one.has(1).await, [Event::Down(2)]);
+        let two = TestNode::listen(about(2), address);
+        glommio::timer::sleep(2 * RETRY_MAX).await;
+        assert_eq!(two.take(), []);
+        one.knows(&[(2, &two)]);
+        assert_eq!(one.has(1).await, [Event::Up(2)]);
     });
 }
 

@@ -10,7 +10,7 @@ impl<B: Buffer + 'static> Replica<B> {
         log: &mut impl GroupLog<B>,
         now_ms: i64,
     ) -> Result<(), PeerFault> {
-        if self.is_kept_out() {
+        if self.is_kept_out() && !matches!(message, PeerMessage::Members(_)) {
             return Ok(());
         }
         match message {
@@ -255,7 +255,14 @@ impl<B: Buffer + 'static> Replica<B> {
 
     /// A node without a group learns who belongs to it.
     pub(super) fn take_members(&mut self, members: Members) {
-        if !self.is_joining() || self.resetting.is_some() || members.conf.voters.is_empty() {
+        if !is_member(&members.conf, self.config.node) {
+            return self.hear_farewell(members);
+        }
+        if !self.is_joining()
+            || self.is_kept_out()
+            || self.resetting.is_some()
+            || members.conf.voters.is_empty()
+        {
             return;
         }
         let has_vote = has_vote(&members.conf, self.config.node);

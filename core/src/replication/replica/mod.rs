@@ -3,6 +3,7 @@
 mod incoming;
 mod members;
 mod outgoing;
+mod outside;
 mod propose;
 mod ready;
 mod reset;
@@ -33,13 +34,14 @@ use super::group_log::{GroupLog, configuration_body};
 use super::lease::Lease;
 use super::logger::raft_logger;
 use super::membership::{
-    ChangeRefused, Configuration, MEMBERS_MAX, MemberChange, Step, from_raft, has_vote, nodes_of, to_raft,
+    ChangeRefused, Configuration, MEMBERS_MAX, MemberChange, Step, from_raft, has_vote, is_member, nodes_of,
+    to_raft,
 };
 use super::message::{
     AppendAnswer, AppendHead, Heartbeat, HeartbeatAnswer, Members, PeerHello, PeerMessage, ResetAnswer,
     ResetHead, ResetPart, VoteAnswer, VoteRequest,
 };
-use super::peers::{Filled, LeaderNow, Peer, Successor};
+use super::peers::{Farewell, Filled, LeaderNow, Peer, Successor};
 use super::state_file::StateFile;
 
 /// Entries of one of raft's messages; the window counts bytes, see [`Peer::fill`].
@@ -212,6 +214,8 @@ pub struct Replica<B> {
     /// Nodes that have said in this life who they are, and the newest term that any of them was in.
     met: BTreeSet<NodeId>,
     met_term: u64,
+    /// What this node was told by others when it was outside of the group.
+    farewell: Option<Farewell>,
     /// Up to here the log is that of the leader of this term.
     verified: (u64, u64),
     arriving: Option<Arriving>,
@@ -303,6 +307,7 @@ impl<B: Buffer + 'static> Replica<B> {
             doubted: None,
             met: BTreeSet::new(),
             met_term: 0,
+            farewell: None,
             verified: (0, 0),
             arriving: None,
             begin: None,
@@ -618,6 +623,11 @@ impl<B: Buffer + 'static> Replica<B> {
     }
 
     fn leader(&self) -> Option<NodeId> {
+        if self.is_outside()
+            && let Some(farewell) = self.farewell
+        {
+            return self.leader_as_told(farewell);
+        }
         Some(NodeId(self.raw.raft.leader_id)).filter(|leader| leader.0 != raft::INVALID_ID)
     }
 

@@ -340,7 +340,7 @@ impl<B: Buffer + 'static> Replica<B> {
                 Ok(conf) => {
                     let state = &mut self.file.state;
                     state.conf = from_raft(BatchIndex(entry.index), &conf);
-                    change.apply_to(&mut state.members);
+                    change.apply_to(&mut state.members, &state.conf);
                     let members = state.members.clone();
                     self.raw.mut_store().conf = conf;
                     self.unsaved.push_back((entry.index, self.file.changed()));

@@ -92,7 +92,7 @@ impl<B: Buffer + 'static> Replica<B> {
         let peers = peers.collect();
         GroupStatus {
             node: self.config.node,
-            member: self.membership_of(self.config.node),
+            member: if self.is_outside() { NO_MEMBER } else { self.membership_of(self.config.node) },
             role: self.role(),
             leader: self.leader(),
             term: self.term(),
@@ -162,7 +162,7 @@ impl<B: Buffer + 'static> Replica<B> {
         let conf = &self.group_state().conf;
         let bar = if conf.voters.is_empty() {
             Some("it waits to be added to the group".into())
-        } else if !conf.voters.contains(&own) && !conf.learners.contains(&own) {
+        } else if self.is_removed() {
             Some("it is no member of the group".into())
         } else if conf.learners.contains(&own) {
             Some("it is a learner, which has no vote".into())
@@ -187,6 +187,7 @@ impl<B: Buffer + 'static> Replica<B> {
         let leader = match (raft.state, self.leader()) {
             (StateRole::Candidate, _) => format!("stands for election in term {}", raft.term),
             (StateRole::PreCandidate, _) => "asks whether an election would be won".into(),
+            (_, Some(leader)) if self.is_outside() => format!("node {leader} leads"),
             (_, Some(leader)) => format!("follows node {leader}"),
             (_, None) => "knows no leader".into(),
         };

@@ -9,7 +9,7 @@ impl<B: Buffer + 'static> Replica<B> {
         (!self.file.state.recovering || flawed!(RecoveringVotes))
             && self.resetting.is_none()
             && !self.is_unfit()
-            && !self.is_joining()
+            && !self.is_outside()
             && self.spare.is_some()
             && raft_log.persisted == raft_log.last_index()
     }
@@ -27,6 +27,7 @@ impl<B: Buffer + 'static> Replica<B> {
         }
         self.raw.tick();
         self.settle_raft(log, now_ms);
+        self.tell_outsiders();
         if self.leading.is_some() {
             self.tick_leader(log, now_ms);
         }
@@ -110,6 +111,7 @@ impl<B: Buffer + 'static> Replica<B> {
         {
             let members = Members {
                 term: Term(self.raw.raft.term),
+                leader: self.leader(),
                 conf: state.conf.clone(),
                 members: state.members.clone(),
             };

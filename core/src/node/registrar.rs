@@ -14,7 +14,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use apogee_net::body::{GetBrokerMemberGroupResponseBody, parse, to_fastjson};
-use apogee_net::client::{CallError, ConnectError, ConnectOptions, RemotingClient};
+use apogee_net::client::{CallError, ConnectError, ConnectOptions, RemotingClient, ReplyFrame};
 use apogee_net::code::{RequestCode, ResponseCode};
 use apogee_net::io::{Chunk, Signal};
 use apogee_net::request::{
@@ -34,6 +34,9 @@ const HEARTBEAT: Duration = Duration::from_secs(30);
 const CONNECT_WAIT: Duration = Duration::from_secs(3);
 const CALL_WAIT: Duration = Duration::from_secs(5);
 const REGISTER_WAIT: Duration = Duration::from_secs(24);
+
+/// Longest wait for a NameServer at an orderly stop.
+const UNREGISTER_WAIT: Duration = Duration::from_secs(1);
 
 /// Longest wait for a route: clients that ask for their queues give up after 3 s.
 const ROUTE_WAIT: Duration = Duration::from_secs(1);
@@ -128,7 +131,9 @@ impl Registrar {
             match self.connect_and_register(shard).await {
                 Ok(client) => {
                     retry = RETRY_FIRST;
-                    tracing::info!(namesrv = %self.namesrv, broker = self.broker.broker_name, "registered");
+                    if self.told.get().is_some() {
+                        tracing::info!(namesrv = %self.namesrv, broker = self.broker.broker_name, "registered");
+                    }
                     if !self.was_registered.replace(true) {
                         on_registered();
                     }
@@ -210,6 +215,9 @@ impl Registrar {
         if self.waits_for_successor(client, shard).await? {
             return Ok(());
         }
+        if shard.borrow().is_removed() {
+            return self.withdraw(client, shard).await;
+        }
         let BrokerIdentity { cluster, broker_name, address, in_group } = &self.broker;
         loop {
             let Registration { body, told, is_last } = shard.borrow().registration(self.told.get());
@@ -241,6 +249,21 @@ impl Registrar {
                 return Ok(());
             }
         }
+    }
+
+    /// A node that was removed is nobody's slave: whoever asks for the route from now on does not come here.
+    async fn withdraw<B: Buffer + 'static>(
+        &self,
+        client: &RemotingClient,
+        shard: &RefCell<Shard<B>>,
+    ) -> Result<(), RegisterError> {
+        if self.told.get().is_none() {
+            return Ok(());
+        }
+        accepted(&self.take_out(client, shard, CALL_WAIT).await?)?;
+        self.told.set(None);
+        tracing::info!(namesrv = %self.namesrv, broker = self.broker.broker_name, "unregistered");
+        Ok(())
     }
 
     /// Whether the NameServer has this shard as master, though it no longer is, and knows of no other yet.
@@ -286,8 +309,9 @@ impl Registrar {
             let shard = shard.borrow();
             (shard.topics_version(), shard.rank())
         };
-        if self.told.get().is_some_and(|told| told.rank() != rank) {
-            // A later term, which it cannot know: no reason to tell all topics again.
+        // Without any, there is nothing to be refreshed; with a later term, which the NameServer cannot know, no reason to
+        // tell all topics again.
+        if self.told.get().is_none_or(|told| told.rank() != rank) {
             return self.register(client, shard).await;
         }
         let BrokerIdentity { cluster, broker_name, address, .. } = &self.broker;
@@ -338,6 +362,16 @@ impl Registrar {
         {
             glommio::timer::sleep(SUCCESSOR_ASKED_AT_STOP).await;
         }
+        // A NameServer that does not answer forgets us by itself when the connection closes.
+        let _ = self.take_out(&client, shard, UNREGISTER_WAIT).await;
+    }
+
+    async fn take_out<B: Buffer + 'static>(
+        &self,
+        client: &RemotingClient,
+        shard: &RefCell<Shard<B>>,
+        wait: Duration,
+    ) -> Result<ReplyFrame, CallError> {
         let BrokerIdentity { cluster, broker_name, address, .. } = &self.broker;
         // Not what was told last: NameServers of 4.x remove whoever has the id, which may be the successor.
         let broker_id = shard.borrow().rank().broker_id;
@@ -347,12 +381,11 @@ impl Registrar {
             cluster_name: cluster,
             broker_id,
         };
-        // A NameServer that does not answer forgets us by itself when the connection closes.
-        let _ = client.call(RequestCode::UNREGISTER_BROKER, &header, [], Duration::from_secs(1)).await;
+        client.call(RequestCode::UNREGISTER_BROKER, &header, [], wait).await
     }
 }
 
-fn accepted(reply: &apogee_net::client::ReplyFrame) -> Result<(), RegisterError> {
+fn accepted(reply: &ReplyFrame) -> Result<(), RegisterError> {
     match reply.code() {
         ResponseCode::SUCCESS => Ok(()),
         code => {

@@ -67,9 +67,10 @@ pub enum Action<B> {
         to: NodeId,
         request: ForwardRequest,
     },
-    /// The shard became the master, or ceased to be it: every NameServer is to know at once.
+    /// The shard became the master, ceased to be it, or does not belong to the group any more: every NameServer is to know
+    /// at once.
     RoleChanged(Rank),
-    /// The nodes of the group and how they are reached. Connections to others are to be closed.
+    /// The nodes of the group and how they are reached. Nobody else is to be called.
     MembersChanged(Vec<Member>),
     /// For people: something is wrong that does not pass by itself.
     Alarm(String),

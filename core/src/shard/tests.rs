@@ -6,6 +6,7 @@ mod group;
 mod groups;
 mod node_group;
 mod queries;
+mod removed;
 mod resets;
 mod roles;
 mod sealed;

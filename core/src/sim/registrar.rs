@@ -140,6 +140,12 @@ impl Registrar {
         if self.waits_for_successor(shard).await? {
             return Some(());
         }
+        if shard.borrow().is_removed() {
+            if self.told.take().is_some() {
+                self.take_out(shard).await;
+            }
+            return Some(());
+        }
         loop {
             let Registration { body, told, is_last } = shard.borrow().registration(self.told.get());
             let header = RegisterBrokerRequest {
@@ -198,6 +204,9 @@ impl Registrar {
             let shard = shard.borrow();
             (shard.topics_version(), shard.rank())
         };
+        if self.told.get().is_none() {
+            return self.register(shard).await;
+        }
         let header = QueryDataVersionRequest {
             broker_name: &self.broker_name,
             broker_addr: &self.address.to_string(),
@@ -234,6 +243,12 @@ impl Registrar {
     }
 
     pub(super) async fn unregister(&self, shard: &SharedShard) {
+        if self.is_registered.get() {
+            self.take_out(shard).await;
+        }
+    }
+
+    async fn take_out(&self, shard: &SharedShard) {
         let broker_id = shard.borrow().rank().broker_id;
         let header = UnregisterBrokerRequest {
             broker_name: &self.broker_name,
@@ -241,9 +256,7 @@ impl Registrar {
             cluster_name: &self.cluster,
             broker_id,
         };
-        if self.is_registered.get() {
-            let code = RequestCode::UNREGISTER_BROKER;
-            let _ = self.client.call(self.namesrv, code, &header, b"", SECOND).await;
-        }
+        let code = RequestCode::UNREGISTER_BROKER;
+        let _ = self.client.call(self.namesrv, code, &header, b"", SECOND).await;
     }
 }

@@ -71,13 +71,12 @@ impl ShardDriver {
 
     pub(super) fn on_role_changed(&self, rank: Rank) {
         let Rank { broker_id, term } = rank;
-        tracing::info!(
-            shard = self.number,
-            broker_id,
-            term,
-            "{}",
-            if rank.is_master() { "leads its group" } else { "follows in its group" }
-        );
+        let what = match (rank.is_master(), self.shard.borrow().is_removed()) {
+            (true, _) => "leads its group",
+            (false, true) => "was removed from its group; clients' requests are handed on to the leader",
+            (false, false) => "follows in its group",
+        };
+        tracing::info!(shard = self.number, broker_id, term, "{what}");
         self.registrars.iter().for_each(|registrar| registrar.on_changed());
     }
 

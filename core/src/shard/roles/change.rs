@@ -84,11 +84,28 @@ impl<B: Buffer + 'static> Shard<B> {
         }
         let rank = self.rank();
         let roles = self.group_roles();
+        let is_removed = roles.replica.is_removed();
+        let was_removed = mem::replace(&mut roles.is_removed, is_removed);
         // The term of others' leaderships is told with the next registration.
-        if roles.told.is_none_or(|told| told.broker_id != rank.broker_id) {
+        if is_removed != was_removed || roles.told.is_none_or(|told| told.broker_id != rank.broker_id) {
             roles.told = Some(rank);
             self.act(Action::RoleChanged(rank));
         }
+        if is_removed && !was_removed {
+            self.end_pulls(now_ms);
+        }
+    }
+
+    /// No message comes here any more: whoever waits for one asks again, and is sent to the leader.
+    fn end_pulls(&mut self, now_ms: i64) {
+        while let Some(pull) = self.parked.poll_deadline(i64::MAX) {
+            self.resume_pull(pull, now_ms);
+        }
+    }
+
+    /// The group goes on without this node, which hands on what it is asked.
+    pub fn is_removed(&self) -> bool {
+        self.roles.as_ref().is_some_and(|roles| roles.is_removed)
     }
 
     fn become_master(&mut self, now_ms: i64) {

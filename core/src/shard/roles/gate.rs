@@ -38,7 +38,8 @@ impl<B: Buffer + 'static> Shard<B> {
         let Some(roles) = &self.roles else { return true };
         match answered_by(request.code()) {
             AnsweredBy::Each => true,
-            AnsweredBy::Any => self.has_tables(),
+            // What a node has that was removed grows old.
+            AnsweredBy::Any => self.has_tables() && (!roles.is_removed || self.leader().is_none()),
             // Nobody overtakes who waits already.
             AnsweredBy::Leader => {
                 roles.held.is_empty() && self.leads(now_ms) && self.may_go(request.code(), now_ms)
@@ -82,6 +83,12 @@ impl<B: Buffer + 'static> Shard<B> {
         }
     }
 
+    /// Nobody will say who leads: this node is outside of the group, and out of sight of the others.
+    fn is_stranded(&self) -> bool {
+        let replica = self.roles.as_ref().map(|roles| &roles.replica);
+        replica.is_some_and(|replica| replica.is_outside() && !replica.is_connected())
+    }
+
     /// Answers what was held, or forwards it, as far as that is possible now.
     pub(super) fn move_held(&mut self, now_ms: i64) {
         let Some(roles) = &mut self.roles else { return };
@@ -92,6 +99,9 @@ impl<B: Buffer + 'static> Shard<B> {
             }
             let way = self.way(now_ms);
             if way == Way::Nowhere {
+                if self.is_stranded() {
+                    self.refuse_late(i64::MAX);
+                }
                 return;
             }
             let may_lock = self.may_go(RequestCode::LOCK_BATCH_MQ, now_ms);

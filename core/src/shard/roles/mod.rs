@@ -23,7 +23,7 @@ mod reads;
 use std::collections::VecDeque;
 use std::fmt;
 
-use apogee_storage::{DiskOp, GroupRecovered, LogOffset, NodeId};
+use apogee_storage::{Buffer, DiskOp, GroupRecovered, LogOffset, NodeId};
 
 use self::apply::Rebuild;
 pub use self::change::{NoChange, NoTransfer};
@@ -66,6 +66,8 @@ pub(super) struct Roles<B> {
     told: Option<Rank>,
     /// Leadership was being handed over when it was looked at last.
     was_handing_over: bool,
+    /// The group goes on without this node.
+    is_removed: bool,
     /// An orderly stop has begun, and leadership was given away or could not be.
     is_leaving: bool,
     /// It has waited long enough for that.
@@ -87,9 +89,10 @@ impl<B> fmt::Debug for Roles<B> {
     }
 }
 
-impl<B> Roles<B> {
+impl<B: Buffer + 'static> Roles<B> {
     pub(super) fn new(replica: Replica<B>, shard: u32, lease_ms_max: i64, state_at: LogOffset) -> Self {
         Roles {
+            is_removed: replica.is_removed(),
             replica,
             shard,
             lease_ms_max,

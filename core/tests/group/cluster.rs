@@ -283,6 +283,19 @@ impl Cluster {
 
     /// Until every NameServer that runs knows a leader of every shard, and every node that runs as its leader or follower.
     pub(crate) fn await_settled(&mut self) {
+        let running = self.running();
+        self.await_known(|cluster, routes| cluster.is_whole(routes, &running));
+    }
+
+    /// Until no NameServer that runs knows a node that was removed, and still runs.
+    pub(crate) fn await_forgotten(&mut self, number: usize) {
+        self.await_known(|cluster, routes| {
+            routes.values().flat_map(|ids| ids.values()).all(|at| cluster.node_at(*at) != number)
+        });
+    }
+
+    /// Until every NameServer that runs knows what is wanted.
+    fn await_known(&mut self, is_wanted: impl Fn(&Cluster, &Routes) -> bool) {
         let begun = Instant::now();
         let running = self.running();
         let asked = (1..=NODES).filter(|number| self.nodes[number - 1].namesrv.is_some());
@@ -291,16 +304,13 @@ impl Cluster {
             let known = probe::on_host(self.clients(), || {
                 asked.iter().map(|namesrv| probe::routes(&[*namesrv], TOPIC_OF_ALL)).collect::<Vec<_>>()
             });
-            let settled = known
-                .iter()
-                .all(|routes| routes.as_ref().is_some_and(|routes| self.is_whole(routes, &running)));
-            if settled {
+            if known.iter().all(|routes| routes.as_ref().is_some_and(|routes| is_wanted(self, routes))) {
                 return;
             }
             for number in &running {
                 self.broker(*number).assert_runs();
             }
-            assert!(begun.elapsed() < SETTLED_TIME_MAX, "not settled after {SETTLED_TIME_MAX:?}: {known:?}");
+            assert!(begun.elapsed() < SETTLED_TIME_MAX, "not so after {SETTLED_TIME_MAX:?}: {known:?}");
             std::thread::sleep(POLL);
         }
     }

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 
 use apogee_storage::{ConfState, NodeId};
 
-use super::membership::is_majority;
+use super::membership::reached_by_majority;
 
 #[derive(Debug, Default)]
 pub(super) struct Lease {
@@ -41,11 +41,7 @@ impl Lease {
     /// Until when the lease lasts, if it began: `length_ms` behind the newest clock that a majority said back.
     pub(super) fn update(&mut self, own: NodeId, conf: &ConfState, length_ms: i64, now_ms: i64) {
         let echo_of = |node: NodeId| if node == own { Some(now_ms) } else { self.echoes.get(&node).copied() };
-        let candidates = self.echoes.values().copied().chain([now_ms]);
-        let newest = candidates
-            .filter(|at_ms| is_majority(conf, |node| echo_of(node).is_some_and(|echo| echo >= *at_ms)))
-            .max();
-        self.until_ms = newest.map(|at_ms| at_ms + length_ms);
+        self.until_ms = reached_by_majority(conf, echo_of).map(|at_ms| at_ms + length_ms);
     }
 
     pub(super) fn left_ms(&self, now_ms: i64) -> i64 {

@@ -2,6 +2,7 @@
 
 use apogee_storage::{ConfState, GroupState, Member, NodeId};
 use raft::eraftpb::{ConfChangeSingle, ConfChangeTransition, ConfChangeType, ConfChangeV2};
+use smallvec::SmallVec;
 
 use super::codec::{ADDRESS_BYTES_MAX, CodecError, NODES_MAX, Reader, Writer};
 
@@ -234,10 +235,14 @@ pub(super) fn has_vote(conf: &ConfState, node: NodeId) -> bool {
     conf.voters.contains(&node) || conf.outgoing.contains(&node)
 }
 
-/// Whether the nodes for which `has` holds are a majority, of both sets of voters while the members change.
-pub(super) fn is_majority(conf: &ConfState, has: impl Fn(NodeId) -> bool) -> bool {
-    let majority = |voters: &[NodeId]| {
-        voters.is_empty() || voters.iter().filter(|node| has(**node)).count() > voters.len() / 2
+/// The greatest value that a majority has reached, of both sets of voters while the members change.
+pub(super) fn reached_by_majority(conf: &ConfState, value_of: impl Fn(NodeId) -> Option<i64>) -> Option<i64> {
+    let reached = |voters: &[NodeId]| {
+        let values = voters.iter().filter_map(|node| value_of(*node));
+        let mut values: SmallVec<[i64; MEMBERS_MAX]> = values.collect();
+        values.sort_unstable_by(|one, other| other.cmp(one));
+        values.get(voters.len() / 2).copied()
     };
-    !conf.voters.is_empty() && majority(&conf.voters) && majority(&conf.outgoing)
+    let of_voters = reached(&conf.voters)?;
+    if conf.outgoing.is_empty() { Some(of_voters) } else { Some(of_voters.min(reached(&conf.outgoing)?)) }
 }

@@ -290,6 +290,7 @@ impl<B: Buffer + 'static> Replica<B> {
         self.keep_forgotten_promises();
         let peer = self.peers.entry(node).or_default();
         *peer = Peer::connected(hello.recovering, hello.joining, now_ms);
+        self.answered.take_if(|answered| answered.leader == node.0);
         self.give_up_sending(node);
         self.raw.report_unreachable(node.0);
         if self.leading.is_none() {

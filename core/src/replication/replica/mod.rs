@@ -166,6 +166,15 @@ struct Heard {
     clock_ms: i64,
 }
 
+/// What this node has told a leader that it has, as long as their connection lasts.
+#[derive(Clone, Copy, Debug)]
+struct Answered {
+    leader: u64,
+    term: u64,
+    index: u64,
+    commit: u64,
+}
+
 /// What a recovering node must hold before it is one like the others.
 #[derive(Clone, Copy, Debug)]
 struct Target {
@@ -221,6 +230,7 @@ pub struct Replica<B> {
     leading: Option<Leading>,
     lease: Lease,
     heard: Option<Heard>,
+    answered: Option<Answered>,
     /// No vote for anybody before.
     promised_until_ms: i64,
     next_tick_ms: i64,
@@ -324,6 +334,7 @@ impl<B: Buffer + 'static> Replica<B> {
             leading: None,
             lease: Lease::default(),
             heard: None,
+            answered: None,
             campaigns: 0,
             unsaved: VecDeque::new(),
             apply_to: committed,

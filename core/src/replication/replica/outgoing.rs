@@ -42,6 +42,9 @@ impl<B: Buffer + 'static> Replica<B> {
                         _ => (message.term, message.index),
                     };
                 }
+                if !self.is_news(&message) {
+                    return;
+                }
                 PeerMessage::AppendAnswer(AppendAnswer {
                     term,
                     index: BatchIndex(message.index),
@@ -80,6 +83,32 @@ impl<B: Buffer + 'static> Replica<B> {
             _ => return,
         };
         self.actions.push_back(ReplicaAction::Send { to, message: out });
+    }
+
+    /// Whether a leader draws anything from this answer. Each commit is told to the followers by an append of its own if no batch
+    /// is there to go with; what they would answer has nothing new but that they heard it, and raft looks at the index alone. A
+    /// lone batch had two answers of each follower for that.
+    ///
+    /// What does not even tell of a commit is a question asked again, by one that has forgotten the answer: it is given.
+    fn is_news(&mut self, answer: &Message) -> bool {
+        let (leader, term) = (answer.to, answer.term);
+        if answer.reject {
+            self.answered = None;
+            return true;
+        }
+        let said = Answered { leader, term, index: answer.index, commit: answer.commit };
+        match &mut self.answered {
+            Some(before) if (before.leader, before.term) == (leader, term) => {
+                let is_news = said.index > before.index || said.commit <= before.commit;
+                before.index = before.index.max(said.index);
+                before.commit = before.commit.max(said.commit);
+                is_news
+            }
+            other => {
+                *other = Some(said);
+                true
+            }
+        }
     }
 
     pub(super) fn send_appends<L: GroupLog<B>>(&mut self, log: &mut L, now_ms: i64) {

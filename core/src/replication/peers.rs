@@ -41,6 +41,27 @@ pub(super) struct LeaderNow {
     pub(super) window_bytes: u64,
 }
 
+impl LeaderNow {
+    fn head(&self, prev_index: u64, prev_term: u64) -> AppendHead {
+        AppendHead {
+            term: Term(self.term),
+            prev_index: BatchIndex(prev_index),
+            prev_term: Term(prev_term),
+            commit: BatchIndex(self.commit),
+            last_index: BatchIndex(self.last_index),
+            clock_ms: self.now_ms,
+        }
+    }
+}
+
+/// The newest append to a follower: its last batch, or the one that it was to follow on, and what it said to be committed.
+#[derive(Clone, Copy, Debug)]
+struct Sent {
+    index: u64,
+    term: u64,
+    commit: u64,
+}
+
 /// A checkpoint on its way to a follower.
 #[derive(Debug)]
 pub(super) struct Sending {
@@ -66,6 +87,7 @@ pub(super) struct Peer {
     /// Last index and bytes of each append on its way.
     in_flight: VecDeque<(u64, u64)>,
     in_flight_bytes: u64,
+    sent: Option<Sent>,
     /// In front of the first of `in_flight`, or of `jobs`.
     sent_from: u64,
     /// When an append went or was answered last.
@@ -103,6 +125,7 @@ impl Peer {
         self.jobs.clear();
         self.in_flight.clear();
         self.in_flight_bytes = 0;
+        self.sent = None;
         self.waits_for_pages = false;
     }
 
@@ -147,15 +170,9 @@ impl Peer {
         mut send: impl FnMut(PeerMessage<Run<B>>),
     ) -> Filled {
         while let Some(job) = self.jobs.front_mut() {
-            let head = AppendHead {
-                term: Term(leader.term),
-                prev_index: BatchIndex(job.prev_index),
-                prev_term: Term(job.prev_term),
-                commit: BatchIndex(leader.commit),
-                last_index: BatchIndex(leader.last_index),
-                clock_ms: leader.now_ms,
-            };
+            let head = leader.head(job.prev_index, job.prev_term);
             if job.prev_index == job.upto {
+                self.sent = Some(Sent { index: job.prev_index, term: job.prev_term, commit: leader.commit });
                 send(PeerMessage::Append { head, batches: Vec::new() });
                 self.jobs.pop_front();
                 continue;
@@ -190,6 +207,7 @@ impl Peer {
             job.prev_index += found.batches.len() as u64;
             job.prev_term = found.batches.last().expect("some were found").0.0;
             let (last, is_done) = (job.prev_index, job.prev_index == job.upto);
+            self.sent = Some(Sent { index: last, term: job.prev_term, commit: leader.commit });
             self.in_flight.push_back((last, found.bytes));
             self.in_flight_bytes += found.bytes;
             self.progress_ms = leader.now_ms;
@@ -199,6 +217,13 @@ impl Peer {
             send(PeerMessage::Append { head, batches: found.runs.into_vec() });
         }
         Filled::Done
+    }
+
+    /// Tells a follower that takes all it is sent what is committed, unless an append did.
+    pub(super) fn tell_commit<B>(&mut self, leader: LeaderNow, send: impl FnOnce(PeerMessage<Run<B>>)) {
+        let Some(sent) = self.sent.as_mut().filter(|sent| sent.commit < leader.commit) else { return };
+        sent.commit = leader.commit;
+        send(PeerMessage::Append { head: leader.head(sent.index, sent.term), batches: Vec::new() });
     }
 
     /// Sends parts of a checkpoint, as many as fit the window.

@@ -23,7 +23,7 @@ use apogee_storage::{
 pub use status::{GroupStatus, NO_MEMBER, PeerStatus};
 
 use raft::eraftpb::{Entry, EntryType, Message, MessageType};
-use raft::{Config, RawNode, SnapshotStatus, StateRole};
+use raft::{Config, ProgressState, RawNode, SnapshotStatus, StateRole};
 
 use super::action::{ReplicaAction, Role};
 use super::checkpoint::{self, Begin, CHECKPOINT_BYTES_MAX};
@@ -126,11 +126,7 @@ struct LogMarks {
 
 impl LogMarks {
     fn of<B>(log: &impl GroupLog<B>) -> LogMarks {
-        LogMarks {
-            start: log.before_first().index,
-            last: log.last_index(),
-            persisted: log.persisted_index(),
-        }
+        LogMarks { start: log.before_first().index, last: log.last_index(), persisted: log.persisted_index() }
     }
 }
 
@@ -141,6 +137,8 @@ struct Leading {
     since_ms: i64,
     /// The first batch of it.
     noop: u64,
+    /// Up to here followers were told what is committed.
+    told: u64,
     transfer: Option<Transfer>,
     /// The successor was told to stand for election: it may do so at any later time, so there is no lease any more.
     timeout_now_sent: bool,
@@ -199,9 +197,9 @@ struct Resetting {
 
 /// The consensus decisions of one shard's group.
 ///
-/// The order of calls, by one owner: any one `on_…`, then [`on_log_progress`](Replica::on_log_progress), then
-/// [`take_action`](Replica::take_action) and the log's `poll_op` until neither gives anything; then `on_log_progress` again if
-/// the log gave an operation.
+/// The order of calls, by one owner: what happened, one or more `on_…`; then, at the end of the turn,
+/// [`on_log_progress`](Replica::on_log_progress), [`take_action`](Replica::take_action) and the log's `poll_op` until none gives
+/// anything.
 ///
 /// When [`wake_at_ms`](Replica::wake_at_ms) has come, first what the sockets hold is handed in, then
 /// [`on_tick`](Replica::on_tick) is called once, however late it is: a stalled thread must not take its own lateness for the
@@ -423,8 +421,8 @@ impl<B: Buffer + 'static> Replica<B> {
         });
     }
 
-    /// Takes what the log sealed, wrote and synced. `alloc` as for `poll_op`. Costs next to nothing if that is nothing, as of most
-    /// of its calls.
+    /// Takes what the log sealed, wrote and synced, and tells followers what is committed. `alloc` as for `poll_op`. Costs next to
+    /// nothing if there is nothing, as in most of its calls.
     pub fn on_log_progress(
         &mut self,
         log: &mut impl GroupLog<B>,
@@ -434,15 +432,15 @@ impl<B: Buffer + 'static> Replica<B> {
         if self.spare.is_none() {
             self.spare = Some(alloc(BLOCK_LEN));
         }
-        if self.is_settled(log) {
-            return;
+        if !self.is_settled(log) {
+            self.contained(log, |replica, log| {
+                replica.propose(log);
+                replica.seal_change(log, now_ms, alloc);
+                replica.propose(log);
+                replica.settle(log, now_ms);
+            });
         }
-        self.contained(log, |replica, log| {
-            replica.propose(log);
-            replica.seal_change(log, now_ms, alloc);
-            replica.propose(log);
-            replica.settle(log, now_ms);
-        });
+        self.tell_commit(now_ms);
     }
 
     pub fn on_group_state_saved(
@@ -610,6 +608,7 @@ fn new_raft(config: &ReplicaConfig, entries: Entries, applied: u64) -> RawNode<E
         applied,
         max_size_per_msg: ENTRIES_PER_MESSAGE * ENTRY_BYTES,
         max_inflight_msgs: MESSAGES_IN_FLIGHT_MAX,
+        skip_bcast_commit: true,
         check_quorum: true,
         pre_vote: true,
         ..Config::default()

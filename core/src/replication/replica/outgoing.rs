@@ -111,16 +111,39 @@ impl<B: Buffer + 'static> Replica<B> {
         }
     }
 
-    pub(super) fn send_appends<L: GroupLog<B>>(&mut self, log: &mut L, now_ms: i64) {
-        let Some(leading) = &self.leading else { return };
+    fn leader_now(&self, now_ms: i64) -> Option<LeaderNow> {
         let raft_log = &self.raw.raft.raft_log;
-        let leader = LeaderNow {
-            term: leading.term,
+        Some(LeaderNow {
+            term: self.leading.as_ref()?.term,
             commit: raft_log.committed,
             last_index: raft_log.last_index(),
             now_ms,
             window_bytes: self.config.window_bytes,
+        })
+    }
+
+    /// Tells followers what is committed, at the end of a turn: to most of them an append of this turn did, if there was one.
+    /// Raft would tell each of them of each commit at once, by a message that costs as much as one with batches.
+    ///
+    /// Those that raft is still probing, or that are behind, hear it with what they are sent next, or by a heartbeat.
+    pub(super) fn tell_commit(&mut self, now_ms: i64) {
+        let commit = self.raw.raft.raft_log.committed;
+        let Some(leading) = self.leading.as_mut().filter(|leading| leading.told < commit) else { return };
+        leading.told = commit;
+        let leader = self.leader_now(now_ms).expect("it leads");
+        let progresses = self.raw.raft.prs();
+        let takes_all = |node: NodeId| {
+            progresses.get(node.0).is_some_and(|progress| progress.state == ProgressState::Replicate)
         };
+        for (node, peer) in self.peers.iter_mut().filter(|(node, peer)| peer.up && takes_all(**node)) {
+            peer.tell_commit(leader, |message| {
+                self.actions.push_back(ReplicaAction::Send { to: *node, message });
+            });
+        }
+    }
+
+    pub(super) fn send_appends<L: GroupLog<B>>(&mut self, log: &mut L, now_ms: i64) {
+        let Some(leader) = self.leader_now(now_ms) else { return };
         let mut gone = Vec::new();
         let actions = &mut self.actions;
         for (node, peer) in self.peers.iter_mut().filter(|(_, peer)| peer.up) {

@@ -143,6 +143,7 @@ impl<B: Buffer + 'static> Replica<B> {
             term,
             since_ms: now_ms,
             noop,
+            told: 0,
             transfer: None,
             timeout_now_sent: false,
             sealing: None,

@@ -130,6 +130,14 @@ impl LogMarks {
     }
 }
 
+/// The election timeout, in ticks, of a term and the elections stood for until then.
+#[derive(Clone, Copy, Debug, Default)]
+struct DrawnTimeout {
+    term: u64,
+    campaigns: u64,
+    ticks: usize,
+}
+
 /// A leadership of this node.
 #[derive(Debug)]
 struct Leading {
@@ -265,6 +273,7 @@ pub struct Replica<B> {
     saved_commit: (u64, i64),
     /// No batch could be made for a leadership: not tried again before.
     unable_until_ms: i64,
+    drawn: DrawnTimeout,
 }
 
 impl<B: Buffer + 'static> Replica<B> {
@@ -353,6 +362,7 @@ impl<B: Buffer + 'static> Replica<B> {
             next_checkpoint: 0,
             saved_commit: (committed, now_ms),
             unable_until_ms: now_ms,
+            drawn: DrawnTimeout::default(),
         };
         replica.actions.push_back(ReplicaAction::MembersChanged(members));
         if replica.file.state.recovering {

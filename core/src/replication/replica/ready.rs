@@ -19,7 +19,7 @@ impl<B: Buffer + 'static> Replica<B> {
     pub(super) fn settle(&mut self, log: &mut impl GroupLog<B>, now_ms: i64) {
         self.compact(log);
         self.settle_raft(log, now_ms);
-        if self.leading.is_some() {
+        if self.is_handing_over() {
             self.drive_transfer(log, now_ms);
             self.settle_raft(log, now_ms);
         }
@@ -72,14 +72,22 @@ impl<B: Buffer + 'static> Replica<B> {
 
     /// Raft draws its timeouts from a generator of the thread; ours follow from the seed, so that a run can be repeated.
     pub(super) fn fix_timeout(&mut self) {
+        let (term, campaigns) = (self.raw.raft.term, self.campaigns);
+        if (self.drawn.term, self.drawn.campaigns, self.drawn.ticks > 0) != (term, campaigns, true) {
+            self.drawn = DrawnTimeout { term, campaigns, ticks: self.draw_timeout() };
+        }
+        if self.raw.raft.randomized_election_timeout() != self.drawn.ticks {
+            self.raw.raft.set_randomized_election_timeout(self.drawn.ticks);
+        }
+    }
+
+    fn draw_timeout(&self) -> usize {
         let min = self.raw.raft.election_timeout();
         let of = [self.config.seed, self.config.node.0, self.raw.raft.term, self.campaigns];
         let drawn = of.into_iter().fold(0x9e37_79b9_7f4a_7c15_u64, |hash, part| mix(hash ^ part));
         // One more than the least: a follower that begins at once meets others whose promise is not over.
         let timeout = min + 1 + (drawn % (min as u64 - 1).max(1)) as usize;
-        if self.raw.raft.randomized_election_timeout() != timeout {
-            self.raw.raft.set_randomized_election_timeout(timeout.min(2 * min - 1));
-        }
+        timeout.min(2 * min - 1)
     }
 
     pub(super) fn notice_leadership(&mut self, log: &mut impl GroupLog<B>, now_ms: i64) {
@@ -319,7 +327,6 @@ impl<B: Buffer + 'static> Replica<B> {
             () => persisted,
         };
         let mut number = None;
-        let mut messages = Vec::new();
         let mut is_any = false;
         while let Some(pending) = self.pending.front() {
             let is_durable = self.file.is_saved(pending.change)
@@ -332,13 +339,12 @@ impl<B: Buffer + 'static> Replica<B> {
             if !pending.is_cut {
                 number = Some(pending.number);
             }
-            messages.extend(pending.messages);
+            pending.messages.into_iter().for_each(|message| self.post(message, log, now_ms));
             is_any = true;
         }
         if let Some(number) = number {
             self.raw.on_persist_ready(number);
         }
-        messages.into_iter().for_each(|message| self.post(message, log, now_ms));
         is_any
     }
 

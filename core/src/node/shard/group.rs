@@ -73,7 +73,7 @@ impl ShardDriver {
         let Rank { broker_id, term } = rank;
         let what = match (rank.is_master(), self.shard.borrow().is_removed()) {
             (true, _) => "leads its group",
-            (false, true) => "was removed from its group; clients' requests are handed on to the leader",
+            (false, true) => "was removed from its group; clients are handed on to the leader",
             (false, false) => "follows in its group",
         };
         tracing::info!(shard = self.number, broker_id, term, "{what}");

@@ -45,6 +45,9 @@ pub(super) fn handle<B: Buffer + 'static>(
     if let Pulled::ForLeader = pulled {
         return Err(unknown_here("the offset is not among those that are here"));
     }
+    if matches!(pulled, Pulled::NothingNew { .. }) && shard.is_removed() && shard.leader().is_some() {
+        return Err(unknown_here("no message comes to a node that was removed"));
+    }
     let next = if let Pulled::Found(plan) = &pulled { plan.next_offset } else { pull.from };
     shard.offsets.note_pulled(wanted.consumer_group, pull.queue, next);
     if let (Pulled::NothingNew { .. }, true, Some(to)) =

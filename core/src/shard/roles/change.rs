@@ -103,7 +103,7 @@ impl<B: Buffer + 'static> Shard<B> {
         }
     }
 
-    /// The group goes on without this node, which hands on what it is asked.
+    /// The group goes on without this node.
     pub fn is_removed(&self) -> bool {
         self.roles.as_ref().is_some_and(|roles| roles.is_removed)
     }

@@ -38,8 +38,7 @@ impl<B: Buffer + 'static> Shard<B> {
         let Some(roles) = &self.roles else { return true };
         match answered_by(request.code()) {
             AnsweredBy::Each => true,
-            // What a node has that was removed grows old.
-            AnsweredBy::Any => self.has_tables() && (!roles.is_removed || self.leader().is_none()),
+            AnsweredBy::Any => self.has_tables(),
             // Nobody overtakes who waits already.
             AnsweredBy::Leader => {
                 roles.held.is_empty() && self.leads(now_ms) && self.may_go(request.code(), now_ms)

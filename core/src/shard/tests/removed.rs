@@ -11,7 +11,7 @@ use crate::replication::MemberChange;
 fn with_a_message() -> Group {
     let mut group = Group::led_by_1();
     group.sends_at_once(1, "first");
-    group.answers_at_once(1, RequestCode::PULL_MESSAGE, "");
+    group.reads_at_once(1, 0);
     group.pass(200);
     group
 }
@@ -32,19 +32,24 @@ impl Group {
         self.pass(50);
     }
 
-    /// What a node answers without any time passing.
-    fn answers_at_once(&mut self, node: u64, code: RequestCode, body: &str) -> Answered {
-        let opaque = match code {
-            RequestCode::SEND_MESSAGE_V2 => self.ask(node, PRODUCER, code, &send_to("T"), body.as_bytes()),
-            _ => self.ask(node, CONSUMER, code, &pull_from("T", 0), b""),
-        };
-        assert!(self.has_answer(node, opaque), "node {node} does not answer {code}");
+    /// What a node has answered without any time passing.
+    fn at_once(&mut self, node: u64, opaque: i32) -> Answered {
+        assert!(self.has_answer(node, opaque), "node {node} does not answer");
         self.answer(node, opaque)
     }
 
+    fn sent_at_once(&mut self, node: u64, body: &str) -> ResponseCode {
+        let opaque = self.ask(node, PRODUCER, RequestCode::SEND_MESSAGE_V2, &send_to("T"), body.as_bytes());
+        self.at_once(node, opaque).code
+    }
+
     fn sends_at_once(&mut self, node: u64, body: &str) {
-        let answer = self.answers_at_once(node, RequestCode::SEND_MESSAGE_V2, body);
-        assert_eq!(answer.code, ResponseCode::SUCCESS, "{answer:?}");
+        assert_eq!(self.sent_at_once(node, body), ResponseCode::SUCCESS, "{body} to node {node}");
+    }
+
+    fn reads_at_once(&mut self, node: u64, from: i64) -> Vec<String> {
+        let opaque = self.ask(node, CONSUMER, RequestCode::PULL_MESSAGE, &pull_from("T", from), b"");
+        self.at_once(node, opaque).bodies()
     }
 
     fn is_removed(&self, node: u64) -> bool {
@@ -71,8 +76,7 @@ fn a_removed_node_hands_on_what_it_is_asked_to_whoever_leads() {
     group.pass(2_000);
     assert!(group.follows(3));
     group.sends_at_once(3, "second");
-    let read = group.answers_at_once(3, RequestCode::PULL_MESSAGE, "");
-    assert_eq!(read.bodies(), ["first", "second"]);
+    assert_eq!(group.reads_at_once(3, 1), ["second"]);
     // Its clients come to the new leader, too.
     let now_ms = group.now_ms;
     group.at(1).shard.transfer_to(NodeId(2), now_ms).unwrap();
@@ -112,10 +116,8 @@ fn a_removed_node_that_has_lost_sight_of_the_others_refuses_at_once_and_serves_w
     let mut group = with_a_message();
     group.remove(1, 3);
     group.cut_off(3);
-    let refused = group.answers_at_once(3, RequestCode::SEND_MESSAGE_V2, "second");
-    assert_eq!(refused.code, ResponseCode::SERVICE_NOT_AVAILABLE);
-    let read = group.answers_at_once(3, RequestCode::PULL_MESSAGE, "");
-    assert_eq!(read.bodies(), ["first"]);
+    assert_eq!(group.sent_at_once(3, "second"), ResponseCode::SERVICE_NOT_AVAILABLE);
+    assert_eq!(group.reads_at_once(3, 0), ["first"]);
 }
 
 #[test]

@@ -286,6 +286,20 @@ fn a_cluster_is_tried_out_a_node_dies_comes_back_and_is_replaced() {
     let bodies = crate::pull_all(&mut client, "Tried", 0, 1 << 20);
     assert_eq!(bodies.len(), 5, "{bodies:?}");
 
+    // The dead one comes back and hears that it was replaced: it is nobody's slave, and hands on what clients ask of it.
+    cluster.order("start 3", "is started");
+    let began = Instant::now();
+    while std::net::TcpStream::connect(("127.0.0.1", cluster.base_port + 2000)).is_err() {
+        assert!(began.elapsed() < PATIENCE, "node 3 does not come back");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let mut client = cluster.client(3, 0);
+    client.send("Tried", 0, b"by way of the one that was replaced", "");
+    let bodies = crate::pull_all(&mut client, "Tried", 0, 1 << 20);
+    assert_eq!(bodies.len(), 6, "{bodies:?}");
+    cluster.await_health(WELL);
+    assert_eq!(cluster.nodes(), [[1, 2, 4], [1, 2, 4]]);
+
     cluster.order("quit", "Stopped.");
     assert!(cluster.process.wait().unwrap().success());
     // SAFETY: a plain system call; the process is our child and was not waited for, so the number is its.

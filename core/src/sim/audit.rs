@@ -269,8 +269,11 @@ impl OfShard {
     fn agree(&self, name: &str, upto: u64) {
         while self.agreed.get() < upto {
             let at = self.agreed.get();
+            // A log that begins anew behind all this has no segment yet.
+            let has_segments = |disk: &SimDisk| !disk.segment_bases().is_empty();
+            let disks = self.disks.iter().enumerate();
             let disks: Vec<_> =
-                self.disks.iter().enumerate().filter(|(_, disk)| !self.is_gone(disk, at)).collect();
+                disks.filter(|(_, disk)| has_segments(disk) && !self.is_gone(disk, at)).collect();
             let header = disks.first().and_then(|(_, disk)| self.read(disk, at, BATCH_HEADER_LEN as u32));
             let header = header.as_deref().and_then(|bytes| RawHeader(bytes).verify().ok());
             let found = header.map(|header| (header.base_offset().0, header.batch_len() as u32));

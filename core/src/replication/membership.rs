@@ -2,7 +2,6 @@
 
 use apogee_storage::{ConfState, GroupState, Member, NodeId};
 use raft::eraftpb::{ConfChangeSingle, ConfChangeTransition, ConfChangeType, ConfChangeV2};
-use smallvec::SmallVec;
 
 use super::codec::{ADDRESS_BYTES_MAX, CodecError, NODES_MAX, Reader, Writer};
 
@@ -238,10 +237,12 @@ pub(super) fn has_vote(conf: &ConfState, node: NodeId) -> bool {
 /// The greatest value that a majority has reached, of both sets of voters while the members change.
 pub(super) fn reached_by_majority(conf: &ConfState, value_of: impl Fn(NodeId) -> Option<i64>) -> Option<i64> {
     let reached = |voters: &[NodeId]| {
-        let values = voters.iter().filter_map(|node| value_of(*node));
-        let mut values: SmallVec<[i64; MEMBERS_MAX]> = values.collect();
+        let mut values = [None; MEMBERS_MAX];
+        let values = &mut values[..voters.len()];
+        values.iter_mut().zip(voters).for_each(|(value, node)| *value = value_of(*node));
+        // What has no value comes last.
         values.sort_unstable_by(|one, other| other.cmp(one));
-        values.get(voters.len() / 2).copied()
+        values.get(voters.len() / 2).copied().flatten()
     };
     let of_voters = reached(&conf.voters)?;
     if conf.outgoing.is_empty() { Some(of_voters) } else { Some(of_voters.min(reached(&conf.outgoing)?)) }

@@ -4,7 +4,7 @@ use super::*;
 
 impl<B: Buffer + 'static> Replica<B> {
     /// Sends one of raft's messages.
-    pub(super) fn post(&mut self, message: Message, log: &impl GroupLog<B>, now_ms: i64) {
+    pub(super) fn post(&mut self, message: &Message, log: &impl GroupLog<B>, now_ms: i64) {
         let (to, term) = (NodeId(message.to), Term(message.term));
         let out = match message.get_msg_type() {
             MessageType::MsgAppend => {
@@ -42,7 +42,7 @@ impl<B: Buffer + 'static> Replica<B> {
                         _ => (message.term, message.index),
                     };
                 }
-                if !self.is_news(&message) {
+                if !self.is_news(message) {
                     return;
                 }
                 PeerMessage::AppendAnswer(AppendAnswer {

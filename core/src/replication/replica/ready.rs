@@ -220,10 +220,12 @@ impl<B: Buffer + 'static> Replica<B> {
         self.raw.advance_append_async(ready);
         self.take_committed(&committed);
         if self.file.is_saved(change) {
-            messages.into_iter().for_each(|message| self.post(message, log, now_ms));
-            let is_free = |message: &mut Message| !waits(message);
-            let free: Vec<Message> = waiting.extract_if(.., is_free).collect();
-            free.into_iter().for_each(|message| self.post(message, log, now_ms));
+            messages.iter().for_each(|message| self.post(message, log, now_ms));
+            waiting
+                .iter()
+                .filter(|message| !waits(message))
+                .for_each(|message| self.post(message, log, now_ms));
+            waiting.retain(waits);
         } else {
             waiting.extend(messages);
         }
@@ -339,7 +341,7 @@ impl<B: Buffer + 'static> Replica<B> {
             if !pending.is_cut {
                 number = Some(pending.number);
             }
-            pending.messages.into_iter().for_each(|message| self.post(message, log, now_ms));
+            pending.messages.iter().for_each(|message| self.post(message, log, now_ms));
             is_any = true;
         }
         if let Some(number) = number {

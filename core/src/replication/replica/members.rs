@@ -79,12 +79,15 @@ impl<B: Buffer + 'static> Replica<B> {
         })
     }
 
-    /// Whoever leads leaves the configuration of both sets of voters that some changes go through.
+    /// Whoever leads leaves the configuration of both sets of voters that some changes go through. One that goes itself hands over
+    /// before: a leader that is no member commits nothing.
     pub(super) fn leave_joint(&mut self) {
         let leading = self.leading.as_ref().expect("a leader");
         let is_pending =
             self.raw.raft.has_pending_conf() || leading.sealing.is_some() || self.change.is_some();
-        if !self.file.state.conf.outgoing.is_empty() && !is_pending && leading.transfer.is_none() {
+        let conf = &self.file.state.conf;
+        let stays = conf.voters.contains(&self.config.node);
+        if !conf.outgoing.is_empty() && stays && !is_pending && leading.transfer.is_none() {
             self.change = Some(Configuration::default());
         }
     }

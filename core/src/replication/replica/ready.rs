@@ -376,6 +376,11 @@ impl<B: Buffer + 'static> Replica<B> {
                 ))),
             }
         }
+        // Raft cannot count for a leader that is no member: whoever stays leads. One that goes hands over before it leaves the
+        // joint membership; it leads here only if an earlier leader had begun to leave it.
+        if self.raw.raft.state == StateRole::Leader && !is_member(&self.file.state.conf, self.config.node) {
+            self.resign();
+        }
         self.apply_to = last.index;
     }
 

@@ -198,6 +198,47 @@ fn a_removed_node_is_gone_only_when_those_who_stay_have_all() {
     assert!(world.durable_index(behind) >= newest, "those who stay lack what is committed");
 }
 
+/// The leader dies in the middle of the change, and the one that goes is elected: until the others have all, it may be needed.
+#[test]
+fn a_node_that_goes_may_lead_until_it_is_gone() {
+    for is_leave_on_its_way in [false, true] {
+        let mut times_led = 0;
+        for seed in 0..8 {
+            let plan = Plan { append_pause_us: 1000, net_us: 2000, ..Plan::calm(5) };
+            let (mut world, leader) = led_by_seed(seed, plan);
+            let removed = NodeId(leader.0 % 5 + 1);
+            let stay: Vec<NodeId> =
+                (1..=5).map(NodeId).filter(|node| ![leader, removed].contains(node)).collect();
+            world.run_for(300 * MS);
+            assert!(world.change(leader, MemberChange::Remove { node: removed }));
+            world.run_until("both sets of voters decide", SECOND, |world| {
+                world.conf(removed).outgoing.contains(&removed)
+            });
+            if is_leave_on_its_way {
+                world.is_loaded = false;
+                stay.iter().for_each(|node| world.hold_writes(*node));
+                world.run_for(100 * MS);
+            }
+            world.end(leader, false);
+            if is_leave_on_its_way {
+                stay.iter().for_each(|node| world.release_writes(*node));
+                world.is_loaded = true;
+            }
+            world.run_until("another leads", 3 * SECOND, |world| !leading(world).is_empty());
+            times_led += u32::from(leading(&world) == [removed]);
+            world.run_until("it is gone", 3 * SECOND, |world| {
+                let is_without = |node: &NodeId| {
+                    let conf = world.conf(*node);
+                    conf.outgoing.is_empty() && !conf.voters.contains(&removed)
+                };
+                world.leaders().iter().any(|node| stay.contains(node) && is_without(node))
+            });
+            goes_on(&mut world, SECOND);
+        }
+        assert!(times_led > 0, "it was never elected");
+    }
+}
+
 #[test]
 fn a_damaged_node_neither_votes_nor_leads_before_it_is_whole() {
     for seed in 0..4 {

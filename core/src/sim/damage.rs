@@ -27,7 +27,10 @@ impl Victim {
         let nth = world.sim.below(NODES.into()) as usize;
         let broker = world.replica(nth, shard)?;
         let disk = world.nodes[nth].drives[shard].disk.clone();
-        hold_all(world).then_some(Victim { shard, nth, broker, disk })
+        hold_all(world).then(|| {
+            world.is_damaged.set(true);
+            Victim { shard, nth, broker, disk }
+        })
     }
 }
 
@@ -54,6 +57,7 @@ pub(super) async fn of_a_bit(world: &Rc<World>) {
     world.sim.sleep(world.sim.below(SECOND)).await;
     world.start_node(nth).unwrap_or_else(|error| panic!("node {nth} cannot start: {error}"));
     is_mended(world, nth, agreed).await;
+    world.is_damaged.set(false);
     release_all(world);
 }
 
@@ -96,6 +100,7 @@ pub(super) async fn of_a_write(world: &Rc<World>) {
     if is_mended(world, nth, upto.0).await {
         world.audit().is_lied_to.set(false);
     }
+    world.is_damaged.set(false);
     release_all(world);
 }
 

@@ -95,6 +95,8 @@ pub(super) struct World {
     keeps_little: bool,
     mutant: Option<Mutant>,
     next_client: Cell<u64>,
+    /// A disk has done wrong, and its replica is not mended.
+    pub(super) is_damaged: Cell<bool>,
     pub(super) tally: RefCell<Tally>,
 }
 
@@ -189,6 +191,7 @@ impl World {
             producers: RefCell::default(),
             sending: Sending::new(2 * SKEW_MS_MAX * MS),
             scope: Scope::new(&sim),
+            is_damaged: Cell::default(),
             next_client: Cell::new(1),
             tally: RefCell::default(),
             network,
@@ -477,6 +480,10 @@ impl World {
             self.scope.spawn(super::faults::happen(Rc::downgrade(self), until));
         }
         self.sim.run(until);
+        // All that is held or stopped starts again now: a loss that is not mended would be a second one's first.
+        while self.is_damaged.get() {
+            self.sim.run(self.sim.now() + 100 * MS);
+        }
         self.scope.end();
         self.heal();
         if self.in_groups {

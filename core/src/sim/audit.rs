@@ -42,7 +42,7 @@ struct OfShard {
 /// What a master's table held at a time.
 struct Look {
     at: Us,
-    master: (u64, u64),
+    master: (u64, u64, u64),
     appended: LogOffset,
     /// The log took all that the tables had for it.
     is_flowing: bool,
@@ -212,7 +212,8 @@ impl OfShard {
                 "{name}: the progress of {of:?} was logged at {floor}, and the master of term {term}, node {node}, has {now:?}"
             );
         }
-        let master = (node, broker.life());
+        // A leadership: what it had not logged when it ended may be lost, though the same node leads again.
+        let master = (node, broker.life(), term);
         self.history.retain(|look| look.master == master);
         self.history.push_back(Look {
             at: sim.now(),

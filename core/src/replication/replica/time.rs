@@ -80,7 +80,11 @@ impl<B: Buffer + 'static> Replica<B> {
         stuck.into_iter().for_each(|node| self.raw.report_unreachable(node.0));
         given_up.into_iter().for_each(|node| self.give_up_sending(node));
         self.tell_joining();
-        self.leave_joint();
+        // A change that has no batch yet stands in the way of handing over, and a broken log never gives it one.
+        match self.is_unfit() {
+            true => self.change = None,
+            false => self.leave_joint(),
+        }
         self.drive_transfer(log, now_ms);
         if self.is_handing_over() || self.raw.raft.state != StateRole::Leader {
             return;

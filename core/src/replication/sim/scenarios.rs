@@ -239,6 +239,31 @@ fn a_node_that_goes_may_lead_until_it_is_gone() {
     }
 }
 
+/// Its disk fails when a change of members has no batch yet, or the batch that leaves the joint membership has none.
+#[test]
+fn a_leader_whose_log_is_broken_hands_over_in_the_middle_of_a_change() {
+    for is_joint in [false, true] {
+        let (mut world, leader) = led(Plan { append_pause_us: 1000, ..Plan::calm(5) });
+        let change = MemberChange::Remove { node: NodeId(leader.0 % 5 + 1) };
+        world.run_for(300 * MS);
+        if is_joint {
+            assert!(world.change(leader, change.clone()));
+            world.run_until("both sets of voters decide", SECOND, |world| {
+                !world.conf(leader).outgoing.is_empty()
+            });
+        }
+        world.nodes[&leader].disk.fail_writes(1);
+        world.run_until("it is broken", SECOND, |world| world.process(leader).log.poisoned().is_some());
+        if !is_joint {
+            assert!(world.change(leader, change));
+        }
+        world.run_until("another leads", 2 * SECOND, |world| {
+            world.leaders().iter().any(|node| *node != leader)
+        });
+        goes_on(&mut world, SECOND);
+    }
+}
+
 #[test]
 fn a_damaged_node_neither_votes_nor_leads_before_it_is_whole() {
     for seed in 0..4 {

@@ -74,7 +74,8 @@ pub struct HeartbeatAnswer {
     pub term: Term,
     pub commit: BatchIndex,
     pub echo_ms: Option<i64>,
-    /// Not to be given leadership: its disk is too slow or full, or the node is about to stop.
+    /// Not to be given leadership: its disk is too slow or full, the node lost what it had acknowledged and does not have all
+    /// again, or it is about to stop.
     pub unfit: bool,
 }
 

@@ -76,6 +76,7 @@ pub(super) struct Sending {
 #[derive(Debug, Default)]
 pub(super) struct Peer {
     pub(super) up: bool,
+    /// It lost what it had acknowledged, and has not said since that it is fit.
     pub(super) recovering: bool,
     pub(super) joining: bool,
     /// What it was told in this session, if it is outside of the group.

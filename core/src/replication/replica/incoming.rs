@@ -21,7 +21,9 @@ impl<B: Buffer + 'static> Replica<B> {
             }
             PeerMessage::AppendAnswer(answer) => self.take_append_answer(from, answer, now_ms),
             PeerMessage::HeartbeatAnswer(answer) => {
-                self.peers.entry(from).or_default().unfit = answer.unfit;
+                let peer = self.peers.entry(from).or_default();
+                peer.unfit = answer.unfit;
+                peer.recovering &= answer.unfit;
                 self.take_echo(from, answer.term, answer.echo_ms);
                 let mut message = raft_message(MessageType::MsgHeartbeatResponse, from, answer.term);
                 message.commit = answer.commit.0;

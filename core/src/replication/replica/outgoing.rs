@@ -31,7 +31,7 @@ impl<B: Buffer + 'static> Replica<B> {
                 term,
                 commit: BatchIndex(message.commit),
                 echo_ms: self.echo_ms(message.to, message.term),
-                unfit: self.is_unfit(),
+                unfit: self.is_unfit() || self.file.state.recovering,
             }),
             MessageType::MsgAppendResponse => {
                 let refused =

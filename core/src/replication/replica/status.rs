@@ -211,10 +211,12 @@ impl<B: Buffer + 'static> Replica<B> {
                     parts.push("connected and silent".into());
                 }
                 if peer.recovering {
-                    parts.push("lost what it had acknowledged when it connected".into());
+                    parts.push(
+                        "lost what it had acknowledged, and has not said yet that it has all again".into(),
+                    );
                 }
-                if peer.unfit {
-                    parts.push("not fit to lead: its disk is slow or full, or it is about to stop".into());
+                if peer.unfit && !peer.recovering {
+                    parts.push("not fit to lead: its disk is slow or full, it lost what it had, or it is about to stop".into());
                 }
                 match &peer.sending {
                     Some(sending) if sending.bytes.is_none() => {

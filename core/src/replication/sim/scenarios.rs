@@ -61,6 +61,13 @@ fn nobody_leads_without(world: &mut World, leader: NodeId, lost: NodeId) {
 fn becomes_whole(world: &mut World, lost: NodeId) {
     world.run_until("whole again", 5 * SECOND, |world| !world.is_recovering(lost));
     goes_on(world, 2 * SECOND);
+    // It may lead from now on, without another connection.
+    world.run_for(200 * MS);
+    let leader = world.leaders()[0];
+    if leader != lost {
+        world.hand_over(leader, lost).unwrap();
+        goes_on(world, SECOND);
+    }
 }
 
 /// Three nodes with equal logs and nothing to do.

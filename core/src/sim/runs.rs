@@ -1,7 +1,7 @@
 //! Many runs, each from a seed of its own.
 //!
-//! `APOGEE_SEED=n` runs that seed, `APOGEE_CASES=n` as many from there on, `APOGEE_SECONDS=n` as many as fit. With
-//! `APOGEE_SEED=fresh` the time decides where to begin, which is printed. Without a seed they are always the same.
+//! `APOGEE_SEED=n` runs that seed, `APOGEE_CASES=n` as many from there on, `APOGEE_SECONDS=n` as many as fit. Without a seed
+//! the time decides where to begin, which is printed.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -15,10 +15,6 @@ use super::world::{Outcome, World};
 /// With the ordinary tests: so many runs, or as many as fit into this time.
 const CASES: u64 = 24;
 const TIME: Duration = Duration::from_secs(60);
-
-/// From here on. Of fresh seeds of groups about one in fifty still fails, for reasons that the README lists: as long as these are
-/// open, a change is not judged by which seed it meets.
-const FIRST: u64 = 50_000;
 
 fn number_from_env(name: &str) -> Option<u64> {
     let value = std::env::var(name).ok()?;
@@ -118,13 +114,12 @@ fn groups_keep_their_promises() {
 }
 
 fn run_many(in_groups: bool) {
-    let is_fresh = std::env::var("APOGEE_SEED").is_ok_and(|seed| seed == "fresh");
-    let given = if is_fresh { None } else { number_from_env("APOGEE_SEED") };
+    let given = number_from_env("APOGEE_SEED");
     let cases = number_from_env("APOGEE_CASES").unwrap_or(if given.is_some() { 1 } else { CASES });
     let time = number_from_env("APOGEE_SECONDS").map_or(TIME, Duration::from_secs);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock after 1970");
     let fresh = now.as_nanos() as u64 % 1_000_000_000_000;
-    let first = given.unwrap_or(if is_fresh { fresh } else { FIRST });
+    let first = given.unwrap_or(fresh);
     println!("from APOGEE_SEED={first} on");
     let (next, began, is_over) = (AtomicU64::new(0), Instant::now(), AtomicBool::new(false));
     let sum = Mutex::new(Sum::default());

@@ -180,7 +180,7 @@ fn replaced_nodes() {
     });
 }
 
-/// A bit of everything, as CI has the time for.
+/// A bit of everything, in a minute or two.
 #[test]
 #[ignore = "needs namespaces, a JDK and Maven"]
 fn short() {

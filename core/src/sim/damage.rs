@@ -32,6 +32,12 @@ impl Victim {
             Victim { shard, nth, broker, disk }
         })
     }
+
+    /// What its disk did is mended, or was given up.
+    fn release(world: &World) {
+        world.is_damaged.set(false);
+        release_all(world);
+    }
 }
 
 /// A node comes back from a loss of power with a bit turned over in what it had acknowledged, as its state says, which is
@@ -57,8 +63,7 @@ pub(super) async fn of_a_bit(world: &Rc<World>) {
     world.sim.sleep(world.sim.below(SECOND)).await;
     world.start_node(nth).unwrap_or_else(|error| panic!("node {nth} cannot start: {error}"));
     is_mended(world, nth, agreed).await;
-    world.is_damaged.set(false);
-    release_all(world);
+    Victim::release(world);
 }
 
 /// A write is called done and landed behind its place, or not at all, or with a bit turned over. Nobody can know before the
@@ -100,8 +105,7 @@ pub(super) async fn of_a_write(world: &Rc<World>) {
     if is_mended(world, nth, upto.0).await {
         world.audit().is_lied_to.set(false);
     }
-    world.is_damaged.set(false);
-    release_all(world);
+    Victim::release(world);
 }
 
 /// Waits until the node has again what was there.

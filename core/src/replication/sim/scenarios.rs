@@ -137,8 +137,7 @@ fn a_leader_that_is_cut_off_loses_its_lease_before_another_leads() {
     world.run_for(500 * MS);
     assert!(world.has_lease(leader));
     for node in (1..=3).map(NodeId).filter(|node| *node != leader) {
-        world.cut(leader, node);
-        world.cut(node, leader);
+        world.part(leader, node);
     }
     world.run_until("the lease ends", 400 * MS, |world| !world.has_lease(leader));
     world.run_until("another leads", 2 * SECOND, |world| world.leaders().iter().any(|node| *node != leader));
@@ -187,8 +186,7 @@ fn a_removed_node_is_gone_only_when_those_who_stay_have_all() {
     let (removed, behind) = (other_than(leader), other_than(other_than(leader)));
     world.run_for(500 * MS);
     for node in [leader, removed] {
-        world.cut(behind, node);
-        world.cut(node, behind);
+        world.part(behind, node);
     }
     goes_on(&mut world, 500 * MS);
     let newest = world.newest_committed();
@@ -284,8 +282,7 @@ fn a_damaged_node_neither_votes_nor_leads_before_it_is_whole() {
         world.is_loaded = true;
         world.end(damaged, false);
         for node in [leader, other] {
-            world.cut(damaged, node);
-            world.cut(node, damaged);
+            world.part(damaged, node);
         }
         world.run_for(100 * MS);
         world.start(damaged);
@@ -306,8 +303,7 @@ fn a_node_whose_disk_was_emptied_neither_votes_nor_leads_before_it_is_whole() {
         world.run_for(500 * MS);
         // What is acknowledged from now on, the leader and the emptied one have alone.
         for node in [leader, emptied] {
-            world.cut(other, node);
-            world.cut(node, other);
+            world.part(other, node);
         }
         goes_on(&mut world, 2 * SECOND);
         world.end(leader, false);
@@ -612,10 +608,7 @@ fn failover_figures() {
                     let began_us = world.now_us;
                     match kind {
                         0 => world.end(leader, false),
-                        1 => others.iter().for_each(|other| {
-                            world.cut(leader, *other);
-                            world.cut(*other, leader);
-                        }),
+                        1 => others.iter().for_each(|other| world.part(leader, *other)),
                         _ => world.hand_over(leader, others[0]).unwrap(),
                     }
                     world.run_until("another leads", 10 * SECOND, |world| {

@@ -662,6 +662,12 @@ impl World {
         }
     }
 
+    /// Neither hears the other any more.
+    pub(super) fn part(&mut self, one: NodeId, other: NodeId) {
+        self.cut(one, other);
+        self.cut(other, one);
+    }
+
     pub(super) fn leaders(&self) -> Vec<NodeId> {
         let leads = |node: &&Node| {
             node.process.as_ref().is_some_and(|it| matches!(it.replica.role(), Role::Leader { ready: true }))
@@ -737,16 +743,10 @@ impl World {
         }
         let other = others[self.rng.below(others.len() as u64) as usize];
         match self.rng.below(4) {
-            0 => others.iter().for_each(|other| {
-                self.cut(victim, *other);
-                self.cut(*other, victim);
-            }),
+            0 => others.iter().for_each(|other| self.part(victim, *other)),
             1 => others.iter().for_each(|other| self.cut(victim, *other)),
             2 => others.iter().for_each(|other| self.cut(*other, victim)),
-            _ => {
-                self.cut(victim, other);
-                self.cut(other, victim);
-            }
+            _ => self.part(victim, other),
         }
         self.oracle.tally.count("cuts");
     }

@@ -51,9 +51,9 @@ pub use log::{
 };
 pub use record::{Append, Place, Record};
 pub use recovery::{
-    Cut, CutCause, Damage, DamageProof, GroupRecovered, IndexFlaw, Mismatch, RebuildFailed, Recovered,
-    RecoveryError, RecoveryReport, RefusedSnapshot, ReplacedBy, ReplacedIndex, SealedDamage, SnapshotFlaw,
-    recover, recover_group,
+    Cut, CutCause, Damage, DamageProof, GroupRecovered, IndexFlaw, LossError, LossRefused, LossSurvey,
+    Mismatch, RebuildFailed, Recovered, RecoveryError, RecoveryReport, RefusedSnapshot, ReplacedBy,
+    ReplacedIndex, SealedDamage, SnapshotFlaw, recover, recover_group, survey_loss,
 };
 pub use sealed::{
     Access, Difference, IndexError, IndexFault, IndexSummary, IndexView, KeySearch, QueueSpan, SealJob,

@@ -1,4 +1,4 @@
-//! The bytes of one slot, drawn in `docs/format.md`: a header, lists of nodes, members, zeros.
+//! The bytes of one slot, drawn in `docs/format.md`: a header, lists of nodes, members, the term of an accepted loss, zeros.
 
 use zerocopy::byteorder::little_endian::{U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -16,9 +16,12 @@ pub(crate) const GROUP_FILE_LEN: usize = 2 * SLOT_LEN;
 
 const RECOVERING: u32 = 1;
 const AUTO_LEAVE: u32 = 2;
+const LOSS_ACCEPTED: u32 = 4;
+const FLAGS: u32 = RECOVERING | AUTO_LEAVE | LOSS_ACCEPTED;
 const NODE_LEN: usize = 8;
 /// Of a member without its address.
 const MEMBER_LEN: usize = 10;
+const LOSS_LEN: usize = 8;
 
 /// Opens a slot. Little-endian.
 #[repr(C)]
@@ -31,7 +34,8 @@ pub(crate) struct SlotHeader {
     /// CRC32C of the whole slot without these four bytes. With `magic` and `version` it keeps its place in every
     /// version, so that another version is told from damage.
     pub(crate) crc: U32,
-    /// Bit 0: recovering. Bit 1: the change of members ends by itself. All others zero.
+    /// Bit 0: recovering. Bit 1: the change of members ends by itself. Bit 2: behind the members stands the term of an accepted
+    /// loss. All others zero.
     pub(crate) flags: U32,
     /// One more than that of the slot written before; the greater of two counts.
     pub(crate) seq: U64,
@@ -66,7 +70,9 @@ pub(crate) struct SlotHeader {
 const _: () = assert!(size_of::<SlotHeader>() == SLOT_HEADER_LEN);
 /// Whatever is allowed fits a slot.
 const _: () = assert!(
-    SLOT_HEADER_LEN + GroupState::NODES_MAX * (4 * NODE_LEN + MEMBER_LEN + GroupState::ADDRESS_BYTES_MAX)
+    SLOT_HEADER_LEN
+        + GroupState::NODES_MAX * (4 * NODE_LEN + MEMBER_LEN + GroupState::ADDRESS_BYTES_MAX)
+        + LOSS_LEN
         <= SLOT_LEN
 );
 
@@ -125,7 +131,10 @@ impl GroupState {
             version: U16::new(SLOT_VERSION),
             header_len: U16::new(SLOT_HEADER_LEN as u16),
             crc: U32::ZERO,
-            flags: (flag(self.recovering, RECOVERING) | flag(conf.auto_leave, AUTO_LEAVE)).into(),
+            flags: (flag(self.recovering, RECOVERING)
+                | flag(conf.auto_leave, AUTO_LEAVE)
+                | flag(self.loss_accepted.is_some(), LOSS_ACCEPTED))
+            .into(),
             seq: seq.into(),
             group: self.group.0.into(),
             node: self.node.0.into(),
@@ -157,6 +166,9 @@ impl GroupState {
             bytes.extend_from_slice(&(address.len() as u16).to_le_bytes());
             bytes.extend_from_slice(address);
         }
+        if let Some(term) = self.loss_accepted {
+            bytes.extend_from_slice(&term.0.to_le_bytes());
+        }
         bytes.resize(SLOT_LEN, 0);
         let mut slot: [u8; SLOT_LEN] = bytes.try_into().expect("resized to it");
         let crc = slot_crc(&slot);
@@ -185,7 +197,7 @@ impl GroupState {
         }
         let rules = [
             ("header_len", SLOT_HEADER_LEN as u64, header.header_len.get().into()),
-            ("flags", 0, (header.flags.get() & !(RECOVERING | AUTO_LEAVE)).into()),
+            ("flags", 0, (header.flags.get() & !FLAGS).into()),
             ("reserved", 0, u64::from(header.reserved != [0; 6])),
         ];
         for (field, expected, found) in rules {
@@ -203,6 +215,10 @@ impl GroupState {
             auto_leave: header.flags.get() & AUTO_LEAVE != 0,
         };
         let members = rest.members(header.members)?;
+        let loss_accepted = match header.flags.get() & LOSS_ACCEPTED != 0 {
+            true => Some(Term(rest.number("loss_accepted")?)),
+            false => None,
+        };
         let behind = rest.0.iter().filter(|byte| **byte != 0).count() as u64;
         if behind > 0 {
             return Err(GroupStateError::Field {
@@ -228,6 +244,7 @@ impl GroupState {
             checkpoint_at: LogOffset(header.checkpoint_at.get()),
             write_window_bytes: header.write_window.get(),
             recovering: header.flags.get() & RECOVERING != 0,
+            loss_accepted,
             segment_bytes: header.segment_bytes.get(),
         };
         Ok((header.seq.get(), state))

@@ -26,6 +26,9 @@ pub struct GroupState {
     /// Data that may have been acknowledged was lost: the node neither votes nor leads until it holds again all that
     /// the leader has.
     pub recovering: bool,
+    /// A person gave up what this node had lost by then: a batch of no later term, behind the end of the log, proves nothing
+    /// missing any more.
+    pub loss_accepted: Option<Term>,
     /// Of new segments; equal on all nodes of a group, as byte positions are.
     pub segment_bytes: u64,
 }
@@ -73,6 +76,7 @@ impl GroupState {
             checkpoint_at: LogOffset(0),
             write_window_bytes: 0,
             recovering: false,
+            loss_accepted: None,
             segment_bytes: 0,
         }
     }

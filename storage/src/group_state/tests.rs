@@ -67,6 +67,7 @@ fn nodes() -> impl Strategy<Value = Vec<NodeId>> {
 prop_compose! {
     fn any_state()(
         numbers in any::<[u64; 10]>(),
+        loss_accepted in proptest::option::of(any::<u64>()),
         lists in [nodes(), nodes(), nodes(), nodes()],
         members in vec((any::<u64>(), vec(any::<u8>(), 0..=GroupState::ADDRESS_BYTES_MAX)), 0..=GroupState::NODES_MAX),
         flags in any::<[bool; 2]>(),
@@ -92,6 +93,7 @@ prop_compose! {
             checkpoint_at: LogOffset(checkpoint),
             write_window_bytes: window,
             recovering: flags[1],
+            loss_accepted: loss_accepted.map(Term),
             segment_bytes,
         }
     }
@@ -156,7 +158,7 @@ fn impossible_slots_are_refused_by_field() {
     type Change = fn(&mut SlotHeader);
     let field = |field, found| GroupStateError::Field { field, expected: 0, found };
     let table: [(Change, GroupStateError); 6] = [
-        (|header| header.flags.set(7), field("flags", 4)),
+        (|header| header.flags.set(15), field("flags", 8)),
         (|header| header.reserved[5] = 1, field("reserved", 1)),
         (|header| header.members.set(1), field("bytes behind the members", 1)),
         (|header| header.version.set(2), GroupStateError::Version { found: 2 }),

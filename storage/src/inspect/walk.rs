@@ -30,7 +30,7 @@ use crate::config::WRITE_WINDOW_BYTES_LIMIT;
 use crate::disk::SegmentInfo;
 use crate::format::{BATCH_BYTES_LIMIT, BLOCK_LEN, BatchError, BatchHeader, RawBatch, RawHeader};
 use crate::group_state::read_saved_group_state;
-use crate::recovery::look::{Found, Last, fault_of_writer, look};
+use crate::recovery::look::{Found, Last, bears_witness, fault_of_writer, look};
 use crate::recovery::{Cut, CutCause};
 use crate::sealed::{IndexSummary, open_index};
 use crate::source::{LogFile, LogSource};
@@ -95,6 +95,7 @@ struct Durable {
     index: BatchIndex,
     /// Bytes on the way at once, at most.
     window_bytes: u64,
+    loss_accepted: Option<Term>,
 }
 
 /// What a search behind a place found.
@@ -142,9 +143,11 @@ impl<'a, S: LogSource + ?Sized> Walk<'a, S> {
             looked_again: None,
             group,
             start,
-            durable: state
-                .as_ref()
-                .map(|state| Durable { index: state.commit, window_bytes: state.write_window_bytes }),
+            durable: state.as_ref().map(|state| Durable {
+                index: state.commit,
+                window_bytes: state.write_window_bytes,
+                loss_accepted: state.loss_accepted,
+            }),
             last: None,
             end: begin,
             cut: None,
@@ -383,9 +386,9 @@ impl<'a, S: LogSource + ?Sized> Walk<'a, S> {
                 behind.batches += 1;
                 behind.is_proof |= match self.durable {
                     None => header.commit_hint() >= index,
-                    Some(Durable { window_bytes, .. }) => {
-                        let may_follow = header.index() > index && header.term() >= term;
-                        may_follow && at - counted_from > window_bytes
+                    Some(Durable { window_bytes, loss_accepted, .. }) => {
+                        let is_witness = bears_witness(&header, index, term, loss_accepted);
+                        is_witness && at - counted_from > window_bytes
                     }
                 };
                 if behind.next.is_none() && header.index() >= index && header.term() >= term {

@@ -13,9 +13,9 @@
 //! yes                        -                                       damage: cut here, recovering
 //! ```
 //!
-//! *May follow*: of this log, in its place, of a greater index than `i` and of no earlier term than the batch before `i`. What an
-//! earlier life or a cut left behind is of a smaller index or an earlier term, or lies within what a leader lets come
-//! together uncommitted; were it taken for a proof, the node would be recovering for nothing.
+//! *May follow*: of this log, in its place, of a greater index than `i` and of no earlier term than the batch before `i`, nor of
+//! one whose loss was accepted (`loss.rs`). What an earlier life or a cut left behind is of a smaller index or an earlier term, or
+//! lies within what a leader lets come together uncommitted; were it taken for a proof, the node would be recovering for nothing.
 //!
 //! Cutting off what was acknowledged is bearable only because the node says so: it neither votes nor leads until it holds all
 //! again that the leader has, so that no majority is counted with it.
@@ -92,6 +92,7 @@ pub fn recover_group<S: LogSource + ?Sized>(
         durable: group.commit,
         // Whatever was on its way was so under an earlier configuration.
         window_bytes: group.write_window_bytes.max(config.write_window_bytes),
+        loss_accepted: group.loss_accepted,
         uncommitted: Default::default(),
         uncommitted_bytes: 0,
         term_runs: Vec::new(),

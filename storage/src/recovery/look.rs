@@ -15,6 +15,19 @@ pub(crate) struct Last {
     pub(crate) term: Term,
 }
 
+/// Whether a header further behind than writes go at once proves that batch `missing` was once whole in the log of a group's node,
+/// behind one of `term`. The terms of a log never go back, so a header of an earlier one was cut off; and what was given up is not
+/// missing any more.
+pub(crate) fn bears_witness(
+    header: &BatchHeader,
+    missing: BatchIndex,
+    term: Term,
+    loss_accepted: Option<Term>,
+) -> bool {
+    let may_follow = header.index() > missing && header.term() >= term;
+    may_follow && loss_accepted.is_none_or(|given_up| header.term() > given_up)
+}
+
 /// What is found where a batch is expected.
 #[derive(Clone, Debug)]
 pub(crate) enum Found {

@@ -19,6 +19,7 @@
 mod counted;
 mod group;
 pub(crate) mod look;
+mod loss;
 mod open;
 mod report;
 mod scan;
@@ -30,6 +31,7 @@ pub(crate) mod tests;
 
 pub use group::{GroupRecovered, recover_group};
 pub use look::Mismatch;
+pub use loss::{LossError, LossRefused, LossSurvey, survey_loss};
 pub use open::{Recovered, recover};
 pub use report::{
     Cut, CutCause, IndexFlaw, RebuildFailed, RecoveryError, RecoveryReport, RefusedSnapshot, ReplacedBy,

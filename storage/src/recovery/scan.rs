@@ -30,7 +30,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 
-use super::look::{Found, Last, Mismatch, fault_of_writer, look};
+use super::look::{Found, Last, Mismatch, bears_witness, fault_of_writer, look};
 use super::report::{Cut, CutCause, RecoveryError};
 use super::sealed::last_of;
 use crate::config::{LogConfig, WRITE_WINDOW_BYTES_LIMIT};
@@ -141,6 +141,8 @@ pub(super) struct GroupScan {
     pub(super) durable: BatchIndex,
     /// Bytes on the way at once, at most.
     pub(super) window_bytes: u64,
+    /// Batches of terms up to this one prove nothing missing.
+    pub(super) loss_accepted: Option<Term>,
     /// Batches that are not known to be committed, oldest first.
     pub(super) uncommitted: VecDeque<UncommittedBatch>,
     pub(super) uncommitted_bytes: u64,
@@ -397,9 +399,9 @@ impl<S: LogSource + ?Sized> Scan<'_, S> {
                     None => {}
                     Some(group) => {
                         let (behind_bytes, window_bytes) = (at - counted_from, group.window_bytes);
-                        // The terms of a log never go back: one of an earlier term was cut off, and bears no witness.
-                        let may_follow = header.index() > missing && header.term() >= self.tip.last.term;
-                        if may_follow && behind_bytes > window_bytes {
+                        let is_witness =
+                            bears_witness(&header, missing, self.tip.last.term, group.loss_accepted);
+                        if is_witness && behind_bytes > window_bytes {
                             let witness = header.index();
                             let proof = DamageProof::Behind { witness, behind_bytes, window_bytes };
                             self.damaged(segment, position, stop, proof);

@@ -24,7 +24,7 @@ fn group_config() -> LogConfig {
 }
 
 /// The node's state while all up to `commit` was committed and durable.
-fn committed(commit: u64) -> GroupState {
+pub(super) fn committed(commit: u64) -> GroupState {
     GroupState {
         commit: BatchIndex(commit),
         term: Term(1),
@@ -45,7 +45,7 @@ fn try_open(world: &World, state: GroupState) -> Result<(GroupRecovered, Journal
 }
 
 #[track_caller]
-fn open(world: &World, state: GroupState) -> (GroupRecovered, Journal) {
+pub(super) fn open(world: &World, state: GroupState) -> (GroupRecovered, Journal) {
     try_open(world, state).unwrap()
 }
 
@@ -72,7 +72,12 @@ fn opens(world: &World, state: GroupState, batches: u64, of_them_committed: u64)
 
 /// Likewise, and no damage was found.
 #[track_caller]
-fn opens_whole(world: &World, state: GroupState, batches: u64, of_them_committed: u64) -> GroupRecovered {
+pub(super) fn opens_whole(
+    world: &World,
+    state: GroupState,
+    batches: u64,
+    of_them_committed: u64,
+) -> GroupRecovered {
     let found = opens(world, state, batches, of_them_committed);
     assert_eq!((found.damage.as_ref(), found.state.recovering), (None, false));
     found

@@ -1,6 +1,7 @@
 //! The situations that recovery may find: a test for each row of the tables in `scan.rs`, `sealed.rs` and `state.rs`.
 
 mod group;
+mod loss;
 mod sealed;
 mod state;
 mod tail;

@@ -12,6 +12,7 @@ use crate::admin::{self, AdminArgs};
 use crate::config::{self, BROKER_PORT, BrokerConfig, Durability, NAMESRV_PORT, NamesrvConfig};
 use crate::log_tool::{self, LogArgs};
 use crate::node::{self, Plan};
+use crate::recover::{self, RecoverArgs};
 use crate::trial::{self, ClusterArgs};
 
 const MIB: u64 = 1024 * 1024;
@@ -41,6 +42,8 @@ enum Command {
     Admin(AdminArgs),
     /// Look at a log on disk: check it, or print what is in it.
     Log(LogArgs),
+    /// Have a node of a group that lost data go on without it, where its group has no leader otherwise.
+    Recover(RecoverArgs),
 }
 
 #[derive(Debug, Args)]
@@ -134,6 +137,10 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Cluster(args) => return trial::run(&args),
         Command::Admin(args) => return admin::run(args),
         Command::Log(args) => return Ok(log_tool::run(args)),
+        Command::Recover(args) => {
+            recover::run(&args, &mut std::io::stdout().lock())?;
+            return Ok(ExitCode::SUCCESS);
+        }
     };
     node::run(plan)?;
     Ok(ExitCode::SUCCESS)
@@ -226,6 +233,7 @@ mod tests {
         assert!(matches!(command("apogee admin group status --json"), Ok(Command::Admin(_))));
         assert!(matches!(command("apogee admin group transfer --to 2 --shard 1"), Ok(Command::Admin(_))));
         assert!(matches!(command("apogee cluster --nodes 5 --data d"), Ok(Command::Cluster(_))));
+        assert!(matches!(command("apogee recover data/shard-0 --accept-loss"), Ok(Command::Recover(_))));
         for wrong in ["apogee admin", "apogee admin group", "apogee cluster --nodes many", "apogee broker"] {
             assert!(command(wrong).is_err(), "{wrong}");
         }

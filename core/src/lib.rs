@@ -10,6 +10,7 @@ mod log_tool;
 pub mod nameserver;
 pub mod node;
 mod properties;
+mod recover;
 pub mod replication;
 #[cfg(test)]
 mod request_codes;

@@ -15,6 +15,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 
 use place::PlaceError;
+pub(crate) use place::{ShardPlace, one_shard};
 
 /// Found as it should be.
 const GOOD: u8 = 0;

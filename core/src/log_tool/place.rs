@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 
 /// A shard's directory, with `log/` in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct ShardPlace(pub(super) PathBuf);
+pub(crate) struct ShardPlace(pub(crate) PathBuf);
 
 /// What was named is no place of a log.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum PlaceError {
+pub(crate) enum PlaceError {
     #[error("cannot look into {}: {error}", path.display())]
     Unreadable { path: PathBuf, error: io::Error },
     #[error(
@@ -49,7 +49,7 @@ pub(super) fn shards(dir: &Path) -> Result<Vec<ShardPlace>, PlaceError> {
 }
 
 /// The only shard of a directory.
-pub(super) fn one_shard(dir: &Path) -> Result<ShardPlace, PlaceError> {
+pub(crate) fn one_shard(dir: &Path) -> Result<ShardPlace, PlaceError> {
     let mut shards = shards(dir)?;
     match shards.len() {
         1 => Ok(shards.remove(0)),

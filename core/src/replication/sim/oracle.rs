@@ -149,6 +149,13 @@ impl Oracle {
         self.lost = Some(Lost { node, upto, unaware });
     }
 
+    /// What was committed behind this batch was given up: it is as if it had never been.
+    pub(super) fn on_given_up(&mut self, behind: u64) {
+        self.committed.split_off(&(behind + 1));
+        self.confs.split_off(&(behind + 1));
+        self.acknowledged = self.acknowledged.min(behind);
+    }
+
     /// Two nodes have heard each other's hello.
     pub(super) fn on_met(&mut self, a: NodeId, b: NodeId) {
         if let Some(lost) = &mut self.lost {

@@ -294,6 +294,72 @@ fn a_damaged_node_neither_votes_nor_leads_before_it_is_whole() {
     }
 }
 
+/// Two of three nodes find damage when they are started, and the third, which led, comes back whole or not at all. Until then they
+/// have nothing to do.
+fn damage_two(seed: u64) -> (World, NodeId, [NodeId; 2]) {
+    let (mut world, leader) = led_by_seed(seed, Plan::calm(3));
+    let damaged = others_than(leader);
+    world.run_for(500 * MS);
+    world.is_loaded = false;
+    world.run_for(3 * SECOND);
+    world.end(leader, false);
+    for node in damaged {
+        world.turn_bit_over(node);
+        world.end(node, false);
+        world.start(node);
+        assert!(world.is_recovering(node), "the damage was not found");
+    }
+    world.is_loaded = true;
+    (world, leader, damaged)
+}
+
+/// Nobody has what they lost but the third, which they do not vote for.
+#[test]
+fn a_group_with_two_damaged_voters_stands_still_until_one_is_made_to_count() {
+    for seed in 0..4 {
+        let (mut world, sound, [counts, other]) = damage_two(seed);
+        world.start(sound);
+        world.run_for(5 * SECOND);
+        assert_eq!(leading(&world), [], "elected by nodes that lost what they had");
+        let why = world.process(sound).replica.status(&world.process(sound).log, 0).why;
+        assert!(why.contains("`apogee recover`"), "{why}");
+        world.end(counts, false);
+        world.accept_loss(counts);
+        world.start(counts);
+        // With the vote of the one, the third leads, and has everything.
+        world.run_until("the sound one leads", 3 * SECOND, |world| world.leaders() == [sound]);
+        becomes_whole(&mut world, other);
+        world.run_until("the other has all, too", 3 * SECOND, |world| world.lag(sound, counts) < 20);
+    }
+}
+
+/// The third does not come back, so what both have lost is gone.
+#[test]
+fn two_damaged_voters_go_on_with_what_they_have() {
+    for seed in 0..4 {
+        let (mut world, _, damaged) = damage_two(seed);
+        let last = |world: &World, node| world.process(node).log.last_index().0;
+        let most = damaged.into_iter().map(|node| last(&world, node)).max().unwrap();
+        for node in damaged {
+            world.end(node, false);
+            world.accept_loss(node);
+        }
+        assert!(most < world.newest_committed(), "nothing is lost");
+        world.oracle.on_given_up(most);
+        // Again and again nothing of it is found.
+        for _ in 0..2 {
+            for node in damaged {
+                world.start(node);
+                assert!(!world.is_recovering(node));
+                world.end(node, true);
+            }
+        }
+        damaged.into_iter().for_each(|node| world.start(node));
+        world.run_until("one leads", 3 * SECOND, |world| world.leaders().len() == 1);
+        goes_on(&mut world, SECOND);
+    }
+}
+
 /// Somebody puts a new disk into a machine and starts it with its old number.
 #[test]
 fn a_node_whose_disk_was_emptied_neither_votes_nor_leads_before_it_is_whole() {

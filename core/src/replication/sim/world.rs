@@ -8,7 +8,7 @@ use apogee_storage::format::RawHeader;
 use apogee_storage::sim::{Rng, SimDisk};
 use apogee_storage::{
     AlignedBuffer, BatchIndex, CheckpointJob, Completion, ConfState, DiskOp, IndexFault, NodeId, ResetJob,
-    Run,
+    Run, survey_loss,
 };
 
 use super::net::{Fate, Net};
@@ -857,9 +857,13 @@ impl World {
 
     /// Turns a bit of a batch over that the node has said to be committed and durable.
     pub(super) fn damage(&mut self, id: NodeId) {
-        if !self.may_lose(id) {
-            return;
+        if self.may_lose(id) {
+            self.turn_bit_over(id);
         }
+    }
+
+    /// The same, however many have lost something already.
+    pub(super) fn turn_bit_over(&mut self, id: NodeId) {
         let node = &self.nodes[&id];
         let saved =
             apogee_storage::read_group_state(&node.disk, GROUP, id).expect("a sound state").expect("it runs");
@@ -886,6 +890,14 @@ impl World {
         node.disk.flip_bit(segment, position, self.rng.below(8) as u8);
         self.damaged = Some(Damaged { node: id, upto: self.newest_committed() });
         self.oracle.tally.count("bits turned over");
+    }
+
+    /// A person gives up what a node has lost that does not run. What nobody else has, nobody is asked for any more.
+    pub(super) fn accept_loss(&mut self, id: NodeId) {
+        let node = &self.nodes[&id];
+        assert!(node.process.is_none(), "node {id} runs");
+        let survey = survey_loss(&node.disk).expect("a log that can be opened").expect("a node of a group");
+        survey.accept(&node.disk).unwrap_or_else(|error| panic!("node {id}: {error}"));
     }
 
     fn heal(&mut self) {

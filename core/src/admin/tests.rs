@@ -84,6 +84,32 @@ fn a_shard_without_a_leader_is_told_and_counts_most() {
 }
 
 #[test]
+fn the_way_out_is_told_where_too_many_voters_lost_data() {
+    let fake = FakeGroup::start();
+    let told = |text: &str| text.contains("`apogee recover DATA/shard-1`");
+    let status = || run(&format!("status --namesrv {}", fake.namesrv())).unwrap();
+    fake.damage(3);
+    fake.set_leader(1, None);
+    let (text, code) = status();
+    assert!(code == 4 && !told(&text), "the two others are a majority:\n{text}");
+    fake.damage(2);
+    let (text, code) = status();
+    assert!(code == 4 && told(&text), "{text}");
+    assert_has(&text, &["set-1: of its voters 2, 3 lost data and cannot vote"]);
+    assert!(
+        !text.contains("`apogee recover DATA/shard-0`"),
+        "it has a leader, which sends it again:\n{text}"
+    );
+    // With another one away, one is enough.
+    let fake = FakeGroup::start();
+    fake.damage(3);
+    fake.set_leader(1, None);
+    fake.kill(2);
+    let (text, _) = run(&format!("status --namesrv {}", fake.namesrv())).unwrap();
+    assert_has(&text, &["set-1: of its voters 3 lost data and cannot vote"]);
+}
+
+#[test]
 fn status_as_json_holds_what_each_node_said() {
     let fake = FakeGroup::start();
     fake.kill(2);

@@ -3,6 +3,8 @@
 // No executor runs here that a sleep could block.
 #![allow(clippy::disallowed_methods)]
 
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -154,6 +156,68 @@ fn what_was_acknowledged_is_read_from_the_new_leader_when_the_old_one_is_killed(
     let other = group.up().into_iter().find(|other| *other != old).unwrap();
     let mut client = Client::connect(group.node(other));
     assert_eq!(send(&mut client, 200), expected.len() as i64);
+}
+
+/// Runs `apogee recover` on the shard of a node; how it ended, and what it said.
+fn recover(group: &Group, number: usize, flags: &[&str]) -> (bool, String) {
+    let shard = group.directory.join(format!("node-{number}/data/shard-0"));
+    let output = Command::new(APOGEE).arg("recover").arg(shard).args(flags).output().unwrap();
+    (output.status.success(), String::from_utf8([output.stdout, output.stderr].concat()).unwrap())
+}
+
+#[test]
+fn a_group_of_which_two_disks_are_damaged_goes_on_once_the_loss_is_accepted() {
+    let Some(directory) = place() else { return };
+    let mut group = Group::start(directory.path());
+    let sound = group.leader();
+    let mut client = Client::connect(group.node(sound));
+    let sent: Vec<_> = (0..20).map(|number| body(number, 1000 + number)).collect();
+    (0..20).for_each(|number| assert_eq!(send(&mut client, number), number as i64));
+    // A node writes down about once a second how far it has committed: that proves the damage.
+    std::thread::sleep(Duration::from_millis(3000));
+    (1..=NODES).for_each(|number| group.kill(number));
+    let damaged: Vec<_> = (1..=NODES).filter(|number| *number != sound).collect();
+    for number in &damaged {
+        let segment = format!("node-{number}/data/shard-0/log/{:020}.seg", 0);
+        let segment = File::options().write(true).open(group.directory.join(segment)).unwrap();
+        segment.write_all_at(&[0xee; 8], 8 * 4096 + 60).unwrap();
+    }
+    (1..=NODES).for_each(|number| group.start_node(number));
+    let address = group.node(sound).address().to_string();
+    let status = || {
+        let output =
+            Command::new(APOGEE).args(["admin", "group", "status", "--node", &address]).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    };
+    let started = Instant::now();
+    loop {
+        let (code, text) = status();
+        if code == Some(4) && text.contains("`apogee recover DATA/shard-0`") {
+            break;
+        }
+        assert!(started.elapsed() < PATIENCE, "{text}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let (done, text) = recover(&group, damaged[0], &["--accept-loss"]);
+    assert!(!done && text.contains("the node has to be stopped first"), "{text}");
+    group.kill(damaged[0]);
+    let (done, text) = recover(&group, damaged[0], &[]);
+    assert!(done && text.contains("Nothing was given up"), "{text}");
+    let (done, text) = recover(&group, damaged[0], &["--accept-loss"]);
+    assert!(done && text.contains("Done."), "{text}");
+    group.start_node(damaged[0]);
+    assert_eq!(group.leader(), sound, "it alone has everything");
+    let started = Instant::now();
+    while status().0 != Some(0) {
+        assert!(started.elapsed() < PATIENCE, "not well again:\n{}", status().1);
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let mut client = Client::connect(group.node(damaged[1]));
+    assert_eq!(send(&mut client, 20), 20);
+    assert!(
+        pull_all(&mut client, "T", 0, 1 << 20)[..20] == sent,
+        "other messages than those that were acknowledged"
+    );
 }
 
 #[test]

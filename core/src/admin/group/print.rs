@@ -143,6 +143,18 @@ fn verdict(group: &GroupView) -> Vec<String> {
             have(&names)
         ));
     }
+    for (number, shard) in &group.shards {
+        if let Some(nodes) = shard.lost_majority() {
+            let list = nodes.iter().map(i64::to_string).collect::<Vec<_>>().join(", ");
+            sentences.push(format!(
+                "{}: of its voters {list} lost data and cannot vote before a leader has sent it again, and without them no \
+                 majority is there to elect one. Start the others if they have their disks; if that is not enough, \
+                 `apogee recover DATA/shard-{number}` on a stopped node accepts the loss (operations.md: A majority has lost \
+                 data).",
+                shard.broker_name
+            ));
+        }
+    }
     let mut away: BTreeMap<i64, Vec<&str>> = BTreeMap::new();
     for shard in group.shards.values() {
         for (&node, replica) in &shard.replicas {

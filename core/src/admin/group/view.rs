@@ -147,6 +147,23 @@ impl ShardView {
         self.members().iter().find(|member| member.node == node)
     }
 
+    /// The voters that lost data, where nobody leads and the others that answer are no majority: nobody is elected before others
+    /// come, and only a leader could send it again.
+    pub(super) fn lost_majority(&self) -> Option<Vec<i64>> {
+        if self.leader().is_some() {
+            return None;
+        }
+        let has_vote = |member: &&GroupNode| member.member.starts_with("voter");
+        let voters: Vec<i64> = self.members().iter().filter(has_vote).map(|member| member.node).collect();
+        let said = |node: &i64| self.replicas.get(node)?.said.as_ref().ok();
+        let are = |recovering: bool| {
+            let such = |node: &&i64| said(node).is_some_and(|status| status.recovering == recovering);
+            voters.iter().filter(such).copied().collect::<Vec<i64>>()
+        };
+        // While the members change this is a little less than what both sets of voters need.
+        (!are(true).is_empty() && are(false).len() <= voters.len() / 2).then(|| are(true))
+    }
+
     pub(super) fn health(&self) -> Health {
         let Some((_, leader)) = self.leader() else { return Health::NoLeader };
         let is_well = |member: &GroupNode| {

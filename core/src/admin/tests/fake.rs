@@ -26,6 +26,7 @@ struct Table {
     /// Base address of each node, dead or alive.
     nodes: BTreeMap<i64, SocketAddr>,
     dead: Vec<i64>,
+    recovering: Vec<i64>,
     shards: [Shard; SHARDS as usize],
     /// How often the leader still says that the node to be promoted is behind.
     behind: i64,
@@ -92,6 +93,11 @@ impl FakeGroup {
         for shard in table.shards.iter_mut().filter(|shard| shard.leader == Some(node)) {
             shard.leader = None;
         }
+    }
+
+    /// The disk of the node lost something.
+    pub(super) fn damage(&self, node: i64) {
+        self.table().recovering.push(node);
     }
 
     pub(super) fn set_leader(&self, shard: usize, node: Option<i64>) {
@@ -264,7 +270,7 @@ impl Table {
             nodes: nodes.collect(),
             persisted_index: 1204,
             preferred: Some(number + 1),
-            recovering: false,
+            recovering: self.recovering.contains(&node),
             role: if leads { GroupRole::Leader } else { GroupRole::Follower },
             shard: number,
             term: 7,

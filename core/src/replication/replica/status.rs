@@ -7,11 +7,14 @@ use raft::StateRole;
 
 use super::super::action::Role;
 use super::super::group_log::GroupLog;
-use super::super::membership::nodes_of;
+use super::super::membership::{has_vote, nodes_of};
 use super::Replica;
 
 /// What a node is in a group that it does not belong to.
 pub const NO_MEMBER: &str = "none";
+
+/// Where so many voters lost data that nobody can be elected.
+const WAY_OUT: &str = "if no node with a sound disk is left to come back, `apogee recover` accepts the loss";
 
 #[derive(Clone, Debug)]
 pub struct GroupStatus {
@@ -191,10 +194,44 @@ impl<B: Buffer + 'static> Replica<B> {
             (_, Some(leader)) => format!("follows node {leader}"),
             (_, None) => "knows no leader".into(),
         };
-        match bar {
+        let mut why = match bar {
             Some(bar) => format!("{leader}; cannot lead: {bar}"),
             None => leader,
+        };
+        if let Some(lost) = self.lost_majority() {
+            why += &format!(
+                "; the nodes {:?} lost what they had acknowledged, and without their votes no majority is there: {WAY_OUT}",
+                ids(&lost)
+            );
         }
+        why
+    }
+
+    /// The voters that have lost what they had, where nobody leads and the others that are there are no majority: only a leader could
+    /// send it again, and nobody is elected before others come.
+    fn lost_majority(&self) -> Option<Vec<NodeId>> {
+        if self.leader().is_some() || self.is_outside() {
+            return None;
+        }
+        let conf = &self.group_state().conf;
+        let (mut lost, mut sound) = (Vec::new(), Vec::new());
+        for node in nodes_of(conf).into_iter().filter(|node| has_vote(conf, *node)) {
+            let is_recovering = match node == self.config.node {
+                true => Some(self.group_state().recovering),
+                false => self.peers.get(&node).filter(|peer| peer.up).map(|peer| peer.recovering),
+            };
+            match is_recovering {
+                Some(true) => lost.push(node),
+                Some(false) => sound.push(node),
+                None => {}
+            }
+        }
+        let is_majority = |voters: &[NodeId]| {
+            let there = voters.iter().filter(|node| sound.contains(node)).count();
+            voters.is_empty() || there > voters.len() / 2
+        };
+        let can_be_led = is_majority(&conf.voters) && is_majority(&conf.outgoing);
+        (!lost.is_empty() && !can_be_led).then_some(lost)
     }
 
     fn why_peer(&self, node: NodeId, now_ms: i64) -> String {

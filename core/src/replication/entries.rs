@@ -9,6 +9,7 @@
 //! segment or a place in memory is not there yet.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::rc::Rc;
 
 use raft::eraftpb::{ConfState, Entry, EntryType, HardState, Snapshot};
@@ -81,8 +82,10 @@ impl Entries {
         Some(self.runs[nth - 1].1)
     }
 
-    pub(super) fn configuration(&self, index: u64) -> Option<&Rc<Configuration>> {
-        self.configurations.get(&index)
+    /// The first change of members behind `after` and up to `upto` that is not applied.
+    pub(super) fn next_configuration(&self, after: u64, upto: u64) -> Option<(u64, &Rc<Configuration>)> {
+        let mut found = self.configurations.range((Bound::Excluded(after), Bound::Included(upto)));
+        found.next().map(|(index, change)| (*index, change))
     }
 
     /// Index of the first change of members that is not applied.

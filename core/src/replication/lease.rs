@@ -20,13 +20,12 @@ use super::membership::reached_by_majority;
 pub(super) struct Lease {
     /// The newest clock of this leader's term that each follower said back.
     echoes: BTreeMap<NodeId, i64>,
-    until_ms: Option<i64>,
 }
 
 impl Lease {
     /// A new leadership, or none: what was said back before does not count.
     pub(super) fn clear(&mut self) {
-        *self = Lease::default();
+        self.echoes.clear();
     }
 
     pub(super) fn on_echo(&mut self, from: NodeId, echo_ms: i64) {
@@ -38,13 +37,10 @@ impl Lease {
         self.echoes.remove(&node);
     }
 
-    /// Until when the lease lasts, if it began: `length_ms` behind the newest clock that a majority said back.
-    pub(super) fn update(&mut self, own: NodeId, conf: &ConfState, length_ms: i64, now_ms: i64) {
+    /// What is left of the lease: it ends `length_ms` behind the newest clock that a majority said back.
+    pub(super) fn left_ms(&self, own: NodeId, conf: &ConfState, length_ms: i64, now_ms: i64) -> i64 {
         let echo_of = |node: NodeId| if node == own { Some(now_ms) } else { self.echoes.get(&node).copied() };
-        self.until_ms = reached_by_majority(conf, echo_of).map(|at_ms| at_ms + length_ms);
-    }
-
-    pub(super) fn left_ms(&self, now_ms: i64) -> i64 {
-        self.until_ms.map_or(0, |until_ms| (until_ms - now_ms).max(0))
+        let begun_ms = reached_by_majority(conf, echo_of);
+        begun_ms.map_or(0, |begun_ms| (begun_ms + length_ms - now_ms).max(0))
     }
 }

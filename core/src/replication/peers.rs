@@ -121,6 +121,11 @@ impl Peer {
         self.sending = Some(Sending { id, bytes: None, sent: 0, confirmed: 0, progress_ms: now_ms });
     }
 
+    /// Batches wait for room, or parts of a checkpoint do.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.up && (!self.jobs.is_empty() || self.sending.is_some())
+    }
+
     /// Nothing is on its way any more.
     pub(super) fn clear(&mut self) {
         self.jobs.clear();

@@ -100,15 +100,15 @@ fn fault(what: impl Into<String>) -> PeerFault {
 /// What raft said in one go, until all that was said before is durable.
 #[derive(Debug)]
 struct Pending {
-    /// Raft's number of it.
-    number: u64,
     /// Change of the group's state to be saved first.
     change: u64,
-    /// Batch to be persisted first.
-    last: Option<u64>,
+    /// The log begins anew behind this batch.
+    start: Option<u64>,
+    /// Index and term of the batch to be persisted first.
+    last: Option<(u64, u64)>,
     /// Some of its batches were cut off: what raft is to know of it comes with what replaced them.
     is_cut: bool,
-    /// The log begins anew first.
+    /// It has not begun anew yet.
     resets: bool,
     messages: Vec<Message>,
 }
@@ -225,7 +225,11 @@ pub struct Replica<B> {
     settled: Option<LogMarks>,
     actions: VecDeque<ReplicaAction<B>>,
     peers: BTreeMap<NodeId, Peer>,
+    /// Term and vote that raft said last.
+    voted: (u64, u64),
     pending: VecDeque<Pending>,
+    /// An empty list for raft to speak into.
+    spare_messages: Vec<Message>,
     /// Whole batches of the message that raft is looking at, and changes of members among them.
     received: VecDeque<ForeignBatch<B>>,
     received_changes: BTreeMap<u64, Rc<Configuration>>,
@@ -333,7 +337,9 @@ impl<B: Buffer + 'static> Replica<B> {
             settled: None,
             actions: VecDeque::new(),
             peers: BTreeMap::new(),
+            voted: (term, vote),
             pending: VecDeque::new(),
+            spare_messages: Vec::new(),
             received: VecDeque::new(),
             received_changes: BTreeMap::new(),
             waiting: VecDeque::new(),
@@ -403,8 +409,12 @@ impl<B: Buffer + 'static> Replica<B> {
         let taken = self.contained(log, |replica, log| {
             replica.propose(log);
             replica.peers.entry(from).or_default().heard_ms = Some(now_ms);
+            let is_answer = matches!(message, PeerMessage::AppendAnswer(_));
             let taken = replica.take_message(from, message, log, now_ms);
-            replica.settle(log, now_ms);
+            match is_answer {
+                true => replica.settle_answer(log, now_ms),
+                false => replica.settle(log, now_ms),
+            }
             replica.received.clear();
             replica.received_changes.clear();
             replica.begin = None;
@@ -541,7 +551,9 @@ impl<B: Buffer + 'static> Replica<B> {
                 if leading.transfer.is_none()
                     && (!leading.timeout_now_sent || flawed!(LeaseAfterTransfer)) =>
             {
-                self.lease.left_ms(now_ms)
+                let length_ms = self.timeout_ms() * 4 / 5 - i64::from(self.config.tick_ms());
+                let length_ms = if flawed!(LeaseTooLong) { 4 * length_ms } else { length_ms };
+                self.lease.left_ms(self.config.node, &self.file.state.conf, length_ms, now_ms)
             }
             _ => 0,
         }

@@ -31,14 +31,31 @@ impl<B: Buffer + 'static> Replica<B> {
         self.save(log, now_ms);
         self.drive_reset(log, now_ms);
         self.hold(log);
-        if self.leading.is_some() {
-            let length_ms = self.timeout_ms() * 4 / 5 - i64::from(self.config.tick_ms());
-            let length_ms = if flawed!(LeaseTooLong) { 4 * length_ms } else { length_ms };
-            self.lease.update(self.config.node, &self.file.state.conf, length_ms, now_ms);
-        }
         self.update_role(log);
-        debug_assert!(!self.raw.has_ready(), "raft has more to say");
+        debug_assert!(!self.has_more(), "raft has more to say");
         self.settled = Some(LogMarks::of(log));
+    }
+
+    /// Carries out what follows from a follower's answer. As a rule nothing does: its batch was committed by the answers before.
+    pub(super) fn settle_answer(&mut self, log: &mut impl GroupLog<B>, now_ms: i64) {
+        let raft = &self.raw.raft;
+        let leads = self.leading.as_ref().is_some_and(|leading| leading.term == raft.term)
+            && raft.state == StateRole::Leader;
+        let is_done =
+            leads && !self.has_more() && self.is_settled(log) && !self.peers.values().any(Peer::is_waiting);
+        if !is_done {
+            self.settle(log, now_ms);
+        }
+    }
+
+    /// Whether raft has something to say that was not taken.
+    fn has_more(&self) -> bool {
+        let (raft, raft_log) = (&self.raw.raft, &self.raw.raft.raft_log);
+        !raft.msgs.is_empty()
+            || !raft_log.unstable.entries.is_empty()
+            || raft_log.unstable.snapshot.is_some()
+            || raft_log.committed.min(raft_log.persisted) > self.apply_to
+            || self.voted != (raft.term, raft.vote)
     }
 
     /// Until raft has nothing more to say.
@@ -46,8 +63,8 @@ impl<B: Buffer + 'static> Replica<B> {
         loop {
             self.fix_timeout();
             self.notice_leadership(log, now_ms);
-            if self.raw.has_ready() {
-                self.take_ready(log, now_ms);
+            if self.has_more() {
+                self.take_words(log, now_ms);
                 continue;
             }
             self.feed_log(log);
@@ -179,6 +196,7 @@ impl<B: Buffer + 'static> Replica<B> {
         entries.hard.commit = commit.min(entries.last());
         entries.conf = to_raft(&self.file.state.conf);
         self.pending.clear();
+        self.voted = (term, vote);
         self.raw = new_raft(&self.config, entries, applied);
     }
 
@@ -188,86 +206,84 @@ impl<B: Buffer + 'static> Replica<B> {
         self.file.changed()
     }
 
-    pub(super) fn take_ready(&mut self, log: &mut impl GroupLog<B>, now_ms: i64) {
-        let mut ready = self.raw.ready();
-        let number = ready.number();
+    /// Takes what raft has to say, from its own lists: the `Ready` that its node makes of them copies every one, several times.
+    /// A third of what consensus costs was that. The order is the node's: what is to be durable, then what is said.
+    pub(super) fn take_words(&mut self, log: &mut impl GroupLog<B>, now_ms: i64) {
+        let voted = (self.raw.raft.term, self.raw.raft.vote);
         let mut change = 0;
-        if let Some(hard) = ready.hs() {
+        if std::mem::replace(&mut self.voted, voted) != voted {
             let state = &self.file.state;
-            if (hard.term, hard.vote) != (state.term.0, state.vote.map_or(0, |node| node.0)) {
-                change = self.set_vote(hard.term, hard.vote);
+            if voted != (state.term.0, state.vote.map_or(0, |node| node.0)) {
+                change = self.set_vote(voted.0, voted.1);
             }
         }
         // What is said in a term that is not durable waits, a leader's words, too.
-        if self.file.saved_term() < self.raw.raft.term {
+        if self.file.saved_term() < voted.0 {
             change = self.file.newest();
         }
         if flawed!(SpeaksBeforeTermIsDurable) {
             change = 0;
         }
-        let resets = !ready.snapshot().is_empty();
-        if resets {
+        let start =
+            self.raw.raft.raft_log.unstable_snapshot().as_ref().map(|start| start.get_metadata().index);
+        if let Some(start) = start {
             self.begin_reset(log);
+            self.raw.raft.raft_log.stable_snap(start);
         }
-        let entries = ready.take_entries();
-        let last = entries.last().map(|entry| entry.index);
-        if !entries.is_empty() {
-            self.take_entries(&entries, log);
+        let last = self.take_entries(log);
+        self.take_committed();
+        // A leader sends while its own disk works; what others say stands for what they have on theirs.
+        let at_once = self.raw.raft.state == StateRole::Leader && self.file.is_saved(change);
+        let mut said = std::mem::replace(&mut self.raw.raft.msgs, std::mem::take(&mut self.spare_messages));
+        let mut waiting = Vec::new();
+        for message in said.drain(..) {
+            match at_once || self.file.is_saved(change) && !waits(&message) {
+                true => self.post(&message, log, now_ms),
+                false => waiting.push(message),
+            }
         }
-        let messages = ready.take_messages();
-        let mut waiting = ready.take_persisted_messages();
-        let committed = ready.take_committed_entries();
-        self.raw.advance_append_async(ready);
-        self.take_committed(&committed);
-        if self.file.is_saved(change) {
-            messages.iter().for_each(|message| self.post(message, log, now_ms));
-            waiting
-                .iter()
-                .filter(|message| !waits(message))
-                .for_each(|message| self.post(message, log, now_ms));
-            waiting.retain(waits);
-        } else {
-            waiting.extend(messages);
+        self.spare_messages = said;
+        let resets = start.is_some() && !flawed!(AcknowledgesResetEarly);
+        if last.is_some() || start.is_some() || !waiting.is_empty() {
+            self.pending.push_back(Pending { change, start, last, is_cut: false, resets, messages: waiting });
         }
-        self.pending.push_back(Pending {
-            number,
-            change,
-            last,
-            is_cut: false,
-            resets: resets && !flawed!(AcknowledgesResetEarly),
-            messages: waiting,
-        });
     }
 
-    /// Raft takes these from now on to be in the log.
-    pub(super) fn take_entries(&mut self, entries: &[Entry], log: &mut impl GroupLog<B>) {
-        let first = entries[0].index;
+    /// Raft takes these from now on to be in the log. Returns index and term of the last.
+    pub(super) fn take_entries(&mut self, log: &mut impl GroupLog<B>) -> Option<(u64, u64)> {
+        let entries = &self.raw.raft.raft_log.unstable.entries;
+        let (first, last, count) = (entries.first()?.index, entries.last()?, entries.len());
+        let last = (last.index, last.term);
         if first <= self.entries().last() {
             self.truncate(first, log);
         }
-        for entry in entries {
-            let sealing = self.leading.as_ref().and_then(|leading| leading.sealing.as_ref());
-            let change = match sealing.filter(|(index, _)| *index == entry.index) {
-                Some((_, change)) => Some(Rc::clone(change)),
-                None => self.received_changes.get(&entry.index).cloned(),
-            };
+        for nth in 0..count {
+            let entry = &self.raw.raft.raft_log.unstable.entries[nth];
+            let (index, term) = (entry.index, entry.term);
             let is_change = entry.get_entry_type() == EntryType::EntryConfChangeV2;
-            assert!(
-                change.is_some() || !is_change,
-                "entry {} changes the members, how is not known",
-                entry.index
-            );
-            self.raw.mut_store().push(entry.index, entry.term, change.filter(|_| is_change));
-            if let Some(leading) = &mut self.leading {
-                leading.sealing.take_if(|(index, _)| *index == entry.index);
-                continue;
-            }
-            let place = self.received.iter().position(|batch| batch.index().0 == entry.index);
-            let batch = place.and_then(|place| self.received.remove(place));
-            let batch = batch.unwrap_or_else(|| panic!("entry {} came without its batch", entry.index));
-            assert!(batch.term().0 == entry.term, "entry {} of term {}", entry.index, entry.term);
-            self.waiting.push_back(batch);
+            self.take_entry(index, term, is_change);
         }
+        self.raw.raft.raft_log.stable_entries(last.0, last.1);
+        Some(last)
+    }
+
+    fn take_entry(&mut self, index: u64, term: u64, is_change: bool) {
+        let sealing = self.leading.as_ref().and_then(|leading| leading.sealing.as_ref());
+        let change = match sealing.filter(|(at, _)| *at == index) {
+            Some((_, change)) => Some(Rc::clone(change)),
+            None => self.received_changes.get(&index).cloned(),
+        };
+        assert!(change.is_some() || !is_change, "entry {index} changes the members, how is not known");
+        self.raw.mut_store().push(index, term, change.filter(|_| is_change));
+        if let Some(leading) = &mut self.leading {
+            leading.sealing.take_if(|(at, _)| *at == index);
+            return;
+        }
+        let place = self.received.iter().position(|batch| batch.index().0 == index);
+        let batch = place.and_then(|place| self.received.remove(place));
+        let batch = batch.unwrap_or_else(|| panic!("entry {index} came without its batch"));
+        assert!(batch.term().0 == term, "entry {index} of term {term}");
+        self.waiting.push_back(batch);
     }
 
     pub(super) fn truncate(&mut self, index: u64, log: &mut impl GroupLog<B>) {
@@ -277,9 +293,9 @@ impl<B: Buffer + 'static> Replica<B> {
             log.truncate_from(BatchIndex(index));
         }
         for pending in &mut self.pending {
-            if pending.last.is_some_and(|last| last >= index) {
+            if pending.last.is_some_and(|(last, _)| last >= index) {
                 pending.is_cut = true;
-                pending.last = Some(index - 1);
+                pending.last = Some((index - 1, 0));
             }
             // Cut off, these batches may never become durable here.
             if flawed!(AcknowledgesCutBatches) {
@@ -328,60 +344,68 @@ impl<B: Buffer + 'static> Replica<B> {
             () if flawed!(CountsItselfBeforeDurable) && is_leading => u64::MAX,
             () => persisted,
         };
-        let mut number = None;
+        let (mut start, mut last) = (None, None);
         let mut is_any = false;
         while let Some(pending) = self.pending.front() {
             let is_durable = self.file.is_saved(pending.change)
-                && pending.last.is_none_or(|last| last <= persisted)
+                && pending.last.is_none_or(|(last, _)| last <= persisted)
                 && !pending.resets;
             if !is_durable {
                 break;
             }
             let pending = self.pending.pop_front().expect("looked at");
             if !pending.is_cut {
-                number = Some(pending.number);
+                start = pending.start.or(start);
+                last = pending.last.or(last);
             }
             pending.messages.iter().for_each(|message| self.post(message, log, now_ms));
             is_any = true;
         }
-        if let Some(number) = number {
-            self.raw.on_persist_ready(number);
+        if let Some(start) = start {
+            self.raw.raft.on_persist_snap(start);
+        }
+        if let Some((index, term)) = last {
+            self.raw.raft.on_persist_entries(index, term);
         }
         is_any
     }
 
-    /// Changes of members take effect.
-    pub(super) fn take_committed(&mut self, entries: &[Entry]) {
-        let Some(last) = entries.last() else { return };
-        for entry in entries.iter().filter(|entry| entry.get_entry_type() == EntryType::EntryConfChangeV2) {
+    /// What is committed and durable here may be applied: changes of members take effect.
+    pub(super) fn take_committed(&mut self) {
+        let raft_log = &self.raw.raft.raft_log;
+        let upto = raft_log.committed.min(raft_log.persisted);
+        if upto <= self.apply_to {
+            return;
+        }
+        while let Some((index, change)) = self.entries().next_configuration(self.apply_to, upto) {
+            let change = Rc::clone(change);
+            self.apply_to = index;
             // A state that came with a checkpoint may be ahead.
-            if entry.index <= self.file.state.conf.index.0 {
+            if index <= self.file.state.conf.index.0 {
                 continue;
             }
-            let change = Rc::clone(self.entries().configuration(entry.index).expect("not applied yet"));
             match self.raw.apply_conf_change(&change.change()) {
                 Ok(conf) => {
                     let state = &mut self.file.state;
-                    state.conf = from_raft(BatchIndex(entry.index), &conf);
+                    state.conf = from_raft(BatchIndex(index), &conf);
                     change.apply_to(&mut state.members, &state.conf);
                     let members = state.members.clone();
                     self.raw.mut_store().conf = conf;
-                    self.unsaved.push_back((entry.index, self.file.changed()));
+                    self.unsaved.push_back((index, self.file.changed()));
                     self.actions.push_back(ReplicaAction::MembersChanged(members));
                 }
                 // All replicas turn it down alike.
                 Err(error) => self.actions.push_back(ReplicaAction::Alarm(format!(
-                    "the change of members in batch {} cannot be: {error}",
-                    entry.index
+                    "the change of members in batch {index} cannot be: {error}"
                 ))),
             }
         }
+        self.apply_to = upto;
         // Raft cannot count for a leader that is no member: whoever stays leads. One that goes hands over before it leaves the
         // joint membership; it leads here only if an earlier leader had begun to leave it.
         if self.raw.raft.state == StateRole::Leader && !is_member(&self.file.state.conf, self.config.node) {
             self.resign();
         }
-        self.apply_to = last.index;
     }
 
     /// Raft goes on once changes of members are durable.

@@ -23,9 +23,6 @@ use apogee_storage::BatchIndex;
 /// What raft counts a made-up entry as, about: its sizes are turned into numbers of entries by it.
 pub(super) const ENTRY_BYTES: u64 = 12;
 
-/// Entries made up at once when raft sets no bound of its own.
-const ENTRIES_MAX: u64 = 4096;
-
 #[derive(Debug, Default)]
 pub(super) struct Entries {
     /// Index and term in front of the first entry.
@@ -170,7 +167,7 @@ impl Storage for Entries {
         let _ = context;
         let count = match bytes_max.into() {
             None => u64::MAX,
-            Some(bytes) => (bytes / ENTRY_BYTES).clamp(1, ENTRIES_MAX),
+            Some(bytes) => (bytes / ENTRY_BYTES).max(1),
         };
         let end = high.min(low.saturating_add(count));
         let mut nth = self.runs.partition_point(|(first, _)| *first <= low) - 1;

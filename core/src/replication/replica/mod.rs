@@ -5,8 +5,8 @@ mod members;
 mod outgoing;
 mod outside;
 mod propose;
-mod ready;
 mod reset;
+mod settle;
 mod status;
 mod time;
 mod transfer;
@@ -217,6 +217,7 @@ struct Resetting {
 /// [`Stopped`](Role::Stopped) from then on, an alarm says why, and the log stays as it is.
 pub struct Replica<B> {
     config: ReplicaConfig,
+    /// What belongs to its `ready` must not be used: see `take_words`.
     raw: RawNode<Entries>,
     file: StateFile,
     role: Role,
@@ -248,7 +249,7 @@ pub struct Replica<B> {
     campaigns: u64,
     /// Changes of members that raft has and the disk not yet: index and change of the group's state.
     unsaved: VecDeque<(u64, u64)>,
-    /// Up to here raft has given committed entries.
+    /// Up to here what is committed and durable here was looked at for changes of members.
     apply_to: u64,
     target: Option<Target>,
     /// The newest change of the state that this node must not forget before it takes part: that it recovers, which it found out

@@ -475,6 +475,22 @@ fn a_leader_counts_nothing_that_a_node_has_lost() {
     goes_on(&mut world, 2 * SECOND);
 }
 
+/// A leader need not have stored itself what the others have: its disk makes nobody wait, not even until the next tick.
+#[test]
+fn what_both_followers_have_is_committed_while_the_leader_s_disk_works() {
+    for seed in 0..5 {
+        let (mut world, leader) = idle_and_led(seed);
+        world.hold_writes(leader);
+        world.append_at_leaders();
+        let log = &world.process(leader).log;
+        let (last, durable) = (log.last_index(), log.durable_index());
+        assert!(last > durable);
+        world.run_until("committed", 8 * MS, |world| world.process(leader).log.committed_index() == last);
+        world.release_writes(leader);
+        world.run_for(50 * MS);
+    }
+}
+
 /// The leader and one follower are cut off each other. The other follower starts anew just before that one stands for election,
 /// and has not heard the leader since; their logs are equal.
 #[test]

@@ -369,7 +369,7 @@ impl World {
         self.pump(id);
     }
 
-    fn append_at_leaders(&mut self) {
+    pub(super) fn append_at_leaders(&mut self) {
         let ids: Vec<NodeId> = self.nodes.keys().copied().collect();
         for id in ids {
             let node = self.nodes.get_mut(&id).expect("a node");

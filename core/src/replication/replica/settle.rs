@@ -32,24 +32,29 @@ impl<B: Buffer + 'static> Replica<B> {
         self.drive_reset(log, now_ms);
         self.hold(log);
         self.update_role(log);
-        debug_assert!(!self.has_more(), "raft has more to say");
+        debug_assert!(!self.has_words(), "raft has more to say");
         self.settled = Some(LogMarks::of(log));
     }
 
-    /// Carries out what follows from a follower's answer. As a rule nothing does: its batch was committed by the answers before.
+    /// Carries out what follows from a follower's answer. As a rule nothing does: the answers before committed its batch.
     pub(super) fn settle_answer(&mut self, log: &mut impl GroupLog<B>, now_ms: i64) {
         let raft = &self.raw.raft;
         let leads = self.leading.as_ref().is_some_and(|leading| leading.term == raft.term)
             && raft.state == StateRole::Leader;
-        let is_done =
-            leads && !self.has_more() && self.is_settled(log) && !self.peers.values().any(Peer::is_waiting);
+        // By followers alone, while the disk of this node still works: raft says nothing of it.
+        let commits = raft.raft_log.committed.min(self.commit_limit()) > log.committed_index().0;
+        let is_done = leads
+            && !commits
+            && !self.has_words()
+            && self.is_settled(log)
+            && !self.peers.values().any(Peer::is_waiting);
         if !is_done {
             self.settle(log, now_ms);
         }
     }
 
     /// Whether raft has something to say that was not taken.
-    fn has_more(&self) -> bool {
+    fn has_words(&self) -> bool {
         let (raft, raft_log) = (&self.raw.raft, &self.raw.raft.raft_log);
         !raft.msgs.is_empty()
             || !raft_log.unstable.entries.is_empty()
@@ -63,7 +68,7 @@ impl<B: Buffer + 'static> Replica<B> {
         loop {
             self.fix_timeout();
             self.notice_leadership(log, now_ms);
-            if self.has_more() {
+            if self.has_words() {
                 self.take_words(log, now_ms);
                 continue;
             }
@@ -206,8 +211,8 @@ impl<B: Buffer + 'static> Replica<B> {
         self.file.changed()
     }
 
-    /// Takes what raft has to say, from its own lists: the `Ready` that its node makes of them copies every one, several times.
-    /// A third of what consensus costs was that. The order is the node's: what is to be durable, then what is said.
+    /// Takes what raft has to say from its own lists, in the order of its `RawNode`: what is to be durable, then what is said. The
+    /// `Ready` that a `RawNode` makes of them copies every list, some of them twice, and would be a third of what consensus costs.
     pub(super) fn take_words(&mut self, log: &mut impl GroupLog<B>, now_ms: i64) {
         let voted = (self.raw.raft.term, self.raw.raft.vote);
         let mut change = 0;
@@ -249,7 +254,7 @@ impl<B: Buffer + 'static> Replica<B> {
         }
     }
 
-    /// Raft takes these from now on to be in the log. Returns index and term of the last.
+    /// Takes raft's new entries; it holds them to be in the log from now on. Returns index and term of the last.
     pub(super) fn take_entries(&mut self, log: &mut impl GroupLog<B>) -> Option<(u64, u64)> {
         let entries = &self.raw.raft.raft_log.unstable.entries;
         let (first, last, count) = (entries.first()?.index, entries.last()?, entries.len());
@@ -295,6 +300,7 @@ impl<B: Buffer + 'static> Replica<B> {
         for pending in &mut self.pending {
             if pending.last.is_some_and(|(last, _)| last >= index) {
                 pending.is_cut = true;
+                // Of what is cut raft is told nothing, so the term does not matter.
                 pending.last = Some((index - 1, 0));
             }
             // Cut off, these batches may never become durable here.

@@ -852,7 +852,11 @@ impl World {
         let [leader] = *self.leaders() else { return false };
         let process = self.process(leader);
         let status = process.replica.status(&process.log, self.nodes[&leader].now_ms(self.now_us));
-        status.changing.is_none() && process.replica.group_state().conf.voters.len() >= 3
+        let voters = &process.replica.group_state().conf.voters;
+        // One that comes late to a group at work is as if it had lost everything.
+        let is_whole = |voter: NodeId| self.is_whole(voter) && self.durable_index(voter) > 0;
+        let whole = voters.iter().filter(|voter| **voter != id && is_whole(**voter)).count();
+        status.changing.is_none() && voters.len() >= 3 && whole > voters.len() / 2
     }
 
     /// Turns a bit of a batch over that the node has said to be committed and durable.

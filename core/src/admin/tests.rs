@@ -246,7 +246,7 @@ fn a_change_that_does_not_come_about_in_time_is_said_to_be_unknown() {
 
 #[test]
 fn nobody_to_ask_is_told_by_address() {
-    let nowhere = fake::closed_port();
+    let (nowhere, _closed) = fake::closed_port("127.0.0.1:0".parse().unwrap()).unwrap();
     let failed = run(&format!("status --namesrv {nowhere}")).unwrap_err();
     assert_has(&failed, &["no NameServer answers", &nowhere.to_string(), "connection refused"]);
     let failed = run(&format!("status --node {nowhere}")).unwrap_err();
@@ -258,7 +258,8 @@ fn nobody_to_ask_is_told_by_address() {
 #[test]
 fn a_nameserver_that_is_down_or_a_group_that_is_not_meant_is_passed_over() {
     let fake = FakeGroup::start();
-    let two = format!("{};{}", fake::closed_port(), fake.namesrv());
+    let (nowhere, _closed) = fake::closed_port("127.0.0.1:0".parse().unwrap()).unwrap();
+    let two = format!("{nowhere};{}", fake.namesrv());
     let (_, code) = run(&format!("status --namesrv {two} --group set --cluster C")).unwrap();
     assert_eq!(code, 0);
     let failed = run(&format!("status --namesrv {two} --group other")).unwrap_err();

@@ -1,7 +1,7 @@
 //! A group of nodes and its NameServer: listeners of a test that answer by one table.
 
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -12,6 +12,7 @@ use apogee_net::frame::split_frame;
 use apogee_net::header::{Header, NoExt};
 use apogee_net::request::{ChangeMembersRequest, TransferLeaderRequest, TypedHeader};
 use bytes::BytesMut;
+use socket2::{Domain, Socket, Type};
 
 const SHARDS: u16 = 2;
 
@@ -33,6 +34,8 @@ struct Table {
     refusal: Option<&'static str>,
     ignores_orders: bool,
     no_group: bool,
+    /// Ports of dead nodes.
+    closed: Vec<Socket>,
 }
 
 #[derive(Default)]
@@ -63,11 +66,12 @@ impl FakeGroup {
     /// A node that runs and belongs to nothing. Returns its base address.
     pub(super) fn add_node(&self, node: i64) -> SocketAddr {
         let ip = IpAddr::V4(Ipv4Addr::new(127, 0, 0, u8::try_from(node).unwrap()));
-        let (base, listeners) = free_ports(ip);
+        let (base, sockets) = free_ports(ip);
         self.table().nodes.insert(node, base);
-        for (shard, listener) in (0..).zip(listeners) {
+        for (shard, socket) in (0..).zip(sockets) {
             let table = self.table.clone();
-            listen(listener, move |code, header| table.lock().unwrap().node(node, shard, code, header));
+            socket.listen(128).unwrap();
+            listen(socket.into(), move |code, header| table.lock().unwrap().node(node, shard, code, header));
         }
         base
     }
@@ -88,8 +92,9 @@ impl FakeGroup {
     pub(super) fn kill(&self, node: i64) {
         let mut table = self.table();
         table.dead.push(node);
-        let nowhere = SocketAddr::new(table.nodes[&node].ip(), closed_port().port());
+        let (nowhere, sockets) = free_ports(table.nodes[&node].ip());
         table.nodes.insert(node, nowhere);
+        table.closed.extend(sockets);
         for shard in table.shards.iter_mut().filter(|shard| shard.leader == Some(node)) {
             shard.leader = None;
         }
@@ -129,13 +134,14 @@ impl FakeGroup {
     }
 }
 
-/// Listeners on one port for each shard, ten apart, and the first address.
-fn free_ports(ip: IpAddr) -> (SocketAddr, Vec<TcpListener>) {
+/// A socket on a port for each shard, ten apart, and the first address. Nobody listens there yet, and nobody else can.
+fn free_ports(ip: IpAddr) -> (SocketAddr, Vec<Socket>) {
     for _ in 0..1000 {
-        let first = TcpListener::bind((ip, 0)).unwrap();
-        let base = first.local_addr().unwrap();
-        let others =
-            (1..SHARDS).map(|shard| TcpListener::bind((ip, base.port().checked_add(10 * shard)?)).ok());
+        let (base, first) = closed_port(SocketAddr::new(ip, 0)).unwrap();
+        let others = (1..SHARDS).map(|shard| {
+            let port = base.port().checked_add(10 * shard)?;
+            closed_port(SocketAddr::new(ip, port)).ok().map(|(_, socket)| socket)
+        });
         if let Some(others) = others.collect::<Option<Vec<_>>>() {
             return (base, [first].into_iter().chain(others).collect());
         }
@@ -143,9 +149,13 @@ fn free_ports(ip: IpAddr) -> (SocketAddr, Vec<TcpListener>) {
     panic!("no free ports at {ip}");
 }
 
-/// An address at which nobody listens.
-pub(super) fn closed_port() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+/// An address at which nobody listens as long as the socket is there: a port that was merely free a moment ago may be another
+/// test's by now.
+pub(super) fn closed_port(at: SocketAddr) -> io::Result<(SocketAddr, Socket)> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+    socket.bind(&at.into())?;
+    let bound = socket.local_addr()?.as_socket().expect("an address of the internet");
+    Ok((bound, socket))
 }
 
 fn listen(

@@ -39,6 +39,8 @@ pub enum ChangeRefused {
     Busy,
     #[error("leadership is being handed over")]
     HandingOver,
+    #[error("this node leads only until another can: {why}")]
+    Unfit { why: String },
     #[error("node {node} is no member of the group")]
     Unknown { node: NodeId },
     #[error("node {node} is a {role} already")]

@@ -6,7 +6,7 @@ impl<B: Buffer + 'static> Replica<B> {
     pub(super) fn plan_change(
         &self,
         change: MemberChange,
-        _log: &impl GroupLog<B>,
+        log: &impl GroupLog<B>,
         now_ms: i64,
     ) -> Result<Vec<Step>, ChangeRefused> {
         let Some(leading) = &self.leading else {
@@ -15,10 +15,15 @@ impl<B: Buffer + 'static> Replica<B> {
         if leading.transfer.is_some() {
             return Err(ChangeRefused::HandingOver);
         }
-        let is_pending =
-            self.raw.raft.has_pending_conf() || leading.sealing.is_some() || self.change.is_some();
+        // It could not give the change a batch, or is about to be followed by another leader, which is to be asked.
+        if let Some(why) = log.poisoned().or_else(|| self.unfit()) {
+            return Err(ChangeRefused::Unfit { why });
+        }
         let conf = &self.file.state.conf;
-        if is_pending || !conf.outgoing.is_empty() || !matches!(self.role, Role::Leader { ready: true }) {
+        if self.is_changing()
+            || !conf.outgoing.is_empty()
+            || !matches!(self.role, Role::Leader { ready: true })
+        {
             return Err(ChangeRefused::Busy);
         }
         let is_voter = |node: &NodeId| conf.voters.contains(node);
@@ -82,14 +87,18 @@ impl<B: Buffer + 'static> Replica<B> {
     /// Whoever leads leaves the configuration of both sets of voters that some changes go through. One that goes itself hands over
     /// before: a leader that is no member commits nothing.
     pub(super) fn leave_joint(&mut self) {
-        let leading = self.leading.as_ref().expect("a leader");
-        let is_pending =
-            self.raw.raft.has_pending_conf() || leading.sealing.is_some() || self.change.is_some();
         let conf = &self.file.state.conf;
         let stays = conf.voters.contains(&self.config.node);
-        if !conf.outgoing.is_empty() && stays && !is_pending && leading.transfer.is_none() {
+        if !conf.outgoing.is_empty() && stays && !self.is_changing() && !self.is_handing_over() {
             self.change = Some(Configuration::default());
         }
+    }
+
+    /// Whether a change of members is on its way: to be sealed, sealed, or with raft and not applied. For raft so is whatever an earlier
+    /// leader left, since it may be one.
+    pub(super) fn is_changing(&self) -> bool {
+        let Some(leading) = &self.leading else { return false };
+        self.change.is_some() || leading.sealing.is_some() || self.raw.raft.has_pending_conf()
     }
 
     pub(super) fn seal_change(
@@ -98,19 +107,20 @@ impl<B: Buffer + 'static> Replica<B> {
         now_ms: i64,
         alloc: &mut dyn FnMut(usize) -> B,
     ) {
-        let Some(leading) = &mut self.leading else {
-            self.change = None;
-            return;
-        };
-        // Asked once more: raft must not turn the change down once it has its batch.
-        let is_free =
-            leading.sealing.is_none() && leading.transfer.is_none() && !self.raw.raft.has_pending_conf();
-        if !is_free {
+        let Some(change) = self.change.take() else { return };
+        if self.leading.is_none() {
             return;
         }
-        let Some(change) = self.change.take() else { return };
+        // Asked once more, of what is there beside it: raft must not turn the change down once it has its batch.
+        if self.is_changing() || self.is_handing_over() {
+            self.change = Some(change);
+            return;
+        }
         match log.seal_configuration(&change.encode(), now_ms, alloc) {
-            Ok(index) => leading.sealing = Some((index.0, Rc::new(change))),
+            Ok(index) => {
+                let leading = self.leading.as_mut().expect("looked at");
+                leading.sealing = Some((index.0, Rc::new(change)));
+            }
             Err(_) => self.change = Some(change),
         }
     }

@@ -136,8 +136,8 @@ impl<B: Buffer + 'static> Replica<B> {
                 ids(&conf.outgoing)
             ));
         }
-        let is_pending = self.change.is_some() || self.leading.is_some() && self.raw.raft.has_pending_conf();
-        is_pending.then(|| "a change of members, or what an earlier leader left, is not committed yet".into())
+        self.is_changing()
+            .then(|| "a change of members, or what an earlier leader left, is not committed yet".into())
     }
 
     /// Why this node leads or does not.

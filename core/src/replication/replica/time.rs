@@ -45,6 +45,11 @@ impl<B: Buffer + 'static> Replica<B> {
         self.sick.is_some() || self.is_leaving
     }
 
+    /// Why this node is to lead no longer than it must.
+    pub(super) fn unfit(&self) -> Option<String> {
+        self.sick.clone().or_else(|| self.is_leaving.then(|| "it is about to stop".into()))
+    }
+
     pub(super) fn look_at_disk(&mut self, log: &impl GroupLog<B>, now_ms: i64) {
         let oldest = [log.oldest_unpersisted_since_ms(), self.file.since_ms()].into_iter().flatten().min();
         let stalled_ms = oldest.map_or(0, |since_ms| now_ms - since_ms);

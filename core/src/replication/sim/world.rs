@@ -17,7 +17,7 @@ use super::oracle::Oracle;
 use super::plan::Plan;
 use crate::replication::codec::{FRAME_HEADER_LEN, FrameHeader, decode, encode};
 use crate::replication::membership::has_vote;
-use crate::replication::{MemberChange, PeerMessage, ReplicaAction, Role, TransferRefused};
+use crate::replication::{ChangeRefused, MemberChange, PeerMessage, ReplicaAction, Role, TransferRefused};
 
 const MS: u64 = 1000;
 const SECOND: u64 = 1000 * MS;
@@ -772,13 +772,17 @@ impl World {
     }
 
     pub(super) fn change(&mut self, leader: NodeId, change: MemberChange) -> bool {
+        self.try_change(leader, change).is_ok()
+    }
+
+    pub(super) fn try_change(&mut self, leader: NodeId, change: MemberChange) -> Result<(), ChangeRefused> {
         let now_us = self.now_us;
         let node = self.nodes.get_mut(&leader).expect("a node");
         let now_ms = node.now_ms(now_us);
         let process = node.process.as_mut().expect("it runs");
-        let is_begun = process.replica.change_members(change, &mut process.log, now_ms).is_ok();
+        let begun = process.replica.change_members(change, &mut process.log, now_ms);
         self.pump(leader);
-        is_begun
+        begun
     }
 
     fn change_members(&mut self) {

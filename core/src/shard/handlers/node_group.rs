@@ -125,6 +125,7 @@ fn change_code(refused: &NoChange) -> ResponseCode {
         NoChange::Refused(
             ChangeRefused::Busy
             | ChangeRefused::HandingOver
+            | ChangeRefused::Unfit { .. }
             | ChangeRefused::Behind { .. }
             | ChangeRefused::Away { .. },
         ) => ResponseCode::SYSTEM_BUSY,

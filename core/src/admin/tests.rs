@@ -5,12 +5,16 @@ mod fake;
 use super::group_command;
 use fake::FakeGroup;
 
-/// Runs a command line; what it printed and its exit code, or why it failed.
+/// Runs a command line; what it printed and its exit code, or the same and why it failed.
 fn run(line: &str) -> Result<(String, u8), String> {
     let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
     let mut out = Vec::new();
-    let code = group_command(&words, &mut out).map_err(|error| format!("{error:#}"))?;
-    Ok((String::from_utf8(out).unwrap(), code))
+    let done = group_command(&words, &mut out);
+    let printed = String::from_utf8(out).unwrap();
+    match done {
+        Ok(code) => Ok((printed, code)),
+        Err(error) => Err(format!("{printed}{error:#}")),
+    }
 }
 
 #[track_caller]
@@ -217,7 +221,7 @@ fn what_would_leave_no_majority_is_refused() {
     let refused = run(&format!("remove 2 --shard 0 --namesrv {}", fake.namesrv())).unwrap_err();
     assert_has(
         &refused,
-        &["set-0: without node 2, 1 of 2 voters would be there, which is no majority", "--force"],
+        &["set-0: NOT DONE: without node 2, 1 of 2 voters would be there, which is no majority", "--force"],
     );
     run(&format!("remove 2 --force --shard 0 --namesrv {}", fake.namesrv())).unwrap();
     assert_eq!(fake.members(0), [(1, "voter"), (3, "voter")]);
@@ -232,8 +236,28 @@ fn refusals_are_said_in_the_leader_s_words() {
     let refused = run(&format!("transfer --to 3 --namesrv {}", fake.namesrv())).unwrap_err();
     assert_has(
         &refused,
-        &["set-0: not done, nor anything in the 2 shards", "node 3 is not heard of for 9 s"],
+        &[
+            "set-0: NOT DONE: node 3 is not heard of for 9 s",
+            "set-1: NOT DONE",
+            "not done in 2 of 2 shards: set-0, set-1",
+        ],
     );
+}
+
+#[test]
+fn a_shard_that_refuses_does_not_keep_the_others_from_being_asked() {
+    let fake = FakeGroup::start();
+    fake.set_leader(0, None);
+    let failed = run(&format!("transfer --to 3 --wait 0 --namesrv {}", fake.namesrv())).unwrap_err();
+    assert_has(
+        &failed,
+        &[
+            "set-0: NOT DONE: it has no leader",
+            "set-1: node 2 handed over to node 3",
+            "not done in 1 of 2 shards: set-0",
+        ],
+    );
+    assert_eq!(fake.leaders(), [None, Some(3)]);
 }
 
 #[test]

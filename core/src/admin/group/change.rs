@@ -1,7 +1,7 @@
 //! Changes: each goes to the leader of each shard, one shard after the other, and is waited for.
 //!
-//! What is as wanted already is passed over, so a command that was interrupted can be given again. The first shard that
-//! refuses ends the command; what was done before stays.
+//! What is as wanted already is passed over, so a command that was interrupted can be given again. A shard that refuses does not
+//! keep the others from being asked; the command fails in the end.
 
 // A thread of its own: no executor runs here that a sleep could block.
 #![allow(clippy::disallowed_methods)]
@@ -104,12 +104,12 @@ pub(super) fn remove(
     out: &mut dyn Write,
 ) -> anyhow::Result<()> {
     let group = GroupView::one(wanted)?;
-    if !force {
-        for shard in group.shards.values() {
-            leaves_a_majority(shard, id)?;
+    each(&group, wanted, wait, out, |shard| {
+        if !force {
+            leaves_a_majority(&group.shards[&shard.number], id)?;
         }
-    }
-    each(&group, wanted, wait, out, |shard| shard.remove(id))
+        shard.remove(id)
+    })
 }
 
 pub(super) fn replace(
@@ -128,7 +128,7 @@ pub(super) fn replace(
     })
 }
 
-/// Does the same to each shard.
+/// Does the same to each shard, and fails if any of them did not come to its end.
 fn each(
     group: &GroupView,
     wanted: &Wanted,
@@ -136,7 +136,8 @@ fn each(
     out: &mut dyn Write,
     mut change: impl FnMut(&mut Shard<'_>) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    for (count, (&number, view)) in group.shards.iter().enumerate() {
+    let mut refused = Vec::new();
+    for (&number, view) in &group.shards {
         let mut shard = Shard {
             wanted: Wanted {
                 cluster: Some(group.cluster.clone()),
@@ -147,13 +148,20 @@ fn each(
             name: view.broker_name.clone(),
             number,
             deadline: Instant::now() + wait,
-            out,
+            out: &mut *out,
         };
-        change(&mut shard).with_context(|| {
-            let left = group.shards.len() - count;
-            format!("{}: not done, nor anything in the {left} shards from it on", view.broker_name)
-        })?;
+        if let Err(error) = change(&mut shard) {
+            shard.say(&format!("NOT DONE: {error:#}"))?;
+            refused.push(view.broker_name.as_str());
+        }
     }
+    ensure!(
+        refused.is_empty(),
+        "not done in {} of {} shards: {}",
+        refused.len(),
+        group.shards.len(),
+        refused.join(", ")
+    );
     Ok(())
 }
 
@@ -176,9 +184,7 @@ fn leaves_a_majority(shard: &ShardView, without: i64) -> anyhow::Result<()> {
     let reached = voters.iter().filter(there).count();
     ensure!(
         reached > voters.len() / 2,
-        "{}: without node {without}, {reached} of {} voters would be there, which is no majority; add a node first, or \
-         say --force",
-        shard.broker_name,
+        "without node {without}, {reached} of {} voters would be there, which is no majority; add a node first, or say --force",
         voters.len()
     );
     Ok(())

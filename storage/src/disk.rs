@@ -148,6 +148,9 @@ pub enum DiskError {
     /// The system refused; `os_code` is its errno where there is one.
     #[error("{action}: {message}{}", meaning(*os_code))]
     Io { action: String, os_code: Option<i32>, message: String },
+    /// There was no room for the first step, so that nothing has changed: it may be asked for again.
+    #[error("{action}: {message}; nothing has changed")]
+    NotBegun { action: String, message: String },
     /// A file that the operation starts from cannot be used. That does not pass by itself.
     #[error("{action}: {message}")]
     Unusable { action: String, file: LogFile, message: String },
@@ -186,6 +189,16 @@ impl DiskError {
         DiskError::Io { action, os_code, message }
     }
 
+    /// The first step of such a job failed, and nothing has changed.
+    pub fn not_begun(action: impl Into<String>, error: &JobError) -> DiskError {
+        match DiskError::job(action, error) {
+            DiskError::Io { action, message, os_code: Some(libc::ENOSPC | libc::EDQUOT) } => {
+                DiskError::NotBegun { action, message }
+            }
+            other => other,
+        }
+    }
+
     /// An index did not answer.
     pub fn fault(action: impl Into<String>, fault: &IndexFault) -> DiskError {
         let (action, message) = (action.into(), fault.to_string());
@@ -199,7 +212,7 @@ impl DiskError {
     #[must_use]
     pub fn is_no_space(&self) -> bool {
         match self {
-            DiskError::NoSpace { .. } => true,
+            DiskError::NoSpace { .. } | DiskError::NotBegun { .. } => true,
             DiskError::Io { os_code, .. } => matches!(*os_code, Some(libc::ENOSPC | libc::EDQUOT)),
             DiskError::Unusable { .. } => false,
         }
@@ -210,7 +223,7 @@ impl DiskError {
     pub fn unusable(&self) -> Option<LogFile> {
         match self {
             DiskError::Unusable { file, .. } => Some(*file),
-            DiskError::NoSpace { .. } | DiskError::Io { .. } => None,
+            DiskError::NoSpace { .. } | DiskError::Io { .. } | DiskError::NotBegun { .. } => None,
         }
     }
 }

@@ -33,8 +33,8 @@ mod window;
 
 pub use aligned::AlignedBuffer;
 pub use checkpoint::{
-    Checkpoint, CheckpointError, CheckpointJob, CheckpointSnapshot, Interrupted, ResetDone, ResetJob,
-    reset_log, take_checkpoint,
+    Checkpoint, CheckpointError, CheckpointJob, CheckpointSnapshot, Interrupted, Reset, ResetDone, ResetJob,
+    take_checkpoint,
 };
 pub use config::{CommitRule, ConfigError, Durability, LogConfig, Retention};
 pub use disk::{Buffer, Completion, DiskError, DiskOp, FileRun, OpId, SegmentInfo, Space};

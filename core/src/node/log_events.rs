@@ -137,7 +137,7 @@ impl EventWriter {
 
     fn is_news(&mut self, work: Work, at: LogOffset, error: &DiskError) -> bool {
         let os_code = match error {
-            DiskError::NoSpace { .. } => None,
+            DiskError::NoSpace { .. } | DiskError::NotBegun { .. } => None,
             DiskError::Io { os_code, .. } => Some(os_code.unwrap_or(0)),
             DiskError::Unusable { .. } => Some(0),
         };

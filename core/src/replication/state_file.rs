@@ -69,6 +69,13 @@ impl StateFile {
         (OpId(self.asked), Box::new(self.state.clone()))
     }
 
+    /// The write that was to go with something else was not begun: what is on the disk is as it was.
+    pub(super) fn on_put_off(&mut self, id: OpId) {
+        assert!(self.since_ms.take().is_some() && id.0 == self.asked, "state {id:?} is not on its way");
+        self.asked = self.saved;
+        self.asked_term = self.saved_term;
+    }
+
     pub(super) fn on_saved(&mut self, id: OpId) {
         assert!(
             self.since_ms.take().is_some() && id.0 == self.asked,

@@ -13,6 +13,6 @@ mod tests;
 
 pub use file::CheckpointError;
 pub use job::{Checkpoint, CheckpointJob, CheckpointSnapshot, ResetDone, ResetJob};
-pub use reset::{Interrupted, reset_log};
+pub use reset::{Interrupted, Reset};
 pub(crate) use reset::{end_interrupted_reset, interrupted_reset};
 pub use take::take_checkpoint;

@@ -35,40 +35,55 @@ use crate::snapshot::DerivedState;
 use crate::source::{LogFile, LogSource};
 use crate::types::{GroupId, LogOffset};
 
-/// Begins a log anew behind a checkpoint. `derived` is the state of an empty log.
-///
-/// Nothing of the log may be on its way, and no file of a segment may be open for writing. After an error the shard is to
-/// be opened anew, which ends what was begun or undoes it.
-pub fn reset_log<S: LogSource + ?Sized>(
-    source: &S,
+/// A log that is about to begin anew: the checkpoint is on the disk, and nothing of the log has changed.
+pub struct Reset {
     job: ResetJob,
-    mut derived: Box<dyn DerivedState + Send>,
-) -> Result<ResetDone, JobError> {
-    let ResetJob { mut state, checkpoint, .. } = job;
-    // Before anything is lost: whether the layer above understands what it is given.
-    let snapshot = checkpoint.check(state.group).map_err(|error| failed(source, error))?;
-    if let Some(snapshot) = &snapshot {
-        let (file, position) = (source.name(LogFile::Checkpoint), 0);
-        derived.restore(&snapshot.body).map_err(|message| JobError::State { file, position, message })?;
-    }
-    drop(snapshot);
-    state.log_start = checkpoint.start;
-    state.checkpoint_at = place_of_snapshot(&checkpoint);
-    state.commit = checkpoint.start.index;
+    derived: Box<dyn DerivedState + Send>,
+    /// Number and slot that the node's state gets.
+    seq: u64,
+    slot: u32,
+}
 
-    let (seq, slot) = next_seq(source)?;
-    let written = source.write_checkpoint(&checkpoint.encode(state.group, seq));
-    written.map_err(|error| JobError::io(source, LogFile::Checkpoint, "write", 0, &error))?;
-    save_as(source, &state, seq, slot)?;
-    let boundary = begin_anew(source, state.group, &checkpoint)?;
-    Ok(ResetDone {
-        state,
-        last_store_time_ms: checkpoint.last_store_time_ms,
-        queue_ends: checkpoint.queue_ends,
-        boundary,
-        snapshot: checkpoint.snapshot.map(|snapshot| snapshot.at),
-        derived,
-    })
+impl Reset {
+    /// Step 1. `derived` is the state of an empty log. After an error it may be begun again.
+    pub fn begin<S: LogSource + ?Sized>(
+        source: &S,
+        mut job: ResetJob,
+        mut derived: Box<dyn DerivedState + Send>,
+    ) -> Result<Reset, JobError> {
+        let ResetJob { state, checkpoint, .. } = &mut job;
+        // Before anything is lost: whether the layer above understands what it is given.
+        let snapshot = checkpoint.check(state.group).map_err(|error| failed(source, error))?;
+        if let Some(snapshot) = &snapshot {
+            let (file, position) = (source.name(LogFile::Checkpoint), 0);
+            derived.restore(&snapshot.body).map_err(|message| JobError::State { file, position, message })?;
+        }
+        drop(snapshot);
+        state.log_start = checkpoint.start;
+        state.checkpoint_at = place_of_snapshot(checkpoint);
+        state.commit = checkpoint.start.index;
+
+        let (seq, slot) = next_seq(source)?;
+        let written = source.write_checkpoint(&checkpoint.encode(state.group, seq));
+        written.map_err(|error| JobError::io(source, LogFile::Checkpoint, "write", 0, &error))?;
+        Ok(Reset { job, derived, seq, slot })
+    }
+
+    /// Steps 2 to 5. Nothing of the log may be on its way, and no file of a segment may be open for writing. After an error the
+    /// shard is to be opened anew, which ends what was begun or undoes it.
+    pub fn finish<S: LogSource + ?Sized>(self, source: &S) -> Result<ResetDone, JobError> {
+        let Reset { job: ResetJob { state, checkpoint, .. }, derived, seq, slot } = self;
+        save_as(source, &state, seq, slot)?;
+        let boundary = begin_anew(source, state.group, &checkpoint)?;
+        Ok(ResetDone {
+            state,
+            last_store_time_ms: checkpoint.last_store_time_ms,
+            queue_ends: checkpoint.queue_ends,
+            boundary,
+            snapshot: checkpoint.snapshot.map(|snapshot| snapshot.at),
+            derived,
+        })
+    }
 }
 
 /// What became of a reset that was not finished.

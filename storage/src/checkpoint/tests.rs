@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::config::{CommitRule, LogConfig};
-use crate::disk::{OpId, SegmentInfo};
+use crate::disk::{DiskError, OpId, SegmentInfo};
 use crate::group_state::{GroupState, read_saved_group_state, save_group_state};
 use crate::job_error::JobError;
 use crate::recovery::tests::{BLOCK, Batch, GROUP, Journal, SEGMENT, World, config, of_queues};
@@ -82,7 +82,11 @@ fn follower_on(disk: SimDisk) -> World {
 fn reset(world: &World) -> Result<ResetDone, JobError> {
     let state = read_saved_group_state(&world.0).unwrap().unwrap().state;
     let job = ResetJob { id: OpId(2), state, checkpoint: checkpoint() };
-    reset_log(&world.0, job, Box::new(Journal::default()))
+    reset_log(world, job)
+}
+
+fn reset_log(world: &World, job: ResetJob) -> Result<ResetDone, JobError> {
+    Reset::begin(&world.0, job, Box::new(Journal::default()))?.finish(&world.0)
 }
 
 /// All control records of the leader's log up to its newest snapshot.
@@ -336,7 +340,7 @@ fn log_may_begin_anew_from_its_first_batch_on() {
         snapshot: None,
     };
     let job = ResetJob { id: OpId(2), state: state(), checkpoint };
-    let done = reset_log(&world.0, job, Box::new(Journal::default())).unwrap();
+    let done = reset_log(&world, job).unwrap();
     assert!(done.boundary.is_none() && done.snapshot.is_none());
     let (found, journal) = reopen(&world);
     assert_eq!((found.recovered.report.last_index, journal), (BatchIndex(0), Journal::default()));
@@ -411,6 +415,19 @@ fn crash_at_any_point_leaves_the_old_log_or_the_new_one() {
     assert!(old >= 8 && new >= 40, "{old} old, {new} new");
 }
 
+#[test]
+fn without_room_for_the_checkpoint_nothing_has_changed() {
+    let world = follower();
+    world.0.set_full(true);
+    let error = DiskError::not_begun("begin anew", &reset(&world).unwrap_err());
+    assert!(matches!(error, DiskError::NotBegun { .. }), "{error}");
+    assert!(error.is_no_space() && error.to_string().ends_with("nothing has changed"), "{error}");
+    is_old(&world);
+    world.0.set_full(false);
+    reset(&world).unwrap();
+    is_new(&world);
+}
+
 fn reset_with(world: &World, checkpoint: Checkpoint) -> Result<ResetDone, JobError> {
     // The state was read when the node was opened.
     let state = GroupState {
@@ -419,7 +436,7 @@ fn reset_with(world: &World, checkpoint: Checkpoint) -> Result<ResetDone, JobErr
         commit: BatchIndex(19),
         ..state()
     };
-    reset_log(&world.0, ResetJob { id: OpId(2), state, checkpoint }, Box::new(Journal::default()))
+    reset_log(world, ResetJob { id: OpId(2), state, checkpoint })
 }
 
 /// The opening that ends the reset dies as well, any number of times.

@@ -20,7 +20,7 @@ use super::pool::{blocking, blocking_or, pool_at_rest};
 use super::prepare::{Fill, prepare_segment, recycle_segment, space_of};
 use super::segment_file::{SegmentFile, read_to_nowhere};
 use super::usage::{Usage, Use};
-use crate::checkpoint::{ResetDone, ResetJob, reset_log, take_checkpoint};
+use crate::checkpoint::{Reset, ResetDone, ResetJob, take_checkpoint};
 use crate::disk::{Buffer, Completion, DiskError, DiskOp, FileRun, SegmentInfo, Space};
 use crate::format::BLOCK_LEN;
 use crate::group_state::{GroupState, save_group_state};
@@ -394,9 +394,15 @@ impl Disk {
     /// Lets all files go, then begins the log anew. Whoever reads one of them keeps it.
     async fn reset(&self, job: Box<ResetJob>) -> Result<ResetDone, DiskError> {
         let _saving = Saving::begin(&self.is_saving);
-        self.let_all_go(job.checkpoint.start.base_offset).await;
+        let start = job.checkpoint.start.base_offset;
         let (files, derived) = (self.files.clone(), (self.new_state)());
-        let done = self.background.run(move |_| reset_log(&files, *job, derived)).await;
+        let action = || format!("begin anew the log in {}", self.directory().display());
+        let begun = self.background.run(move |_| Reset::begin(&files, *job, derived)).await;
+        let begun = begun.map_err(|error| DiskError::io(action(), &error))?;
+        let reset = begun.map_err(|error| DiskError::not_begun(action(), &error))?;
+        self.let_all_go(start).await;
+        let files = self.files.clone();
+        let done = self.background.run(move |_| reset.finish(&files)).await;
         self.of_job("begin anew", done)
     }
 

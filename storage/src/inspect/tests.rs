@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 
 use super::*;
-use crate::checkpoint::{CheckpointJob, ResetJob, reset_log, take_checkpoint};
+use crate::checkpoint::{CheckpointJob, Reset, ResetJob, take_checkpoint};
 use crate::disk::{OpId, SegmentInfo};
 use crate::format::{BATCH_HEADER_LEN, BatchError, BatchKind};
 use crate::group_state::{GroupState, GroupStateError, save_group_state};
@@ -499,11 +499,12 @@ fn log_that_is_begun_anew_is_whole() {
     // The process ends behind the new state, before anything is removed.
     world.0.die_after(4);
     let job = ResetJob { id: OpId(1), state: state.clone(), checkpoint };
-    reset_log(&world.0, job.clone(), Box::new(())).unwrap_err();
+    let reset = |job| Reset::begin(&world.0, job, Box::new(()))?.finish(&world.0);
+    reset(job.clone()).unwrap_err();
     world.0.kill();
     let report = verify_all(&world).0;
     assert!(report.begins_anew || report.state == Some(state), "{report:?}");
-    reset_log(&world.0, job, Box::new(())).unwrap();
+    reset(job).unwrap();
     let report = whole(&world);
     assert_eq!((report.begin, report.end, report.segments), (start.base_offset, start.base_offset, 0));
     assert_eq!((report.indexes, report.snapshots, report.begins_anew), (1, 1, false));

@@ -11,7 +11,7 @@ use super::file::{SECTOR_LEN, SimFile};
 use super::rng::Rng;
 use super::small::{MappedIndex, SmallFile};
 use crate::aligned::AlignedBuffer;
-use crate::checkpoint::{reset_log, take_checkpoint};
+use crate::checkpoint::{Reset, take_checkpoint};
 use crate::disk::{Completion, DiskError, DiskOp, FileRun, SegmentInfo, Space};
 use crate::format::BLOCK_LEN;
 use crate::group_state::save_group_state;
@@ -387,8 +387,13 @@ impl SimDisk {
             DiskOp::Reset(job) => {
                 let StateMaker(new_state) = self.state.borrow().new_state.clone();
                 let id = job.id;
-                let done = reset_log(self, *job, new_state());
-                let result = done.map(Box::new).map_err(|error| DiskError::job("begin anew", &error));
+                let result = match Reset::begin(self, *job, new_state()) {
+                    Ok(reset) => {
+                        let done = reset.finish(self);
+                        done.map(Box::new).map_err(|error| DiskError::job("begin anew", &error))
+                    }
+                    Err(error) => Err(DiskError::not_begun("begin anew", &error)),
+                };
                 Completion::ResetDone { id, result }
             }
             DiskOp::TakeCheckpoint(job) => {

@@ -57,6 +57,9 @@ const PROMOTE_LAG_BATCHES_MAX: u64 = 64;
 const STUCK_TIMEOUTS: i64 = 2;
 const RESET_STUCK_MS: i64 = 10_000;
 
+/// Pause between two tries of a log to begin anew, if there is no room for the checkpoint.
+const RESET_PAUSE_MS: i64 = 1000;
+
 /// Election timeouts for which a node that could not make its first batch leaves leading to others.
 const UNABLE_TIMEOUTS: i64 = 20;
 
@@ -200,7 +203,16 @@ struct Arriving {
 #[derive(Debug)]
 struct Resetting {
     begin: Begin,
-    asked: Option<OpId>,
+    asked: Option<AskedReset>,
+    /// There was no room for it before: not tried again until then.
+    put_off_until_ms: Option<i64>,
+}
+
+#[derive(Debug)]
+struct AskedReset {
+    id: OpId,
+    /// The group's state without it.
+    before: Box<GroupState>,
 }
 
 /// The consensus decisions of one shard's group.
@@ -518,6 +530,7 @@ impl<B: Buffer + 'static> Replica<B> {
         self.contained(log, |replica, log| {
             match result {
                 Ok(()) => replica.reset_done(id, log),
+                Err(error @ DiskError::NotBegun { .. }) => replica.put_off_reset(id, &error, now_ms),
                 Err(error) => {
                     return replica.stop(format!("the log could not be begun anew: {error}"), log);
                 }

@@ -122,18 +122,20 @@ impl<B: Buffer + 'static> Replica<B> {
         self.unsaved.clear();
         self.apply_to = start.index.0;
         log.pause(true);
-        self.resetting = Some(Resetting { begin, asked: None });
+        self.resetting = Some(Resetting { begin, asked: None, put_off_until_ms: None });
     }
 
     pub(super) fn drive_reset(&mut self, log: &mut impl GroupLog<B>, now_ms: i64) {
-        let Some(resetting) = self.resetting.as_mut().filter(|resetting| resetting.asked.is_none()) else {
-            return;
+        let is_due = |resetting: &Resetting| {
+            resetting.asked.is_none() && resetting.put_off_until_ms.is_none_or(|at_ms| now_ms >= at_ms)
         };
+        let Some(resetting) = self.resetting.as_mut().filter(|resetting| is_due(resetting)) else { return };
         if !self.file.is_idle() || !log.is_at_rest() {
             return;
         }
         let begin = &resetting.begin;
         let state = &mut self.file.state;
+        let before = Box::new(state.clone());
         let checkpoint = Box::new(begin.checkpoint.clone());
         state.log_start = checkpoint.start;
         let snapshot_at = checkpoint.snapshot.as_ref().map_or(LogOffset(0), |snapshot| snapshot.at);
@@ -143,14 +145,34 @@ impl<B: Buffer + 'static> Replica<B> {
         state.members = begin.members.clone();
         self.file.changed();
         let (id, state) = self.file.ask(now_ms);
-        resetting.asked = Some(id);
+        resetting.asked = Some(AskedReset { id, before });
         self.actions.push_back(ReplicaAction::Reset { id, state, checkpoint });
+    }
+
+    /// There is no room for the checkpoint, and nothing has changed. The log is as before until there is.
+    pub(super) fn put_off_reset(&mut self, id: OpId, error: &DiskError, now_ms: i64) {
+        let resetting = self.resetting.as_mut().expect("a reset is on its way");
+        let AskedReset { before, .. } =
+            resetting.asked.take_if(|asked| asked.id == id).expect("it was asked for");
+        // Term and vote may be newer.
+        let state = &mut self.file.state;
+        state.log_start = before.log_start;
+        state.checkpoint_at = before.checkpoint_at;
+        state.commit = before.commit;
+        state.conf = before.conf;
+        state.members = before.members;
+        self.file.on_put_off(id);
+        self.file.changed();
+        let is_first = resetting.put_off_until_ms.replace(now_ms + RESET_PAUSE_MS).is_none();
+        if is_first {
+            self.actions.push_back(ReplicaAction::Alarm(format!("{error}; tried again until there is room")));
+        }
     }
 
     pub(super) fn reset_done(&mut self, id: OpId, log: &mut impl GroupLog<B>) {
         let resetting = self.resetting.take().expect("a reset is on its way");
         assert!(
-            resetting.asked == Some(id),
+            resetting.asked.as_ref().is_some_and(|asked| asked.id == id),
             "reset {id:?} was answered, {:?} is on its way",
             resetting.asked
         );

@@ -180,6 +180,11 @@ impl<B: Buffer + 'static> Replica<B> {
                 ),
                 None => "it lost what it had acknowledged, and has heard no leader yet".into(),
             })
+        } else if self.resetting.as_ref().is_some_and(|resetting| resetting.put_off_until_ms.is_some()) {
+            Some(
+                "it was too far behind, and its disk has no room for the checkpoint to begin anew from"
+                    .into(),
+            )
         } else if self.resetting.is_some() || self.arriving.is_some() {
             Some("it was too far behind, and begins anew from a checkpoint".into())
         } else if self.is_leaving {

@@ -2,7 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use apogee_storage::NodeId;
+use apogee_storage::{LogStart, NodeId};
 
 use super::flaw::{self, Flaw};
 use super::node::{Node, member};
@@ -153,6 +153,25 @@ fn a_node_far_behind_begins_anew() {
     world.start(behind);
     world.run_until("a reset", 10 * SECOND, |world| world.oracle.tally.numbers.contains_key("resets"));
     world.run_until("it follows", 10 * SECOND, |world| world.lag(leader, behind) < 20);
+}
+
+#[test]
+fn a_node_without_room_for_a_checkpoint_begins_anew_once_there_is() {
+    let (mut world, leader) = led(Plan { append_pause_us: 1000, ..Plan::calm(3) });
+    let behind = other_than(leader);
+    world.end(behind, false);
+    world.run_until("batches leave", 60 * SECOND, |world| world.first_index(leader) > 100);
+    world.set_full(behind, true);
+    world.start(behind);
+    let put_offs = |world: &World| world.oracle.tally.numbers.get("resets put off").copied().unwrap_or(0);
+    world.run_until("it has no room", 10 * SECOND, |world| put_offs(world) >= 1);
+    // It knows its promises, and no less of the log than before.
+    assert_eq!(world.process(behind).replica.group_state().log_start, LogStart::default());
+    world.run_until("no room again", 3 * SECOND, |world| put_offs(world) >= 3);
+    world.set_full(behind, false);
+    world.run_until("a reset", 10 * SECOND, |world| world.oracle.tally.numbers.contains_key("resets"));
+    world.run_until("it follows", 10 * SECOND, |world| world.lag(leader, behind) < 20);
+    assert_eq!(world.oracle.tally.numbers["starts"], 4, "without a start");
 }
 
 fn join_in_place_of(world: &mut World, leader: NodeId, new: NodeId, old: NodeId) {

@@ -7,8 +7,8 @@ use std::rc::Rc;
 use apogee_storage::format::RawHeader;
 use apogee_storage::sim::{Rng, SimDisk};
 use apogee_storage::{
-    AlignedBuffer, BatchIndex, CheckpointJob, Completion, ConfState, DiskOp, IndexFault, NodeId, ResetJob,
-    Run, survey_loss,
+    AlignedBuffer, BatchIndex, CheckpointJob, Completion, ConfState, DiskError, DiskOp, IndexFault, NodeId,
+    ResetJob, Run, survey_loss,
 };
 
 use super::net::{Fate, Net};
@@ -342,7 +342,8 @@ impl World {
                     log.reset(&done);
                     process.committed = log.committed_index().0;
                 });
-                self.oracle.tally.count("resets");
+                let is_put_off = matches!(result, Err(DiskError::NotBegun { .. }));
+                self.oracle.tally.count(if is_put_off { "resets put off" } else { "resets" });
                 replica.on_reset(op, result, log, now_ms);
             }
             Completion::CheckpointTaken { id: op, result } => replica.on_checkpoint(op, result, log, now_ms),
@@ -924,6 +925,10 @@ impl World {
             self.end(id, false);
             self.after(MS, Event::Start { node: id });
         }
+    }
+
+    pub(super) fn set_full(&mut self, id: NodeId, is_full: bool) {
+        self.nodes[&id].disk.set_full(is_full);
     }
 
     /// The disk takes batches and does not write them, while everything else goes on.

@@ -38,7 +38,7 @@ impl World {
     /// A disk that does not lie fails only as it was told to, and then by its own errors.
     fn check_failure(&mut self, what: &'static str, error: &DiskError) {
         let is_by_design = match error {
-            DiskError::NoSpace { .. } => true,
+            DiskError::NoSpace { .. } | DiskError::NotBegun { .. } => true,
             DiskError::Io { os_code, .. } => {
                 matches!(os_code, Some(libc::EIO | libc::EROFS | libc::ENOSPC))
             }

@@ -165,8 +165,8 @@ impl Peers {
 
     /// Who the others are and where they are called. A session with another goes on until it ends.
     pub(super) fn set_members(&self, members: &BTreeMap<NodeId, SocketAddr>) {
-        for peer in self.peers.borrow().values() {
-            peer.is_member.set(members.contains_key(&peer.node));
+        for peer in self.peers.borrow().values().filter(|peer| !members.contains_key(&peer.node)) {
+            peer.is_member.set(false);
         }
         for (&node, &address) in members.iter().filter(|(node, _)| **node != self.node) {
             let peer = self.peer(node);

@@ -17,7 +17,8 @@
 //! calls back where the knock came from: it may wait to be added and be knocked at by who adds it, or the other is
 //! outside of the group and is to hear who leads.
 //!
-//! A session with a node that is no member any more goes on until one of the two ends it. Nobody calls for another.
+//! A session with a node that is no member any more goes on until one of the two ends it. Nobody calls for another, and after
+//! [`STRANGER_KEPT`] without a sign of it the node is forgotten.
 //!
 //! A connection on which nothing was heard for [`SILENCE_MAX`] is ended, since TCP notices by itself only after minutes
 //! that a peer is gone or that only one direction works. Each side says something every [`ALIVE_EVERY`].
@@ -79,6 +80,9 @@ const SILENCE_MAX: Duration = Duration::from_secs(2);
 /// calls before its membership is known everywhere.
 const STRANGERS_MAX: usize = 64;
 
+/// After so long without a call, a knock or a session one of them is forgotten. Longer than any pause of a node that wants something.
+const STRANGER_KEPT: Duration = Duration::from_secs(10);
+
 /// What happens on the connections. All calls come from the executor's thread.
 pub(super) trait PeerEvents {
     /// What is said of this node just now.
@@ -114,6 +118,8 @@ struct Peer {
     /// Where it is called; none for one that is only known because it called.
     address: Cell<Option<SocketAddr>>,
     is_member: Cell<bool>,
+    /// When it called or knocked, or a session with it was seen.
+    met: Cell<Instant>,
     session: RefCell<Option<Session>>,
     /// A call of the other node of which one connection is here.
     half: RefCell<Option<Half>>,
@@ -162,8 +168,8 @@ impl Peers {
     /// Who the others are and where they are called.
     pub(super) fn set_members(&self, members: &BTreeMap<NodeId, SocketAddr>) {
         let own = self.node;
-        for peer in self.peers.borrow().values() {
-            peer.is_member.set(members.contains_key(&peer.node));
+        for peer in self.peers.borrow().values().filter(|peer| !members.contains_key(&peer.node)) {
+            peer.is_member.set(false);
         }
         for (&node, &address) in members.iter().filter(|(node, _)| **node != own) {
             let peer = self.peer(node);
@@ -242,6 +248,7 @@ impl Peers {
                 move |peer: &Rc<Peer>| peer.links().iter().any(|link| link.silent_for(now) > SILENCE_MAX)
             };
             let now = Instant::now();
+            self.forget_strangers(now);
             let peers: Vec<_> = self.peers.borrow().values().cloned().collect();
             for link in peers.iter().flat_map(|peer| peer.links()) {
                 link.say_alive(now, ALIVE_EVERY);
@@ -257,6 +264,22 @@ impl Peers {
                 self.end_session(peer, None, "silent for too long");
             }
         }
+    }
+
+    /// Forgets who is no member and has not been met for long. Whoever comes again is met anew.
+    fn forget_strangers(&self, now: Instant) {
+        self.peers.borrow_mut().retain(|_, peer| {
+            if peer.session.borrow().is_some() {
+                peer.met.set(now);
+            }
+            let is_here = peer.is_member.get() || peer.address.get().is_some();
+            let is_kept = is_here || now.saturating_duration_since(peer.met.get()) < STRANGER_KEPT;
+            let half = peer.half.borrow_mut().take_if(|_| !is_kept);
+            if let Some(half) = half {
+                half.link.close("half a call is none");
+            }
+            is_kept
+        });
     }
 
     /// Ends all sessions and calls.
@@ -275,6 +298,7 @@ impl Peers {
                 node,
                 address: Cell::default(),
                 is_member: Cell::default(),
+                met: Cell::new(Instant::now()),
                 session: RefCell::default(),
                 half: RefCell::default(),
                 call_now: Signal::default(),
@@ -466,11 +490,13 @@ impl Peers {
             return None;
         }
         let is_known = self.peers.borrow().contains_key(&node);
-        if !is_known && self.peers.borrow().len() >= STRANGERS_MAX {
+        let strangers = || self.peers.borrow().values().filter(|peer| !peer.is_member.get()).count();
+        if !is_known && strangers() >= STRANGERS_MAX {
             link.close("too many nodes that are no members");
             return None;
         }
         let peer = self.peer(node);
+        peer.met.set(Instant::now());
         if hello.kind == LinkKind::Knock {
             self.on_knock(&peer, link.peer().ip(), &hello.about);
             let answer = Hello { about: own, to: node, ..hello };

@@ -276,6 +276,39 @@ fn a_session_outlives_the_membership_and_is_not_begun_anew() {
 }
 
 #[test]
+fn strangers_are_forgotten_and_make_room_for_others() {
+    on_executor(|| async {
+        let last = TestNode::start(about(1000));
+        for node in 1..=STRANGERS_MAX as u64 {
+            knock(
+                last.address,
+                Hello { kind: LinkKind::Knock, session: 0, about: about(node), to: NodeId(1000) },
+            )
+            .await;
+        }
+        let known = || last.peers.peers.borrow().len();
+        assert_eq!(known(), STRANGERS_MAX);
+        let one_more = TestNode::start(about(100));
+        one_more.knows(&[(1000, &last)]);
+        glommio::timer::sleep(Duration::from_millis(300)).await;
+        assert_eq!((known(), last.take()), (STRANGERS_MAX, vec![]), "there is no room");
+        // Not at once: some of them may be about to call.
+        last.peers.forget_strangers(Instant::now() + STRANGER_KEPT / 2);
+        assert_eq!(known(), STRANGERS_MAX);
+        last.peers.forget_strangers(Instant::now() + STRANGER_KEPT);
+        assert_eq!(last.has(1).await, [Event::Up(100)]);
+        // Neither one with which there is a session, nor a member that is away.
+        last.knows_at(&[(7, "127.0.0.1:9".parse().unwrap())]);
+        last.peers.forget_strangers(Instant::now() + 2 * STRANGER_KEPT);
+        assert_eq!(last.peers.peers.borrow().keys().copied().collect::<Vec<_>>(), [7, 100].map(NodeId));
+        one_more.stop().await;
+        assert_eq!(last.has(1).await, [Event::Down(100)]);
+        last.peers.forget_strangers(Instant::now() + 4 * STRANGER_KEPT);
+        assert_eq!(known(), 1);
+    });
+}
+
+#[test]
 fn nodes_that_do_not_belong_together_refuse_each_other() {
     on_executor(|| async {
         type Change = fn(&mut About);

@@ -372,5 +372,9 @@ impl<B: Buffer + 'static> Replica<B> {
         self.give_up_sending(node);
         self.raw.report_unreachable(node.0);
         self.arriving.take_if(|arriving| arriving.from == node);
+        // Strangers come and go, and what is known of one is known of its session.
+        if !is_member(&self.file.state.conf, node) {
+            self.peers.remove(&node);
+        }
     }
 }

@@ -104,6 +104,8 @@ struct NodeState {
     learners: Vec<u64>,
     log_begins_behind_batch: u64,
     recovering: bool,
+    /// Behind the end, batches of terms up to this one prove nothing missing: a person gave up what the node had lost.
+    loss_accepted_to_term: Option<u64>,
     /// The log is being begun anew; the next start ends that.
     begins_anew: bool,
 }
@@ -122,6 +124,7 @@ impl NodeState {
             learners: numbers(&state.conf.learners),
             log_begins_behind_batch: state.log_start.index.0,
             recovering: state.recovering,
+            loss_accepted_to_term: state.loss_accepted.map(|term| term.0),
             begins_anew,
         }
     }
@@ -149,6 +152,12 @@ impl NodeState {
         writeln!(out)?;
         if self.recovering {
             writeln!(out, "  recovering: it lost data and does not vote until its leader has sent it again")?;
+        }
+        if let Some(term) = self.loss_accepted_to_term {
+            writeln!(
+                out,
+                "  a person accepted a loss: what is behind the end, of terms up to {term}, is given up"
+            )?;
         }
         if self.begins_anew {
             writeln!(out, "  the log was being begun anew behind its leader's; the next start ends that")?;
@@ -258,10 +267,12 @@ mod tests {
         };
         state.log_start = LogStart { index: BatchIndex(9), ..LogStart::default() };
         state.recovering = true;
+        state.loss_accepted = Some(Term(4));
         assert_eq!(
             told(&state, true),
             "  node 2 of a group, term 5, voted for 3, committed up to batch 41; voters 1 2 4, before 1 2 3, learners 5\n  \
              recovering: it lost data and does not vote until its leader has sent it again\n  \
+             a person accepted a loss: what is behind the end, of terms up to 4, is given up\n  \
              the log was being begun anew behind its leader's; the next start ends that\n"
         );
     }

@@ -127,12 +127,28 @@ impl<B: Buffer + 'static> Replica<B> {
         message.commit = head.commit.0;
         // Of a term that is over: raft says so to the sender, and looks at nothing else.
         if head.term.0 >= self.raw.raft.term {
+            self.compare_with_committed(head.prev_index.0, head.prev_term.0);
             let entries = self.take_batches(head, batches, log)?;
             message.set_entries(entries.into());
         }
         self.step(message);
         self.take_clock(from, head.term, head.clock_ms, Some(head.last_index), now_ms);
         Ok(())
+    }
+
+    /// A leader has all that is committed, unless a person gave it up elsewhere. Raft does not look: it would answer that it has
+    /// the leader's batches up to there, and have them counted.
+    fn compare_with_committed(&self, index: u64, term: u64) {
+        if index > self.raw.raft.raft_log.committed {
+            return;
+        }
+        if let Some(own) = self.entries().term_of(index) {
+            assert!(
+                own == term,
+                "the leader's batch {index} is of term {term}, the one that is committed here of term {own}. If a loss was accepted on \
+                 another node, this one is to begin anew with an empty directory"
+            );
+        }
     }
 
     /// Checks the batches of an append; those not held yet are kept for when raft has taken their entries.
@@ -162,6 +178,7 @@ impl<B: Buffer + 'static> Replica<B> {
                 );
                 return Err(fault(message));
             }
+            self.compare_with_committed(found, of);
             if header.commit_hint().0 > hint_limit {
                 break;
             }

@@ -86,6 +86,8 @@ pub(super) struct World {
     is_healed: bool,
     /// Damaged and not yet whole again: no second one meanwhile.
     damaged: Option<Damaged>,
+    /// What was committed is no longer all there.
+    is_given_up: bool,
     /// Removed from the group, to be wiped and added anew.
     removed: Option<NodeId>,
 }
@@ -117,6 +119,7 @@ impl World {
             is_loaded: true,
             is_healed: false,
             damaged: None,
+            is_given_up: false,
             removed: None,
             plan,
         };
@@ -524,12 +527,13 @@ impl World {
             }
             ReplicaAction::MembersChanged(_) => {}
             ReplicaAction::Alarm(text) => {
-                assert!(!text.contains("cannot be"), "node {id}: {text}\n{}", self.describe());
+                let is_given_up = self.is_given_up && text.contains("a loss was accepted on another node");
+                assert!(is_given_up || !text.contains("cannot be"), "node {id}: {text}\n{}", self.describe());
                 let is_disk = text.contains("disk") || text.contains("write") || text.contains("sync");
                 let is_loss = text.contains("lost what it had acknowledged");
                 let is_checkpoint = text.contains("checkpoint");
                 assert!(
-                    is_disk || is_loss && self.nodes[&id].is_in_doubt || is_checkpoint,
+                    is_given_up || is_disk || is_loss && self.nodes[&id].is_in_doubt || is_checkpoint,
                     "node {id}: {text}"
                 );
                 self.oracle.tally.count("alarms");
@@ -907,6 +911,13 @@ impl World {
         assert!(node.process.is_none(), "node {id} runs");
         let survey = survey_loss(&node.disk).expect("a log that can be opened").expect("a node of a group");
         survey.accept(&node.disk).unwrap_or_else(|error| panic!("node {id}: {error}"));
+    }
+
+    /// What is committed behind this batch is lost for good.
+    pub(super) fn give_up_behind(&mut self, index: u64) {
+        assert!(index < self.newest_committed(), "nothing is lost");
+        self.is_given_up = true;
+        self.oracle.on_given_up(index);
     }
 
     fn heal(&mut self) {

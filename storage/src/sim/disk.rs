@@ -295,6 +295,17 @@ impl SimDisk {
         self.state.borrow().segments.keys().copied().collect()
     }
 
+    /// Bases of the segments that have an index, or may get one by an operation under way, even at the end of its process.
+    #[must_use]
+    pub fn sealed_bases(&self) -> Vec<LogOffset> {
+        let state = self.state.borrow();
+        let sealing = state.pending.iter().filter_map(|pending| match &pending.op {
+            DiskOp::Seal(job) => Some(job.segment.base),
+            _ => None,
+        });
+        state.indexes.keys().copied().chain(sealing).collect()
+    }
+
     /// Undoes all damage to small files.
     pub fn repair_small_files(&self) {
         let state = &mut *self.state.borrow_mut();

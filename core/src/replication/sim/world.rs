@@ -887,11 +887,11 @@ impl World {
             return;
         }
         // The opening reads the batches of the segments that are not sealed.
-        let bases = node.disk.segment_bases();
+        let (bases, sealed) = (node.disk.segment_bases(), node.disk.sealed_bases());
         let places = (from..=upto).filter_map(|index| {
             let place = log.batch_at(BatchIndex(index)).ok()??;
             let segment = *bases.iter().rfind(|base| **base <= place.base_offset)?;
-            log.sealed_index(segment).is_none().then_some((segment, place))
+            (!sealed.contains(&segment)).then_some((segment, place))
         });
         let places: Vec<_> = places.collect();
         if places.is_empty() {

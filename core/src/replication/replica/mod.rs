@@ -405,7 +405,7 @@ impl<B: Buffer + 'static> Replica<B> {
         }
         self.next_tick_ms = now_ms + i64::from(self.config.tick_ms());
         self.contained(log, |replica, log| {
-            replica.propose(log);
+            replica.propose(log, now_ms);
             replica.tick(log, now_ms);
             replica.settle(log, now_ms);
         });
@@ -420,7 +420,7 @@ impl<B: Buffer + 'static> Replica<B> {
         now_ms: i64,
     ) -> Result<(), PeerFault> {
         let taken = self.contained(log, |replica, log| {
-            replica.propose(log);
+            replica.propose(log, now_ms);
             replica.peers.entry(from).or_default().heard_ms = Some(now_ms);
             let is_answer = matches!(message, PeerMessage::AppendAnswer(_));
             let taken = replica.take_message(from, message, log, now_ms);
@@ -439,7 +439,7 @@ impl<B: Buffer + 'static> Replica<B> {
     /// Both connections to a peer are there. Nothing of earlier ones is delivered from now on.
     pub fn on_peer_up(&mut self, hello: PeerHello, log: &mut impl GroupLog<B>, now_ms: i64) {
         self.contained(log, |replica, log| {
-            replica.propose(log);
+            replica.propose(log, now_ms);
             replica.peer_up(hello, now_ms);
             replica.settle(log, now_ms);
         });
@@ -448,7 +448,7 @@ impl<B: Buffer + 'static> Replica<B> {
     /// A connection to a peer broke; the other is to be closed.
     pub fn on_peer_down(&mut self, node: NodeId, log: &mut impl GroupLog<B>, now_ms: i64) {
         self.contained(log, |replica, log| {
-            replica.propose(log);
+            replica.propose(log, now_ms);
             replica.peer_down(node);
             replica.settle(log, now_ms);
         });
@@ -467,9 +467,9 @@ impl<B: Buffer + 'static> Replica<B> {
         }
         if !self.is_settled(log) {
             self.contained(log, |replica, log| {
-                replica.propose(log);
+                replica.propose(log, now_ms);
                 replica.seal_change(log, now_ms, alloc);
-                replica.propose(log);
+                replica.propose(log, now_ms);
                 replica.settle(log, now_ms);
             });
         }
@@ -484,7 +484,7 @@ impl<B: Buffer + 'static> Replica<B> {
         now_ms: i64,
     ) {
         self.contained(log, |replica, log| {
-            replica.propose(log);
+            replica.propose(log, now_ms);
             match result {
                 Ok(()) => replica.file.on_saved(id),
                 // Either state may be what the next opening finds: nothing may follow from the new one.
@@ -499,7 +499,7 @@ impl<B: Buffer + 'static> Replica<B> {
     /// The pages that a [`LoadPages`](ReplicaAction::LoadPages) named are in memory, or could not be brought there.
     pub fn on_pages_loaded(&mut self, log: &mut impl GroupLog<B>, now_ms: i64) {
         self.contained(log, |replica, log| {
-            replica.propose(log);
+            replica.propose(log, now_ms);
             replica.peers.values_mut().for_each(|peer| peer.waits_for_pages = false);
             replica.settle(log, now_ms);
         });
@@ -513,7 +513,7 @@ impl<B: Buffer + 'static> Replica<B> {
         now_ms: i64,
     ) {
         self.contained(log, |replica, log| {
-            replica.propose(log);
+            replica.propose(log, now_ms);
             replica.checkpoint_taken(id, result, now_ms);
             replica.settle(log, now_ms);
         });
@@ -587,7 +587,7 @@ impl<B: Buffer + 'static> Replica<B> {
         now_ms: i64,
     ) -> Result<(), TransferRefused> {
         let begun = self.contained(log, |replica, log| {
-            replica.propose(log);
+            replica.propose(log, now_ms);
             let begun = replica.begin_transfer(node, now_ms);
             replica.settle(log, now_ms);
             begun

@@ -19,13 +19,13 @@ pub(super) struct Now {
 /// It counts while the machine sleeps or is paused, which `Instant` does not: a leader that was away for a minute must
 /// not believe that its lease of half a second still holds.
 pub(super) fn now() -> Now {
-    static START: OnceLock<(Duration, i64)> = OnceLock::new();
-    let (started, started_ms) = START.get_or_init(|| {
-        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        (since_boot(), i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX))
-    });
+    static START: OnceLock<(Duration, Duration)> = OnceLock::new();
+    // With the part of the millisecond: without it messages with a delay came one too early by the wall clock.
+    let (started, since_epoch) = START
+        .get_or_init(|| (since_boot(), SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()));
     let elapsed = since_boot().saturating_sub(*started);
-    Now { ms: started_ms.saturating_add(elapsed.as_millis() as i64), ns: elapsed.as_nanos() as u64 }
+    let wall = since_epoch.saturating_add(elapsed);
+    Now { ms: i64::try_from(wall.as_millis()).unwrap_or(i64::MAX), ns: elapsed.as_nanos() as u64 }
 }
 
 /// CLOCK_BOOTTIME. Read without a system call, as the other clocks are.

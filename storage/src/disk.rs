@@ -189,9 +189,10 @@ impl DiskError {
         DiskError::Io { action, os_code, message }
     }
 
-    /// The first step of such a job failed, and nothing has changed.
-    pub fn not_begun(action: impl Into<String>, error: &JobError) -> DiskError {
-        match DiskError::job(action, error) {
+    /// The error of an operation's first step, before which nothing has changed.
+    #[must_use]
+    pub fn not_begun(self) -> DiskError {
+        match self {
             DiskError::Io { action, message, os_code: Some(libc::ENOSPC | libc::EDQUOT) } => {
                 DiskError::NotBegun { action, message }
             }

@@ -96,6 +96,15 @@ impl Group {
     }
 }
 
+/// Looks until it is so.
+fn until(mut is_so: impl FnMut() -> bool, otherwise: impl Fn() -> String) {
+    let started = Instant::now();
+    while !is_so() {
+        assert!(started.elapsed() < PATIENCE, "{}", otherwise());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
 /// Sends a message and waits for its acknowledgement; gives its offset.
 fn send(client: &mut Client, number: usize) -> i64 {
     client.send("T", 0, &body(number, 1000 + number), "").int("queueOffset")
@@ -145,11 +154,10 @@ fn what_was_acknowledged_is_read_from_the_new_leader_when_the_old_one_is_killed(
     std::fs::remove_dir_all(group.directory.join(format!("node-{old}/data"))).unwrap();
     group.start_node(old);
     let mut back = Client::connect(group.node(old));
-    let started = Instant::now();
-    while pull_all(&mut back, "T", 0, 1 << 20) != expected {
-        assert!(started.elapsed() < PATIENCE, "node {old} does not catch up:\n{}", group.node(old).log());
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    until(
+        || pull_all(&mut back, "T", 0, 1 << 20) == expected,
+        || format!("node {old} does not catch up:\n{}", group.node(old).log()),
+    );
     assert!(group.node(old).log().contains("until this node has it too"), "{}", group.node(old).log());
     // It has all, so it counts again.
     group.kill(new);
@@ -189,15 +197,11 @@ fn a_group_of_which_two_disks_are_damaged_goes_on_once_the_loss_is_accepted() {
             Command::new(APOGEE).args(["admin", "group", "status", "--node", &address]).output().unwrap();
         (output.status.code(), String::from_utf8(output.stdout).unwrap())
     };
-    let started = Instant::now();
-    loop {
+    let tells_way_out = || {
         let (code, text) = status();
-        if code == Some(4) && text.contains("`apogee recover DATA/shard-0`") {
-            break;
-        }
-        assert!(started.elapsed() < PATIENCE, "{text}");
-        std::thread::sleep(Duration::from_millis(100));
-    }
+        code == Some(4) && text.contains("`apogee recover DATA/shard-0`")
+    };
+    until(tells_way_out, || status().1);
     let (done, text) = recover(&group, damaged[0], &["--accept-loss"]);
     assert!(!done && text.contains("the node has to be stopped first"), "{text}");
     group.kill(damaged[0]);
@@ -207,11 +211,7 @@ fn a_group_of_which_two_disks_are_damaged_goes_on_once_the_loss_is_accepted() {
     assert!(done && text.contains("Done."), "{text}");
     group.start_node(damaged[0]);
     assert_eq!(group.leader(), sound, "it alone has everything");
-    let started = Instant::now();
-    while status().0 != Some(0) {
-        assert!(started.elapsed() < PATIENCE, "not well again:\n{}", status().1);
-        std::thread::sleep(Duration::from_millis(100));
-    }
+    until(|| status().0 == Some(0), || format!("not well again:\n{}", status().1));
     let mut client = Client::connect(group.node(damaged[1]));
     assert_eq!(send(&mut client, 20), 20);
     assert!(

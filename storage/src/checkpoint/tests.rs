@@ -419,7 +419,7 @@ fn crash_at_any_point_leaves_the_old_log_or_the_new_one() {
 fn without_room_for_the_checkpoint_nothing_has_changed() {
     let world = follower();
     world.0.set_full(true);
-    let error = DiskError::not_begun("begin anew", &reset(&world).unwrap_err());
+    let error = DiskError::job("begin anew", &reset(&world).unwrap_err()).not_begun();
     assert!(matches!(error, DiskError::NotBegun { .. }), "{error}");
     assert!(error.is_no_space() && error.to_string().ends_with("nothing has changed"), "{error}");
     is_old(&world);

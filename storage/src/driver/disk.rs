@@ -396,10 +396,8 @@ impl Disk {
         let _saving = Saving::begin(&self.is_saving);
         let start = job.checkpoint.start.base_offset;
         let (files, derived) = (self.files.clone(), (self.new_state)());
-        let action = || format!("begin anew the log in {}", self.directory().display());
         let begun = self.background.run(move |_| Reset::begin(&files, *job, derived)).await;
-        let begun = begun.map_err(|error| DiskError::io(action(), &error))?;
-        let reset = begun.map_err(|error| DiskError::not_begun(action(), &error))?;
+        let reset = self.of_job("begin anew", begun).map_err(DiskError::not_begun)?;
         self.let_all_go(start).await;
         let files = self.files.clone();
         let done = self.background.run(move |_| reset.finish(&files)).await;

@@ -398,13 +398,9 @@ impl SimDisk {
             DiskOp::Reset(job) => {
                 let StateMaker(new_state) = self.state.borrow().new_state.clone();
                 let id = job.id;
-                let result = match Reset::begin(self, *job, new_state()) {
-                    Ok(reset) => {
-                        let done = reset.finish(self);
-                        done.map(Box::new).map_err(|error| DiskError::job("begin anew", &error))
-                    }
-                    Err(error) => Err(DiskError::not_begun("begin anew", &error)),
-                };
+                let failed = |error| DiskError::job("begin anew", &error);
+                let begun = Reset::begin(self, *job, new_state()).map_err(|error| failed(error).not_begun());
+                let result = begun.and_then(|reset| reset.finish(self).map(Box::new).map_err(failed));
                 Completion::ResetDone { id, result }
             }
             DiskOp::TakeCheckpoint(job) => {

@@ -38,11 +38,9 @@ impl<B: Buffer + 'static> Replica<B> {
 
     /// Carries out what follows from a follower's answer. As a rule nothing does: the answers before committed its batch.
     pub(super) fn settle_answer(&mut self, log: &mut impl GroupLog<B>, now_ms: i64) {
-        let raft = &self.raw.raft;
-        let leads = self.leading.as_ref().is_some_and(|leading| leading.term == raft.term)
-            && raft.state == StateRole::Leader;
+        let leads = self.leading.is_some() && self.leading_term() == self.raft_leading_term();
         // By followers alone, while the disk of this node still works: raft says nothing of it.
-        let commits = raft.raft_log.committed.min(self.commit_limit()) > log.committed_index().0;
+        let commits = self.raw.raft.raft_log.committed.min(self.commit_limit()) > log.committed_index().0;
         let is_done = leads
             && !commits
             && !self.has_words()
@@ -112,10 +110,20 @@ impl<B: Buffer + 'static> Replica<B> {
         timeout.min(2 * min - 1)
     }
 
-    pub(super) fn notice_leadership(&mut self, log: &mut impl GroupLog<B>, now_ms: i64) {
+    /// The term in which this node leads, as noticed last.
+    fn leading_term(&self) -> Option<u64> {
+        self.leading.as_ref().map(|leading| leading.term)
+    }
+
+    /// The term in which raft has this node lead.
+    fn raft_leading_term(&self) -> Option<u64> {
         let raft = &self.raw.raft;
-        let leads = (raft.state == StateRole::Leader).then_some(raft.term);
-        if self.leading.as_ref().map(|leading| leading.term) == leads {
+        (raft.state == StateRole::Leader).then_some(raft.term)
+    }
+
+    pub(super) fn notice_leadership(&mut self, log: &mut impl GroupLog<B>, now_ms: i64) {
+        let leads = self.raft_leading_term();
+        if self.leading_term() == leads {
             return;
         }
         if self.leading.take().is_some() {

@@ -7,7 +7,7 @@ use raft::StateRole;
 
 use super::super::action::Role;
 use super::super::group_log::GroupLog;
-use super::super::membership::{has_vote, nodes_of};
+use super::super::membership::{has_vote, nodes_of, reached_by_majority};
 use super::Replica;
 
 /// What a node is in a group that it does not belong to.
@@ -231,11 +231,7 @@ impl<B: Buffer + 'static> Replica<B> {
                 None => {}
             }
         }
-        let is_majority = |voters: &[NodeId]| {
-            let there = voters.iter().filter(|node| sound.contains(node)).count();
-            voters.is_empty() || there > voters.len() / 2
-        };
-        let can_be_led = is_majority(&conf.voters) && is_majority(&conf.outgoing);
+        let can_be_led = reached_by_majority(conf, |node| sound.contains(&node).then_some(0)).is_some();
         (!lost.is_empty() && !can_be_led).then_some(lost)
     }
 

@@ -145,23 +145,30 @@ fn a_leader_that_is_cut_off_loses_its_lease_before_another_leads() {
     goes_on(&mut world, SECOND);
 }
 
-#[test]
-fn a_node_far_behind_begins_anew() {
+/// A leader, and a node that does not run and lacks what has left the leader's log.
+fn far_behind() -> (World, NodeId, NodeId) {
     let (mut world, leader) = led(Plan { append_pause_us: 1000, ..Plan::calm(3) });
     let behind = other_than(leader);
     world.end(behind, false);
     world.run_until("batches leave", 60 * SECOND, |world| world.first_index(leader) > 100);
-    world.start(behind);
+    (world, leader, behind)
+}
+
+fn begins_anew(world: &mut World, leader: NodeId, behind: NodeId) {
     world.run_until("a reset", 10 * SECOND, |world| world.oracle.tally.numbers.contains_key("resets"));
     world.run_until("it follows", 10 * SECOND, |world| world.lag(leader, behind) < 20);
 }
 
 #[test]
+fn a_node_far_behind_begins_anew() {
+    let (mut world, leader, behind) = far_behind();
+    world.start(behind);
+    begins_anew(&mut world, leader, behind);
+}
+
+#[test]
 fn a_node_without_room_for_a_checkpoint_begins_anew_once_there_is() {
-    let (mut world, leader) = led(Plan { append_pause_us: 1000, ..Plan::calm(3) });
-    let behind = other_than(leader);
-    world.end(behind, false);
-    world.run_until("batches leave", 60 * SECOND, |world| world.first_index(leader) > 100);
+    let (mut world, leader, behind) = far_behind();
     world.set_full(behind, true);
     world.start(behind);
     let put_offs = |world: &World| world.oracle.tally.numbers.get("resets put off").copied().unwrap_or(0);
@@ -170,8 +177,7 @@ fn a_node_without_room_for_a_checkpoint_begins_anew_once_there_is() {
     assert_eq!(world.process(behind).replica.group_state().log_start, LogStart::default());
     world.run_until("no room again", 3 * SECOND, |world| put_offs(world) >= 3);
     world.set_full(behind, false);
-    world.run_until("a reset", 10 * SECOND, |world| world.oracle.tally.numbers.contains_key("resets"));
-    world.run_until("it follows", 10 * SECOND, |world| world.lag(leader, behind) < 20);
+    begins_anew(&mut world, leader, behind);
     assert_eq!(world.oracle.tally.numbers["starts"], 4, "without a start");
 }
 

@@ -88,6 +88,39 @@ fn a_shard_without_a_leader_is_told_and_counts_most() {
 }
 
 #[test]
+fn a_shard_that_no_nameserver_knows_is_found_at_the_nodes() {
+    let fake = FakeGroup::start();
+    fake.unregister(0);
+    let (text, code) = run(&format!("status --namesrv {}", fake.namesrv())).unwrap();
+    assert_eq!(code, 0, "{text}");
+    assert_has(&text, &["3 nodes, 2 shards", "All 2 shards have a leader."]);
+    // What is done for one shard only would be half a change.
+    let (text, _) = run(&format!("transfer --to 3 --namesrv {}", fake.namesrv())).unwrap();
+    assert_has(&text, &["set-0: node 1 handed over to node 3", "set-1: node 2 handed over to node 3"]);
+}
+
+#[test]
+fn a_shard_that_runs_nowhere_is_missed() {
+    let fake = FakeGroup::start();
+    fake.hold_back(1);
+    for ask in [format!("--namesrv {}", fake.namesrv()), format!("--node {}", fake.address(2, 0))] {
+        let (text, code) = run(&format!("status {ask}")).unwrap();
+        assert_eq!(code, 4, "{text}");
+        assert_has(
+            &text,
+            &[
+                "3 nodes, 2 shards",
+                "set-1     1  away",
+                "set-1 has no leader",
+                "Node 3 does not answer for set-1.",
+            ],
+        );
+    }
+    let failed = run(&format!("transfer --to 3 --wait 0 --namesrv {}", fake.namesrv())).unwrap_err();
+    assert_has(&failed, &["set-1: NOT DONE: it has no leader", "not done in 1 of 2 shards: set-1"]);
+}
+
+#[test]
 fn the_way_out_is_told_where_too_many_voters_lost_data() {
     let fake = FakeGroup::start();
     let told = |text: &str| text.contains("`apogee recover DATA/shard-1`");

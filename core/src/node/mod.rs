@@ -174,13 +174,14 @@ impl Node {
         self.data_dir = Some(data_dir);
         for (slot, cpu) in cpus.iter().enumerate().take(usize::from(shards)) {
             // A directory made on more cores runs on fewer: an executor then hosts several shards.
-            let hosted: Vec<u16> =
+            let numbers: Vec<u16> =
                 (0..shards).filter(|&shard| usize::from(shard) % cpus.len() == slot).collect();
+            let hosted = shard::Hosted { numbers, of: shards };
             let executor = ExecutorConfig {
-                name: format!("shard-{}", hosted[0]),
+                name: format!("shard-{}", hosted.numbers[0]),
                 cpu: Some(cpu as usize),
                 io_memory,
-                blocking_threads: hosted.len() * config.disk().pool_threads(),
+                blocking_threads: hosted.numbers.len() * config.disk().pool_threads(),
                 spin: Duration::from_micros(config.spin_us),
                 detect_stalls: detect_stalls(),
             };

@@ -29,7 +29,8 @@ pub(super) struct OpenShard {
 }
 
 impl OpenShard {
-    pub(super) async fn open(config: &BrokerConfig, number: u16) -> anyhow::Result<Self> {
+    /// Shard `number` of `shards`.
+    pub(super) async fn open(config: &BrokerConfig, number: u16, shards: u16) -> anyhow::Result<Self> {
         let identity = Identity {
             cluster: config.cluster.clone(),
             group: config.group.clone(),
@@ -44,7 +45,7 @@ impl OpenShard {
         let opening = Opening {
             config,
             number,
-            shard_config: shard_config(config, number, address),
+            shard_config: shard_config(config, number, shards, address),
             log_config: config.log(identity.group_id(), identity.node),
             directory: &directory,
         };
@@ -65,10 +66,11 @@ fn topic_policy(config: &BrokerConfig, broker_name: &str) -> TopicPolicy {
     }
 }
 
-fn shard_config(config: &BrokerConfig, number: u16, address: SocketAddr) -> ShardConfig {
+fn shard_config(config: &BrokerConfig, number: u16, shards: u16, address: SocketAddr) -> ShardConfig {
     ShardConfig {
         cluster: config.cluster.as_str().into(),
         broker_name: format!("{}-{number}", config.group),
+        shards,
         address,
         message_bytes_max: config.message_bytes_max as usize,
         timers: config.timers(),

@@ -63,6 +63,8 @@ const UNLOGGED_MAX: usize = 1024;
 pub struct ShardConfig {
     pub cluster: Rc<str>,
     pub broker_name: String,
+    /// How many shards the node has, this one among them.
+    pub shards: u16,
     /// Where clients reach this shard. Stands in every message it stores.
     pub address: SocketAddr,
     pub message_bytes_max: usize,

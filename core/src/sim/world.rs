@@ -590,6 +590,7 @@ fn setup(node: u16, hosts: &[HostId], shard: u16, in_groups: bool, namesrvs: &[S
         config: ShardConfig {
             cluster: CLUSTER.into(),
             broker_name: broker_name.clone(),
+            shards: SHARDS,
             address,
             message_bytes_max: 64 << 10,
             timers: TimerSettings::default(),

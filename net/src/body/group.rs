@@ -43,6 +43,8 @@ body! {
         "recovering" => recovering: bool,
         "role" => role: GroupRole,
         "shard" => shard: i64,
+        /// How many shards every node of the group has.
+        "shards" => shards: i64,
         "term" => term: i64,
         "uncommittedBytes" => uncommitted_bytes: i64,
         /// Why the node leads or does not, in words.

@@ -1,5 +1,6 @@
 //! The whole of a group, put together from what every node says of every shard.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
@@ -72,20 +73,17 @@ impl GroupView {
         let mut said = BTreeMap::new();
         let mut found = match &wanted.ask {
             Ask::NameServers(addresses) => brokers_of(addresses, wanted)?,
-            Ask::Node(address) => shards_of(*address, &mut said)?,
+            Ask::Node(address) => BTreeSet::from([*address]),
         };
-        loop {
-            found.retain(|address| !said.contains_key(address));
-            if found.is_empty() {
-                break;
-            }
+        while !found.is_empty() {
             ask_all(&found, &mut said);
-            let statuses = said.values().filter_map(|said| match said {
-                Said::Status(status) => Some(status),
-                Said::Alone | Said::Nothing(_) => None,
-            });
-            // Who is down is known to the others only.
-            found = statuses.flat_map(|status| &status.nodes).filter_map(client_address).collect();
+            if let Ask::Node(address) = &wanted.ask {
+                said[address].of_a_member(*address)?;
+            }
+            // A node that is down is known to the others only, and a shard that never had a leader to no NameServer.
+            let statuses = said.iter().filter_map(|(address, said)| Some((*address, said.status()?)));
+            found = statuses.flat_map(|(address, status)| places(address, status)).collect();
+            found.retain(|address| !said.contains_key(address));
         }
         let groups = assemble(said);
         let mut groups: Vec<_> = groups.into_iter().filter_map(|group| group.only(wanted)).collect();
@@ -185,6 +183,24 @@ fn is_settled(member: &GroupNode) -> bool {
     matches!(member.member.as_str(), "voter" | "learner")
 }
 
+impl Said {
+    fn status(&self) -> Option<&GroupStatus> {
+        match self {
+            Said::Status(status) => Some(status),
+            Said::Alone | Said::Nothing(_) => None,
+        }
+    }
+
+    /// Fails, saying why, if it is no status.
+    fn of_a_member(&self, address: SocketAddr) -> anyhow::Result<()> {
+        match self {
+            Said::Status(_) => Ok(()),
+            Said::Alone => bail!("{address} is no member of a group: it runs without [replication]"),
+            Said::Nothing(why) => bail!("{address}: {why}"),
+        }
+    }
+}
+
 impl Ask {
     fn knows(&self) -> String {
         let list = |addresses: &[SocketAddr]| {
@@ -203,6 +219,27 @@ impl Ask {
 fn client_address(member: &GroupNode) -> Option<SocketAddr> {
     let peer = parse_member_address(member.address.as_bytes())?;
     Some(SocketAddr::new(peer.ip(), peer.port().checked_sub(PEER_PORT_DISTANCE)?))
+}
+
+/// How many shards the nodes of a group have, by one of them.
+fn shards_of(status: &GroupStatus) -> u16 {
+    u16::try_from(status.shards).map_or(SHARDS_MAX, |shards| shards.min(SHARDS_MAX))
+}
+
+/// Where clients reach another shard of the node that has a shard here.
+fn of_same_node(here: SocketAddr, shard: i64, other: u16) -> Option<SocketAddr> {
+    let base = PORT_STRIDE.checked_mul(u16::try_from(shard).ok()?)?;
+    let port = here.port().checked_sub(base)?.checked_add(PORT_STRIDE.checked_mul(other)?)?;
+    Some(SocketAddr::new(here.ip(), port))
+}
+
+/// Where all shards of the group are, by what one of them says, which was reached at `address`.
+fn places(address: SocketAddr, status: &GroupStatus) -> impl Iterator<Item = SocketAddr> {
+    // Not all nodes may know each other by the address by which this one was reached.
+    let nodes = status.nodes.iter().filter_map(client_address).chain([address]);
+    nodes.flat_map(move |node| {
+        (0..shards_of(status)).filter_map(move |other| of_same_node(node, status.shard, other))
+    })
 }
 
 /// Addresses of all brokers that any of the NameServers knows: one that has just begun may not know all.
@@ -241,43 +278,6 @@ fn brokers_of(nameservers: &[SocketAddr], wanted: &Wanted) -> anyhow::Result<BTr
     Ok(found)
 }
 
-/// Addresses of all shards of the node that is asked, and what they say.
-fn shards_of(
-    address: SocketAddr,
-    said: &mut BTreeMap<SocketAddr, Said>,
-) -> anyhow::Result<BTreeSet<SocketAddr>> {
-    let status = match status_of(address) {
-        Said::Status(status) => status,
-        Said::Alone => bail!("{address} is no member of a group: it runs without [replication]"),
-        Said::Nothing(why) => bail!("{address}: {why}"),
-    };
-    let distance = u16::try_from(status.shard).ok().and_then(|shard| PORT_STRIDE.checked_mul(shard));
-    let base = distance.and_then(|distance| address.port().checked_sub(distance));
-    let found = status.nodes.iter().filter_map(client_address).collect();
-    said.insert(address, Said::Status(status));
-    let Some(base) = base else { return Ok(found) };
-    for shard in 0..SHARDS_MAX {
-        let Some(port) = PORT_STRIDE.checked_mul(shard).and_then(|distance| base.checked_add(distance))
-        else {
-            break;
-        };
-        let other = SocketAddr::new(address.ip(), port);
-        if said.contains_key(&other) {
-            continue;
-        }
-        match status_of(other) {
-            // The node has no more.
-            Said::Nothing(_) | Said::Alone => break,
-            status @ Said::Status(_) => drop(said.insert(other, status)),
-        }
-    }
-    let statuses = said.values().filter_map(|said| match said {
-        Said::Status(status) => Some(status),
-        Said::Alone | Said::Nothing(_) => None,
-    });
-    Ok(statuses.flat_map(|status| &status.nodes).filter_map(client_address).collect())
-}
-
 fn ask_all(addresses: &BTreeSet<SocketAddr>, said: &mut BTreeMap<SocketAddr, Said>) {
     let addresses: Vec<SocketAddr> = addresses.iter().copied().collect();
     for some in addresses.chunks(ASKED_AT_ONCE) {
@@ -305,7 +305,7 @@ fn status_of(address: SocketAddr) -> Said {
     }
 }
 
-/// Puts together what belongs together. A member that nobody reached stands there with the reason.
+/// Puts together what belongs together. What nobody reached, a member or all of a shard, stands there with the reason.
 fn assemble(said: BTreeMap<SocketAddr, Said>) -> Vec<GroupView> {
     let mut reasons = BTreeMap::new();
     let mut groups: BTreeMap<(String, String), GroupView> = BTreeMap::new();
@@ -334,21 +334,57 @@ fn assemble(said: BTreeMap<SocketAddr, Said>) -> Vec<GroupView> {
         let node = status.node;
         shard.replicas.entry(node).or_insert(ReplicaView { address: Some(address), said: Ok(status) });
     }
-    for shard in groups.values_mut().flat_map(|group| group.shards.values_mut()) {
-        let missing: Vec<GroupNode> = {
-            let members = shard.members().iter();
-            members.filter(|member| !shard.replicas.contains_key(&member.node)).cloned().collect()
-        };
-        for member in missing {
-            let address = client_address(&member);
-            let why = match address {
-                Some(address) => {
-                    reasons.get(&address).cloned().unwrap_or_else(|| "it was not asked".to_owned())
-                }
-                None => format!("its address {:?} is none", member.address),
-            };
-            shard.replicas.insert(member.node, ReplicaView { address, said: Err(why) });
+    let mut groups: Vec<_> = groups.into_values().collect();
+    for group in &mut groups {
+        group.shards.values_mut().for_each(|shard| shard.add_silent_members(&reasons));
+        group.add_silent_shards(&reasons);
+    }
+    groups
+}
+
+/// Why there is no status from an address.
+type Reasons = BTreeMap<SocketAddr, String>;
+
+fn silent(address: SocketAddr, reasons: &Reasons) -> ReplicaView {
+    let why = reasons.get(&address).cloned().unwrap_or_else(|| "it was not asked".to_owned());
+    ReplicaView { address: Some(address), said: Err(why) }
+}
+
+impl ShardView {
+    fn add_silent_members(&mut self, reasons: &Reasons) {
+        let members = self.members().iter().filter(|member| !self.replicas.contains_key(&member.node));
+        let missing: Vec<_> = members
+            .map(|member| {
+                let replica = match client_address(member) {
+                    Some(address) => silent(address, reasons),
+                    None => {
+                        let why = format!("its address {:?} is none", member.address);
+                        ReplicaView { address: None, said: Err(why) }
+                    }
+                };
+                (member.node, replica)
+            })
+            .collect();
+        self.replicas.extend(missing);
+    }
+}
+
+impl GroupView {
+    fn add_silent_shards(&mut self, reasons: &Reasons) {
+        let all = self.shards.values().flat_map(|shard| shard.replicas.values());
+        let shards = all.filter_map(|replica| replica.said.as_ref().ok()).map(shards_of).max().unwrap_or(0);
+        // All have the same nodes, but for a moment.
+        let Some((&known, shard)) = self.shards.first_key_value() else { return };
+        let nodes: Vec<_> =
+            shard.replicas.iter().filter_map(|(&node, replica)| Some((node, replica.address?))).collect();
+        for number in 0..shards {
+            let Entry::Vacant(shard) = self.shards.entry(number.into()) else { continue };
+            let place =
+                |&(node, address)| Some((node, silent(of_same_node(address, known, number)?, reasons)));
+            shard.insert(ShardView {
+                broker_name: format!("{}-{number}", self.group),
+                replicas: nodes.iter().filter_map(place).collect(),
+            });
         }
     }
-    groups.into_values().collect()
 }

@@ -34,6 +34,10 @@ struct Table {
     refusal: Option<&'static str>,
     ignores_orders: bool,
     no_group: bool,
+    /// No NameServer has heard of this shard.
+    unregistered: Option<i64>,
+    /// This shard runs at no node.
+    not_running: Option<i64>,
     /// Ports of dead nodes.
     closed: Vec<Socket>,
 }
@@ -129,6 +133,18 @@ impl FakeGroup {
         self.table().ignores_orders = true;
     }
 
+    /// The shard is at the nodes, and no NameServer has heard of it.
+    pub(super) fn unregister(&self, shard: i64) {
+        self.table().unregistered = Some(shard);
+    }
+
+    /// The shard has not begun at any node.
+    pub(super) fn hold_back(&self, shard: i64) {
+        let mut table = self.table();
+        table.unregistered = Some(shard);
+        table.not_running = Some(shard);
+    }
+
     pub(super) fn dissolve(&self) {
         self.table().no_group = true;
     }
@@ -204,7 +220,7 @@ impl Table {
     fn nameserver(&self, code: RequestCode) -> Option<Answer> {
         assert_eq!(code, RequestCode::GET_BROKER_CLUSTER_INFO);
         let mut info = ClusterInfo::default();
-        for number in 0..i64::from(SHARDS) {
+        for number in (0..i64::from(SHARDS)).filter(|number| Some(*number) != self.unregistered) {
             let leader = self.shards[number as usize].leader;
             let alive = self.nodes.keys().filter(|node| !self.dead.contains(node));
             let place = |node: i64| if leader == Some(node) { 0 } else { node };
@@ -222,7 +238,7 @@ impl Table {
     }
 
     fn node(&mut self, node: i64, shard: i64, code: RequestCode, header: &Header<'_>) -> Option<Answer> {
-        if self.dead.contains(&node) {
+        if self.dead.contains(&node) || self.not_running == Some(shard) {
             return None;
         }
         if self.no_group {
@@ -283,6 +299,7 @@ impl Table {
             recovering: self.recovering.contains(&node),
             role: if leads { GroupRole::Leader } else { GroupRole::Follower },
             shard: number,
+            shards: SHARDS.into(),
             term: 7,
             uncommitted_bytes: 0,
             why: match shard.leader {

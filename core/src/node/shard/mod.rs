@@ -52,10 +52,18 @@ struct Groups {
     background: TaskQueueHandle,
 }
 
+/// The shards that an executor runs.
+#[derive(Debug)]
+pub(super) struct Hosted {
+    pub(super) numbers: Vec<u16>,
+    /// How many shards the node has.
+    pub(super) of: u16,
+}
+
 /// Runs the shards until the order to stop. Reports each that is ready, and the first failure.
 pub(super) async fn run_all(
     config: BrokerConfig,
-    shards: Vec<u16>,
+    shards: Hosted,
     drift: DriftGauge,
     stop: StopSignal,
     events: Sender<NodeEvent>,
@@ -99,14 +107,15 @@ pub(super) async fn run_all(
 /// Opens all shards, then serves them: recovery blocks the thread, and no client may wait for another shard's.
 async fn start_all(
     config: &BrokerConfig,
-    shards: Vec<u16>,
+    shards: Hosted,
     groups: Groups,
     events: &Sender<NodeEvent>,
 ) -> anyhow::Result<Vec<Rc<ShardDriver>>> {
     let mut opened = Vec::new();
-    for number in shards {
-        let shard =
-            OpenShard::open(config, number).await.with_context(|| format!("shard {number} cannot start"))?;
+    for number in shards.numbers {
+        let shard = OpenShard::open(config, number, shards.of)
+            .await
+            .with_context(|| format!("shard {number} cannot start"))?;
         opened.push((number, shard));
     }
     opened

@@ -188,6 +188,7 @@ fn told(
             Role::Stopped => GroupRole::Stopped,
         },
         shard: shard.into(),
+        shards: config.shards.into(),
         term: number(status.term.0),
         uncommitted_bytes: number(status.uncommitted_bytes),
         why: status.why,

@@ -41,7 +41,7 @@ fn every_node_tells_what_it_knows_and_the_leader_how_far_the_others_are() {
     group.agree();
     let status = group.status(1);
     assert_eq!((status.node, status.role, status.leader), (1, GroupRole::Leader, Some(1)));
-    assert_eq!((status.broker_name.as_str(), status.shard), (BROKER, 0));
+    assert_eq!((status.broker_name.as_str(), status.shard, status.shards), (BROKER, 0, 1));
     assert!(status.why.starts_with("leads; elected"), "{}", status.why);
     assert!(status.lease_ms > 0);
     let nodes: Vec<_> = status.nodes.iter().map(|node| (node.node, node.member.as_str())).collect();

@@ -138,6 +138,7 @@ pub(in crate::shard) fn shard_config(address: SocketAddr) -> ShardConfig {
     ShardConfig {
         cluster: "DefaultCluster".into(),
         broker_name: BROKER.into(),
+        shards: 1,
         address,
         message_bytes_max: 4 << 20,
         timers: TimerSettings::default(),

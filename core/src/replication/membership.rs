@@ -49,6 +49,8 @@ pub enum ChangeRefused {
     NotLearner { node: NodeId },
     #[error("node {node} is {lag_batches} batches behind; {lag_batches_max} are allowed")]
     Behind { node: NodeId, lag_batches: u64, lag_batches_max: u64 },
+    #[error("node {node} has nothing yet")]
+    Empty { node: NodeId },
     #[error("node {node} is not heard of")]
     Away { node: NodeId },
     #[error("node {node} leads the group; transfer leadership first")]

@@ -32,6 +32,11 @@ impl<B: Buffer + 'static> Replica<B> {
             if !self.is_heard(node, now_ms) {
                 return Err(ChangeRefused::Away { node });
             }
+            // A vote is given to those that have the log: one that has nothing may not know yet that it belongs to the group, and would
+            // take itself for a voter that lost everything.
+            if self.raw.raft.prs().get(node.0).is_none_or(|progress| progress.matched == 0) {
+                return Err(ChangeRefused::Empty { node });
+            }
             let lag_batches = self.lag_of(node).unwrap_or(u64::MAX);
             match lag_batches <= PROMOTE_LAG_BATCHES_MAX {
                 true => Ok(()),

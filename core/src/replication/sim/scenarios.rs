@@ -205,6 +205,32 @@ fn a_node_joins_becomes_a_voter_and_takes_the_place_of_another() {
     goes_on(&mut world, 2 * SECOND);
 }
 
+/// Promoted as soon as the leader has met it, before it has heard that it belongs to the group, it would take itself for a voter
+/// that lost everything, and wait for the dead one whose place it takes.
+#[test]
+fn a_node_that_has_nothing_yet_gets_no_vote() {
+    let plan = Plan { spare: 1, append_pause_us: 20_000, ..Plan::calm(3) };
+    let (mut world, leader) = led(plan);
+    let (new, old) = (NodeId(4), other_than(leader));
+    world.run_for(300 * MS);
+    world.end(old, false);
+    assert!(world.change(leader, MemberChange::AddLearner { node: new, address: member(new).address }));
+    let mut refused = Vec::new();
+    while let Err(why) = world.try_change(leader, MemberChange::Replace { old, new }) {
+        refused.push(why);
+        assert!(refused.len() < 2_000, "{:?}", refused.last());
+        world.run_for(MS);
+    }
+    world.run_until("everywhere", 2 * SECOND, |world| {
+        let conf = world.conf(leader);
+        !conf.voters.contains(&old) && conf.outgoing.is_empty() && world.conf(new) == conf
+    });
+    assert!(
+        !world.is_recovering(new) && refused.contains(&ChangeRefused::Empty { node: new }),
+        "{refused:?}"
+    );
+}
+
 /// What the leader and the one that goes have alone would be on one disk otherwise.
 #[test]
 fn a_removed_node_is_gone_only_when_those_who_stay_have_all() {

@@ -127,6 +127,7 @@ fn change_code(refused: &NoChange) -> ResponseCode {
             | ChangeRefused::HandingOver
             | ChangeRefused::Unfit { .. }
             | ChangeRefused::Behind { .. }
+            | ChangeRefused::Empty { .. }
             | ChangeRefused::Away { .. },
         ) => ResponseCode::SYSTEM_BUSY,
         NoChange::NoGroup

@@ -223,7 +223,9 @@ fn client_address(member: &GroupNode) -> Option<SocketAddr> {
 
 /// How many shards the nodes of a group have, by one of them.
 fn shards_of(status: &GroupStatus) -> u16 {
-    u16::try_from(status.shards).map_or(SHARDS_MAX, |shards| shards.min(SHARDS_MAX))
+    // An older one does not say, and has this one at least.
+    let shards = status.shards.max(status.shard.saturating_add(1));
+    u16::try_from(shards).map_or(SHARDS_MAX, |shards| shards.min(SHARDS_MAX))
 }
 
 /// Where clients reach another shard of the node that has a shard here.

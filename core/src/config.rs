@@ -463,7 +463,13 @@ impl BrokerConfig {
     }
 }
 
-fn shard_port(base_port: u16, shard: u16) -> anyhow::Result<u16> {
+/// What clients know a shard of a group by, on all of its nodes.
+pub fn broker_name(group: &str, shard: u16) -> String {
+    format!("{group}-{shard}")
+}
+
+/// Port of shard `shard` of a node with this base port.
+pub fn shard_port(base_port: u16, shard: u16) -> anyhow::Result<u16> {
     PORT_STRIDE
         .checked_mul(shard)
         .and_then(|distance| base_port.checked_add(distance))

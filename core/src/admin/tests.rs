@@ -17,6 +17,11 @@ fn run(line: &str) -> Result<(String, u8), String> {
     }
 }
 
+/// Runs a command line, asking the group's NameServer.
+fn run_at(fake: &FakeGroup, line: &str) -> Result<(String, u8), String> {
+    run(&format!("{line} --namesrv {}", fake.namesrv()))
+}
+
 #[track_caller]
 fn assert_has(text: &str, expected: &[&str]) {
     for expected in expected {
@@ -27,7 +32,7 @@ fn assert_has(text: &str, expected: &[&str]) {
 #[test]
 fn a_group_that_is_well_is_told_in_a_table_and_in_words() {
     let fake = FakeGroup::start();
-    let (text, code) = run(&format!("status --namesrv {}", fake.namesrv())).unwrap();
+    let (text, code) = run_at(&fake, "status").unwrap();
     assert_eq!(code, 0, "{text}");
     assert_has(
         &text,
@@ -60,7 +65,7 @@ fn any_node_will_do_in_place_of_a_nameserver() {
 fn a_dead_node_is_named_with_what_the_others_know_of_it() {
     let fake = FakeGroup::start();
     fake.kill(3);
-    let (text, code) = run(&format!("status --namesrv {}", fake.namesrv())).unwrap();
+    let (text, code) = run_at(&fake, "status").unwrap();
     assert_eq!(code, 3, "{text}");
     assert_has(
         &text,
@@ -80,10 +85,10 @@ fn a_shard_without_a_leader_is_told_and_counts_most() {
     let fake = FakeGroup::start();
     fake.kill(3);
     fake.set_leader(1, None);
-    let (text, code) = run(&format!("status --namesrv {}", fake.namesrv())).unwrap();
+    let (text, code) = run_at(&fake, "status").unwrap();
     assert_eq!(code, 4, "{text}");
     assert_has(&text, &["set-1 has no leader: it can be read, and nothing can be sent until a majority"]);
-    let (_, code) = run(&format!("status --namesrv {} --shard 0", fake.namesrv())).unwrap();
+    let (_, code) = run_at(&fake, "status --shard 0").unwrap();
     assert_eq!(code, 3);
 }
 
@@ -91,11 +96,11 @@ fn a_shard_without_a_leader_is_told_and_counts_most() {
 fn a_shard_that_no_nameserver_knows_is_found_at_the_nodes() {
     let fake = FakeGroup::start();
     fake.unregister(0);
-    let (text, code) = run(&format!("status --namesrv {}", fake.namesrv())).unwrap();
+    let (text, code) = run_at(&fake, "status").unwrap();
     assert_eq!(code, 0, "{text}");
     assert_has(&text, &["3 nodes, 2 shards", "All 2 shards have a leader."]);
     // What is done for one shard only would be half a change.
-    let (text, _) = run(&format!("transfer --to 3 --namesrv {}", fake.namesrv())).unwrap();
+    let (text, _) = run_at(&fake, "transfer --to 3").unwrap();
     assert_has(&text, &["set-0: node 1 handed over to node 3", "set-1: node 2 handed over to node 3"]);
 }
 
@@ -116,7 +121,7 @@ fn a_shard_that_runs_nowhere_is_missed() {
             ],
         );
     }
-    let failed = run(&format!("transfer --to 3 --wait 0 --namesrv {}", fake.namesrv())).unwrap_err();
+    let failed = run_at(&fake, "transfer --to 3 --wait 0").unwrap_err();
     assert_has(&failed, &["set-1: NOT DONE: it has no leader", "not done in 1 of 2 shards: set-1"]);
 }
 
@@ -124,7 +129,7 @@ fn a_shard_that_runs_nowhere_is_missed() {
 fn the_way_out_is_told_where_too_many_voters_lost_data() {
     let fake = FakeGroup::start();
     let told = |text: &str| text.contains("`apogee recover DATA/shard-1`");
-    let status = || run(&format!("status --namesrv {}", fake.namesrv())).unwrap();
+    let status = || run_at(&fake, "status").unwrap();
     fake.damage(3);
     fake.set_leader(1, None);
     let (text, code) = status();
@@ -142,7 +147,7 @@ fn the_way_out_is_told_where_too_many_voters_lost_data() {
     fake.damage(3);
     fake.set_leader(1, None);
     fake.kill(2);
-    let (text, _) = run(&format!("status --namesrv {}", fake.namesrv())).unwrap();
+    let (text, _) = run_at(&fake, "status").unwrap();
     assert_has(&text, &["set-1: of its voters 3 lost data and cannot vote"]);
 }
 
@@ -150,7 +155,7 @@ fn the_way_out_is_told_where_too_many_voters_lost_data() {
 fn status_as_json_holds_what_each_node_said() {
     let fake = FakeGroup::start();
     fake.kill(2);
-    let (text, code) = run(&format!("status --json --namesrv {}", fake.namesrv())).unwrap();
+    let (text, code) = run_at(&fake, "status --json").unwrap();
     assert_eq!(code, 4, "node 2 led shard 1");
     let json: serde_json::Value = serde_json::from_str(&text).unwrap();
     let group = &json["groups"][0];
@@ -167,16 +172,16 @@ fn status_as_json_holds_what_each_node_said() {
 #[test]
 fn leadership_is_handed_over_and_waited_for() {
     let fake = FakeGroup::start();
-    let (text, _) = run(&format!("transfer --to 3 --namesrv {}", fake.namesrv())).unwrap();
+    let (text, _) = run_at(&fake, "transfer --to 3").unwrap();
     assert_has(&text, &["set-0: node 1 handed over to node 3 in", "set-1: node 2 handed over to node 3 in"]);
     assert_eq!(fake.leaders(), [Some(3), Some(3)]);
-    let (text, _) = run(&format!("transfer --to 3 --namesrv {}", fake.namesrv())).unwrap();
+    let (text, _) = run_at(&fake, "transfer --to 3").unwrap();
     assert_has(&text, &["set-0: is led by node 3 already"]);
     // Before a planned restart of node 3.
-    let (text, _) = run(&format!("transfer --from 3 --shard 1 --namesrv {}", fake.namesrv())).unwrap();
+    let (text, _) = run_at(&fake, "transfer --from 3 --shard 1").unwrap();
     assert_has(&text, &["set-1: node 3 handed over to node"]);
     assert_eq!(fake.leaders()[0], Some(3), "only the shard that was named");
-    let (text, _) = run(&format!("transfer --from 1 --to 2 --shard 0 --namesrv {}", fake.namesrv())).unwrap();
+    let (text, _) = run_at(&fake, "transfer --from 1 --to 2 --shard 0").unwrap();
     assert_has(&text, &["set-0: is led by node 3, nothing to do"]);
 }
 
@@ -185,12 +190,12 @@ fn leaders_go_back_to_the_nodes_that_are_to_have_them() {
     let fake = FakeGroup::start();
     fake.set_leader(0, Some(3));
     fake.set_leader(1, Some(3));
-    let (text, code) = run(&format!("status --namesrv {}", fake.namesrv())).unwrap();
+    let (text, code) = run_at(&fake, "status").unwrap();
     assert_eq!(code, 0);
     assert_has(&text, &["set-0, set-1 are not led by the node that is to lead"]);
-    run(&format!("rebalance --namesrv {}", fake.namesrv())).unwrap();
+    run_at(&fake, "rebalance").unwrap();
     assert_eq!(fake.leaders(), [Some(1), Some(2)]);
-    let (text, _) = run(&format!("rebalance --namesrv {}", fake.namesrv())).unwrap();
+    let (text, _) = run_at(&fake, "rebalance").unwrap();
     assert_has(&text, &["set-0: is led by node 1, as it is to be"]);
 }
 
@@ -199,23 +204,23 @@ fn a_dead_node_is_replaced_step_by_step() {
     let fake = FakeGroup::start();
     fake.kill(3);
     let at = fake.add_node(4);
-    let line = format!("add 4 --address {} --base-port {} --namesrv {}", at.ip(), at.port(), fake.namesrv());
-    let (text, _) = run(&line).unwrap();
+    let line = format!("add 4 --address {} --base-port {}", at.ip(), at.port());
+    let (text, _) = run_at(&fake, &line).unwrap();
     assert_has(&text, &["set-0: node 4 at 127.0.0.4:", "is a learner now", "set-1: node 4"]);
     assert_eq!(fake.members(0), [(1, "voter"), (2, "voter"), (3, "voter"), (4, "learner")]);
-    let (text, _) = run(&line).unwrap();
+    let (text, _) = run_at(&fake, &line).unwrap();
     assert_has(&text, &["set-0: node 4 is there already, as learner"]);
 
     // It has to catch up first: the leader says twice that it is behind.
     fake.set_behind(2);
-    let (text, _) = run(&format!("promote 4 --namesrv {}", fake.namesrv())).unwrap();
+    let (text, _) = run_at(&fake, "promote 4").unwrap();
     assert_has(&text, &["set-0: waiting: node 4 is 2 batches behind", "set-0: node 4 is a voter now"]);
     assert_eq!(text.matches("waiting").count(), 1, "said once:\n{text}");
 
-    let (text, _) = run(&format!("remove 3 --namesrv {}", fake.namesrv())).unwrap();
+    let (text, _) = run_at(&fake, "remove 3").unwrap();
     assert_has(&text, &["set-0: node 3 is removed", "set-1: node 3 is removed"]);
     assert_eq!(fake.members(1), [(1, "voter"), (2, "voter"), (4, "voter")]);
-    let (text, code) = run(&format!("status --namesrv {}", fake.namesrv())).unwrap();
+    let (text, code) = run_at(&fake, "status").unwrap();
     assert_eq!(code, 0, "{text}");
 }
 
@@ -224,12 +229,12 @@ fn a_dead_node_is_replaced_at_one_go_and_the_command_may_be_given_again() {
     let fake = FakeGroup::start();
     fake.kill(3);
     let at = fake.add_node(4);
-    let (ip, port, namesrv) = (at.ip(), at.port(), fake.namesrv());
-    let line = format!("replace 3 --by 4 --address {ip} --base-port {port} --namesrv {namesrv}");
-    let (text, _) = run(&line).unwrap();
+    let (ip, port) = (at.ip(), at.port());
+    let line = format!("replace 3 --by 4 --address {ip} --base-port {port}");
+    let (text, _) = run_at(&fake, &line).unwrap();
     assert_has(&text, &["set-0: node 4 has taken the place of node 3", "set-1: node 4 has taken"]);
     assert_eq!(fake.members(0), [(1, "voter"), (2, "voter"), (4, "voter")]);
-    let (text, _) = run(&line).unwrap();
+    let (text, _) = run_at(&fake, &line).unwrap();
     assert_has(&text, &["set-0: node 4 is there in node 3's place already"]);
 }
 
@@ -237,10 +242,9 @@ fn a_dead_node_is_replaced_at_one_go_and_the_command_may_be_given_again() {
 fn a_leader_hands_over_before_it_is_removed() {
     let fake = FakeGroup::start();
     let at = fake.add_node(4);
-    run(&format!("add 4 --address {} --base-port {} --namesrv {}", at.ip(), at.port(), fake.namesrv()))
-        .unwrap();
-    run(&format!("promote 4 --namesrv {}", fake.namesrv())).unwrap();
-    let (text, _) = run(&format!("remove 1 --namesrv {}", fake.namesrv())).unwrap();
+    run_at(&fake, &format!("add 4 --address {} --base-port {}", at.ip(), at.port())).unwrap();
+    run_at(&fake, "promote 4").unwrap();
+    let (text, _) = run_at(&fake, "remove 1").unwrap();
     assert_has(
         &text,
         &["set-0: node 1 handed over to node", "set-0: node 1 is removed", "set-1: node 1 is removed"],
@@ -251,22 +255,22 @@ fn a_leader_hands_over_before_it_is_removed() {
 fn what_would_leave_no_majority_is_refused() {
     let fake = FakeGroup::start();
     fake.kill(3);
-    let refused = run(&format!("remove 2 --shard 0 --namesrv {}", fake.namesrv())).unwrap_err();
+    let refused = run_at(&fake, "remove 2 --shard 0").unwrap_err();
     assert_has(
         &refused,
         &["set-0: NOT DONE: without node 2, 1 of 2 voters would be there, which is no majority", "--force"],
     );
-    run(&format!("remove 2 --force --shard 0 --namesrv {}", fake.namesrv())).unwrap();
+    run_at(&fake, "remove 2 --force --shard 0").unwrap();
     assert_eq!(fake.members(0), [(1, "voter"), (3, "voter")]);
 }
 
 #[test]
 fn refusals_are_said_in_the_leader_s_words() {
     let fake = FakeGroup::start();
-    let refused = run(&format!("transfer --to 9 --namesrv {}", fake.namesrv())).unwrap_err();
+    let refused = run_at(&fake, "transfer --to 9").unwrap_err();
     assert_has(&refused, &["node 9 is not in group set, whose nodes are 1, 2, 3"]);
     fake.refuse("node 3 is not heard of for 9 s");
-    let refused = run(&format!("transfer --to 3 --namesrv {}", fake.namesrv())).unwrap_err();
+    let refused = run_at(&fake, "transfer --to 3").unwrap_err();
     assert_has(
         &refused,
         &[
@@ -281,7 +285,7 @@ fn refusals_are_said_in_the_leader_s_words() {
 fn a_shard_that_refuses_does_not_keep_the_others_from_being_asked() {
     let fake = FakeGroup::start();
     fake.set_leader(0, None);
-    let failed = run(&format!("transfer --to 3 --wait 0 --namesrv {}", fake.namesrv())).unwrap_err();
+    let failed = run_at(&fake, "transfer --to 3 --wait 0").unwrap_err();
     assert_has(
         &failed,
         &[
@@ -297,7 +301,7 @@ fn a_shard_that_refuses_does_not_keep_the_others_from_being_asked() {
 fn a_change_that_does_not_come_about_in_time_is_said_to_be_unknown() {
     let fake = FakeGroup::start();
     fake.ignore_orders();
-    let failed = run(&format!("transfer --to 3 --wait 0 --namesrv {}", fake.namesrv())).unwrap_err();
+    let failed = run_at(&fake, "transfer --to 3 --wait 0").unwrap_err();
     assert_has(&failed, &["begun, and not done in time; it may still happen. The leader, node 1: it leads"]);
 }
 

@@ -16,7 +16,7 @@ use apogee_storage::{
 
 use super::clock::now_ms;
 use super::data_dir::shard_dir;
-use crate::config::{BrokerConfig, ReplicationConfig, member_address};
+use crate::config::{BrokerConfig, ReplicationConfig, broker_name, member_address};
 use crate::replication::ReplicaConfig;
 use crate::shard::topics::TopicPolicy;
 use crate::shard::{GroupStart, Replay, Shard, ShardConfig};
@@ -38,7 +38,7 @@ impl OpenShard {
             node: config.node_id(),
         };
         let directory = ShardDirectory::open(&shard_dir(config, number), &identity)?;
-        let policy = topic_policy(config, &format!("{}-{number}", config.group));
+        let policy = topic_policy(config, &broker_name(&config.group, number));
         let new_state = Replay::new_state(policy, config.auto_create_group);
         let disk = Disk::open(directory.files().clone(), config.disk(), new_state).await?;
         let address = SocketAddr::new(config.advertised_ip()?, config.port(number)?);
@@ -69,7 +69,7 @@ fn topic_policy(config: &BrokerConfig, broker_name: &str) -> TopicPolicy {
 fn shard_config(config: &BrokerConfig, number: u16, shards: u16, address: SocketAddr) -> ShardConfig {
     ShardConfig {
         cluster: config.cluster.as_str().into(),
-        broker_name: format!("{}-{number}", config.group),
+        broker_name: broker_name(&config.group, number),
         shards,
         address,
         message_bytes_max: config.message_bytes_max as usize,

@@ -11,7 +11,9 @@ use apogee_net::header::NoExt;
 
 use super::super::Ask;
 use super::super::link::{AskError, ask};
-use crate::config::{PEER_PORT_DISTANCE, PORT_STRIDE, SHARDS_MAX, parse_member_address};
+use crate::config::{
+    PEER_PORT_DISTANCE, PORT_STRIDE, SHARDS_MAX, broker_name, parse_member_address, shard_port,
+};
 
 /// Servers that are asked at once.
 const ASKED_AT_ONCE: usize = 64;
@@ -81,8 +83,7 @@ impl GroupView {
                 said[address].of_a_member(*address)?;
             }
             // A node that is down is known to the others only, and a shard that never had a leader to no NameServer.
-            let statuses = said.iter().filter_map(|(address, said)| Some((*address, said.status()?)));
-            found = statuses.flat_map(|(address, status)| places(address, status)).collect();
+            found = places(&said);
             found.retain(|address| !said.contains_key(address));
         }
         let groups = assemble(said);
@@ -228,20 +229,31 @@ fn shards_of(status: &GroupStatus) -> u16 {
     u16::try_from(shards).map_or(SHARDS_MAX, |shards| shards.min(SHARDS_MAX))
 }
 
-/// Where clients reach another shard of the node that has a shard here.
-fn of_same_node(here: SocketAddr, shard: i64, other: u16) -> Option<SocketAddr> {
-    let base = PORT_STRIDE.checked_mul(u16::try_from(shard).ok()?)?;
-    let port = here.port().checked_sub(base)?.checked_add(PORT_STRIDE.checked_mul(other)?)?;
-    Some(SocketAddr::new(here.ip(), port))
+/// The base address of the node that has this shard here.
+fn base_of(here: SocketAddr, shard: i64) -> Option<SocketAddr> {
+    let distance = PORT_STRIDE.checked_mul(u16::try_from(shard).ok()?)?;
+    Some(SocketAddr::new(here.ip(), here.port().checked_sub(distance)?))
 }
 
-/// Where all shards of the group are, by what one of them says, which was reached at `address`.
-fn places(address: SocketAddr, status: &GroupStatus) -> impl Iterator<Item = SocketAddr> {
-    // Not all nodes may know each other by the address by which this one was reached.
-    let nodes = status.nodes.iter().filter_map(client_address).chain([address]);
-    nodes.flat_map(move |node| {
-        (0..shards_of(status)).filter_map(move |other| of_same_node(node, status.shard, other))
-    })
+/// Where clients reach a shard of the node with this base address.
+fn shard_at(base: SocketAddr, shard: u16) -> Option<SocketAddr> {
+    Some(SocketAddr::new(base.ip(), shard_port(base.port(), shard).ok()?))
+}
+
+/// Where all shards of all nodes are that anything said so far names.
+fn places(said: &BTreeMap<SocketAddr, Said>) -> BTreeSet<SocketAddr> {
+    let mut nodes: BTreeMap<SocketAddr, u16> = BTreeMap::new();
+    for (&address, status) in said.iter().filter_map(|(address, said)| Some((address, said.status()?))) {
+        // Not all nodes may know each other by the address by which this one was reached.
+        let members = status.nodes.iter().filter_map(client_address).chain([address]);
+        for base in members.filter_map(|member| base_of(member, status.shard)) {
+            let shards = nodes.entry(base).or_default();
+            *shards = shards_of(status).max(*shards);
+        }
+    }
+    let all =
+        nodes.into_iter().flat_map(|(base, shards)| (0..shards).map(move |shard| shard_at(base, shard)));
+    all.flatten().collect()
 }
 
 /// Addresses of all brokers that any of the NameServers knows: one that has just begun may not know all.
@@ -377,14 +389,14 @@ impl GroupView {
         let shards = all.filter_map(|replica| replica.said.as_ref().ok()).map(shards_of).max().unwrap_or(0);
         // All have the same nodes, but for a moment.
         let Some((&known, shard)) = self.shards.first_key_value() else { return };
+        let base = |replica: &ReplicaView| base_of(replica.address?, known);
         let nodes: Vec<_> =
-            shard.replicas.iter().filter_map(|(&node, replica)| Some((node, replica.address?))).collect();
+            shard.replicas.iter().filter_map(|(&node, replica)| Some((node, base(replica)?))).collect();
         for number in 0..shards {
             let Entry::Vacant(shard) = self.shards.entry(number.into()) else { continue };
-            let place =
-                |&(node, address)| Some((node, silent(of_same_node(address, known, number)?, reasons)));
+            let place = |&(node, base)| Some((node, silent(shard_at(base, number)?, reasons)));
             shard.insert(ShardView {
-                broker_name: format!("{}-{number}", self.group),
+                broker_name: broker_name(&self.group, number),
                 replicas: nodes.iter().filter_map(place).collect(),
             });
         }

@@ -4,7 +4,7 @@
 #![allow(clippy::disallowed_methods)]
 
 use std::io::{BufRead, BufReader, Write};
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -21,7 +21,7 @@ use serde_json::Value;
 
 use crate::client::Client;
 use crate::place;
-use crate::ports::free_ports;
+use crate::ports::{are_free, free_ports};
 use crate::server::APOGEE;
 
 /// What takes well below it, but for a machine that does other things too.
@@ -38,14 +38,10 @@ const PORTS_OF_NODE: u16 = 30;
 
 /// Base port of node 1, with ports for four nodes free.
 fn free_base_port() -> u16 {
-    let is_free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
-    let nodes = |base: &u16| (0..4).map(|node| *base + 1000 * node).collect::<Vec<_>>();
+    let is_node_free = |first: u16| are_free(first..first + PORTS_OF_NODE);
     let places = BASE_PORTS.len() / usize::from(PORTS_OF_NODE);
     let bases = BASE_PORTS.step_by(PORTS_OF_NODE.into()).cycle().skip(std::process::id() as usize % places);
-    bases
-        .take(places)
-        .find(|base| nodes(base).into_iter().all(|first| (first..first + PORTS_OF_NODE).all(is_free)))
-        .expect("free ports")
+    bases.take(places).find(|base| (0..4).all(|node| is_node_free(base + 1000 * node))).expect("free ports")
 }
 
 /// The command as it runs in a terminal.

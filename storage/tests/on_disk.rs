@@ -12,6 +12,9 @@ mod place;
 #[path = "harness/reading.rs"]
 mod reading;
 
+use std::fs::DirEntry;
+use std::os::fd::{BorrowedFd, OwnedFd};
+
 use apogee_storage::driver::{DirectoryError, DiskConfig, Identity, LogFiles, ShardDirectory};
 use apogee_storage::{
     AppendRefused, DiskError, FileRun, LogConfig, LogOffset, LogSource as _, NodeId, recover,
@@ -152,6 +155,27 @@ fn directory_in_use_is_refused_and_its_holder_named() {
         }
         other => panic!("{other:?}"),
     }
+    drop(held);
+    ShardDirectory::open(directory.path(), &identity()).unwrap();
+}
+
+#[test]
+fn directory_is_let_go_even_if_a_process_is_being_started() {
+    let Some(directory) = directory() else { return };
+    let held = ShardDirectory::open(directory.path(), &identity()).unwrap();
+    // What such a process has between `fork` and `exec`.
+    let lock = directory.path().canonicalize().unwrap().join("lock");
+    let is_lock = |entry: &DirEntry| std::fs::read_link(entry.path()).is_ok_and(|file| file == lock);
+    let open_files = std::fs::read_dir("/proc/self/fd").unwrap().map(Result::unwrap);
+    let copies: Vec<OwnedFd> = open_files
+        .filter(is_lock)
+        .map(|entry| {
+            let descriptor = entry.file_name().to_str().unwrap().parse().unwrap();
+            // SAFETY: `held` keeps it open.
+            unsafe { BorrowedFd::borrow_raw(descriptor) }.try_clone_to_owned().unwrap()
+        })
+        .collect();
+    assert_eq!(copies.len(), 1, "who has the lock?");
     drop(held);
     ShardDirectory::open(directory.path(), &identity()).unwrap();
 }

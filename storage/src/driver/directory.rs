@@ -26,8 +26,21 @@ use crate::source::{LogFile, LogSource as _};
 pub struct ShardDirectory {
     path: PathBuf,
     files: LogFiles,
-    /// Its lock goes with it.
-    _lock: File,
+    /// Goes last.
+    _lock: Lock,
+}
+
+/// What keeps others out of a directory.
+#[derive(Debug)]
+struct Lock(File);
+
+impl Drop for Lock {
+    /// Closing the file is not enough: a process that another thread is starting has a copy of it, and with it the lock, until it runs
+    /// its program.
+    fn drop(&mut self) {
+        // Nothing could be done about it, and the lock goes with the last copy then.
+        let _ = self.0.unlock();
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -107,7 +120,7 @@ fn failed(path: &Path, error: io::Error) -> DirectoryError {
     }
 }
 
-fn lock(directory: &Path) -> Result<File, DirectoryError> {
+fn lock(directory: &Path) -> Result<Lock, DirectoryError> {
     let path = directory.join("lock");
     let failed = |error| failed(&path, error);
     let mut file =
@@ -116,7 +129,7 @@ fn lock(directory: &Path) -> Result<File, DirectoryError> {
         Ok(()) => {
             file.set_len(0).map_err(failed)?;
             writeln!(file, "{}", std::process::id()).map_err(failed)?;
-            Ok(file)
+            Ok(Lock(file))
         }
         Err(TryLockError::WouldBlock) => {
             let mut pid = String::new();
